@@ -1,6 +1,7 @@
 //! AMQP 0-9-1 without I/O.
 
 mod codec;
+pub mod content;
 pub mod error;
 pub mod frame;
 pub mod method;

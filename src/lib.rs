@@ -1,1 +1,7 @@
-//! Backbone.
+//! Backbone: an AMQP 0-9-1 broker and communications bus in one binary.
+
+pub mod auth;
+pub mod config;
+pub mod runtime;
+pub mod state;
+pub mod telemetry;

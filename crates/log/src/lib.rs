@@ -90,7 +90,6 @@ impl Arena {
     /// Takes the records in `data` as one segment with `copies` live copies and leaves an empty
     /// buffer in `data`. `copies` must be above zero; add more with [`Arena::retain`].
     pub fn commit(&self, data: &mut Vec<u8>, copies: u64) -> Arc<Segment> {
-        assert!(copies > 0, "a segment without copies would never be freed");
         let stored = if data.len() < COPY_BELOW_BYTES {
             let exact = data.as_slice().to_vec();
             data.clear();
@@ -98,6 +97,13 @@ impl Arena {
         } else {
             std::mem::replace(data, self.buffer())
         };
+        self.adopt(stored, copies)
+    }
+
+    /// Takes `data` itself as one segment with `copies` live copies: for a record that is large
+    /// enough for a segment of its own.
+    pub fn adopt(&self, stored: Vec<u8>, copies: u64) -> Arc<Segment> {
+        assert!(copies > 0, "a segment without copies would never be freed");
         self.bytes.fetch_add(stored.capacity(), Ordering::Relaxed);
         let mut table = self.table.write();
         let id = table.free.pop().unwrap_or(table.slots.len() as u32);

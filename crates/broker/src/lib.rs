@@ -1,1 +1,2 @@
 //! The broker state machines.
+pub mod topology;

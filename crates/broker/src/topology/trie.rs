@@ -55,7 +55,12 @@ impl Trie {
     /// An empty set, which matches nothing.
     pub(super) fn new() -> Self {
         let root = Node::new(false);
-        Self { nodes: vec![root], words: AHashMap::new(), edges: AHashMap::new(), nested: 0 }
+        Self {
+            nodes: vec![root],
+            words: AHashMap::new(),
+            edges: AHashMap::new(),
+            nested: 0,
+        }
     }
 
     /// Adds a pattern. The same pattern may come in several times with different targets.
@@ -166,7 +171,14 @@ impl Trie {
 
 impl Node {
     fn new(under_hash: bool) -> Self {
-        Self { star: NONE, hash: NONE, bit: NONE, under_hash, has_words: false, targets: SmallVec::new() }
+        Self {
+            star: NONE,
+            hash: NONE,
+            bit: NONE,
+            under_hash,
+            has_words: false,
+            targets: SmallVec::new(),
+        }
     }
 }
 
@@ -302,29 +314,50 @@ pub(super) mod tests {
             ("a.#", &["a", "a.b", "a.b.c", "a."], &["", "b", "b.a", "ab"]),
             ("#.a", &["a", "b.a", "c.b.a", ".a"], &["", "a.b", "ba"]),
             ("#.a.#", &["a", "b.a", "a.b", "c.a.b"], &["", "b", "b.c"]),
-            ("a.#.b", &["a.b", "a.x.b", "a.x.y.b", "a.b.b"], &["a", "b", "a.b.c", "b.a"]),
+            (
+                "a.#.b",
+                &["a.b", "a.x.b", "a.x.y.b", "a.b.b"],
+                &["a", "b", "a.b.c", "b.a"],
+            ),
             ("a.*.b", &["a.x.b", "a..b"], &["a.b", "a.x.y.b"]),
             ("#.#", &["", "a", "a.b.c"], &[]),
             ("#.#.#.a", &["a", "x.a", "x.y.z.w.a"], &["", "a.x"]),
-            ("#.a.#.b.#", &["a.b", "x.a.y.b.z", "b.a.b", "a.a.b.b"], &["b.a", "a", "b"]),
+            (
+                "#.a.#.b.#",
+                &["a.b", "x.a.y.b.z", "b.a.b", "a.a.b.b"],
+                &["b.a", "a", "b"],
+            ),
             ("*.#.*", &["a.b", "a.b.c"], &["a", ""]),
             ("#.*.#.*.#", &["a.b", "a.b.c.d"], &["a", ""]),
             ("a*", &["a*"], &["a", "ab", "a.b"]),
             ("a#.b", &["a#.b"], &["a.b", "ax.b"]),
             ("a.", &["a."], &["a", "a.b"]),
             ("..", &[".."], &[".", "...", ""]),
-            ("stock.*.nyse.#", &["stock.ibm.nyse", "stock.ibm.nyse.2026.q1"], &["stock.nyse", "stock.a.b.nyse"]),
+            (
+                "stock.*.nyse.#",
+                &["stock.ibm.nyse", "stock.ibm.nyse.2026.q1"],
+                &["stock.nyse", "stock.a.b.nyse"],
+            ),
             ("a.b", &["a.b"], &["a.B", "a.b.", "a"]),
         ];
         for (pattern, matching, others) in table {
             let trie = trie(&[pattern]);
             for key in *matching {
                 assert_eq!(found(&trie, key), [0], "{pattern:?} matches {key:?}");
-                assert!(naive(pattern.as_bytes(), key.as_bytes()), "model: {pattern:?} matches {key:?}");
+                assert!(
+                    naive(pattern.as_bytes(), key.as_bytes()),
+                    "model: {pattern:?} matches {key:?}"
+                );
             }
             for key in *others {
-                assert!(found(&trie, key).is_empty(), "{pattern:?} does not match {key:?}");
-                assert!(!naive(pattern.as_bytes(), key.as_bytes()), "model: {pattern:?} does not match {key:?}");
+                assert!(
+                    found(&trie, key).is_empty(),
+                    "{pattern:?} does not match {key:?}"
+                );
+                assert!(
+                    !naive(pattern.as_bytes(), key.as_bytes()),
+                    "model: {pattern:?} does not match {key:?}"
+                );
             }
         }
     }
@@ -359,12 +392,36 @@ pub(super) mod tests {
 
     #[test]
     fn ten_thousand_wildcard_patterns_cost_the_steps_of_one() {
-        for shape in ["w{}.*", "*.w{}", "w{}.#", "#.w{}", "*.w{}.*", "a.*.w{}.#", "#.w{}.#", "w{}.*.c"] {
-            let patterns: Vec<String> = (0..10_000).map(|n| shape.replace("{}", &n.to_string())).collect();
+        for shape in [
+            "w{}.*",
+            "*.w{}",
+            "w{}.#",
+            "#.w{}",
+            "*.w{}.*",
+            "a.*.w{}.#",
+            "#.w{}.#",
+            "w{}.*.c",
+        ] {
+            let patterns: Vec<String> = (0..10_000)
+                .map(|n| shape.replace("{}", &n.to_string()))
+                .collect();
             let all = trie(&patterns.iter().map(String::as_str).collect::<Vec<_>>());
             let one = trie(&[&patterns[4_321]]);
-            for key in ["w4321.c", "a.w4321", "a.b.w4321", "w4321.b.c", "a.w4321.c", "a.b.w4321.c.d.e", "none", ""] {
-                assert_eq!(found(&all, key).len(), found(&one, key).len(), "{shape} {key}");
+            for key in [
+                "w4321.c",
+                "a.w4321",
+                "a.b.w4321",
+                "w4321.b.c",
+                "a.w4321.c",
+                "a.b.w4321.c.d.e",
+                "none",
+                "",
+            ] {
+                assert_eq!(
+                    found(&all, key).len(),
+                    found(&one, key).len(),
+                    "{shape} {key}"
+                );
                 assert_eq!(steps(&all, key), steps(&one, key), "{shape} {key}");
             }
         }
@@ -379,17 +436,25 @@ pub(super) mod tests {
         assert!(key.len() <= 255);
         assert_eq!(found(&trie, &key), [1]);
         let bound = (127 + 1) * trie.nodes.len();
-        assert!(steps(&trie, &key) <= bound, "{} steps, {bound} allowed", steps(&trie, &key));
+        assert!(
+            steps(&trie, &key) <= bound,
+            "{} steps, {bound} allowed",
+            steps(&trie, &key)
+        );
     }
 
     /// Few words, so that they meet often; empty ones and literal look-alikes of wildcards among them.
     fn key() -> impl Strategy<Value = String> {
-        prop::collection::vec(prop::sample::select(vec!["a", "b", "", "a*"]), 0..7).prop_map(|words| words.join("."))
+        prop::collection::vec(prop::sample::select(vec!["a", "b", "", "a*"]), 0..7)
+            .prop_map(|words| words.join("."))
     }
 
     fn pattern() -> impl Strategy<Value = String> {
-        prop::collection::vec(prop::sample::select(vec!["a", "b", "", "a*", "*", "#", "#"]), 0..8)
-            .prop_map(|words| words.join("."))
+        prop::collection::vec(
+            prop::sample::select(vec!["a", "b", "", "a*", "*", "#", "#"]),
+            0..8,
+        )
+        .prop_map(|words| words.join("."))
     }
 
     proptest! {

@@ -1,1 +1,4 @@
 //! The broker state machines.
+
+pub mod error;
+pub mod topology;

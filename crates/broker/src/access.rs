@@ -16,7 +16,13 @@ pub enum Access {
 
 impl Access {
     /// Whether a message may be published to `exchange` with `key`.
-    pub fn publish(&self, user: &str, vhost: &str, exchange: &[u8], key: &[u8]) -> Result<(), Error> {
+    pub fn publish(
+        &self,
+        user: &str,
+        vhost: &str,
+        exchange: &[u8],
+        key: &[u8],
+    ) -> Result<(), Error> {
         let Self::BusClient(client) = self else {
             return Ok(());
         };
@@ -70,7 +76,11 @@ fn suffix<'a>(client: &str, queue: &'a [u8]) -> Option<&'a [u8]> {
 }
 
 fn refused(kind: &str, name: &str, vhost: &str, user: &str) -> Error {
-    let name = if kind == "exchange" && name.is_empty() { "amq.default" } else { name };
+    let name = if kind == "exchange" && name.is_empty() {
+        "amq.default"
+    } else {
+        name
+    };
     Error::access_refused(format!(
         "access to {kind} '{name}' in vhost '{vhost}' refused for user '{user}'"
     ))
@@ -84,7 +94,9 @@ mod tests {
     fn a_bus_client_has_its_own_queues_and_nothing_else() {
         let access = Access::BusClient("a".into());
         let publish = |exchange: &str, key: &str| {
-            access.publish("a", "/", exchange.as_bytes(), key.as_bytes()).is_ok()
+            access
+                .publish("a", "/", exchange.as_bytes(), key.as_bytes())
+                .is_ok()
         };
         assert!(publish("", "a-outbox") && publish("", "a-notify") && publish("", "a-broadcast"));
         assert!(!publish("", "a-inbox") && !publish("", "b-outbox") && !publish("", "ab-outbox"));

@@ -119,13 +119,17 @@ impl Mover {
 
     /// Moves one batch. True when more may wait: call again.
     pub fn step(&mut self) -> bool {
-        let Some(id) = self.consumer else { return false };
+        let Some(id) = self.consumer else {
+            return false;
+        };
         self.batch.clear();
         let (count, bytes) = (STEP_MESSAGES_MAX, STEP_BYTES_MAX);
-        let end = self.queue.fetch(id, count, bytes, &mut self.batch, &mut self.wakes);
+        let end = self
+            .queue
+            .fetch(id, count, bytes, &mut self.batch, &mut self.wakes);
         if !self.batch.is_empty() {
-            match &self.flow.via {
-                Some(via) => self.forward(via),
+            match self.flow.via.clone() {
+                Some(via) => self.forward(&via),
                 None => publish(&self.vhost, &self.flow, &self.batch, &mut self.wakes),
             }
             let count = self.batch.len() as u32;
@@ -167,6 +171,7 @@ fn publish(vhost: &Vhost, flow: &Flow, batch: &[Entry], wakes: &mut Wakes) {
         if routed.is_err() {
             targets.clear();
         }
+        targets.retain(|(_, queue)| queue.flow().is_none());
         if message.flags & record::EXCLUDE_OWN != 0 {
             let own = vhost.own_inbox(&message);
             targets.retain(|(id, _)| Some(*id) != own);

@@ -72,7 +72,13 @@ pub struct Content<'a> {
 /// Appends the record of `content` and returns its offset and length in bytes.
 #[inline]
 pub fn write(out: &mut Vec<u8>, flags: u16, content: Content<'_>) -> (u32, u32) {
-    let start = begin(out, flags, content.names, content.header, content.body.len());
+    let start = begin(
+        out,
+        flags,
+        content.names,
+        content.header,
+        content.body.len(),
+    );
     out.extend_from_slice(content.body);
     (start, (out.len() - start as usize) as u32)
 }
@@ -116,8 +122,7 @@ impl<'a> Record<'a> {
             .try_into()
             .expect("the slice has the array's length");
         let names_len = usize::from(u16::from_le_bytes([prefix[0], prefix[1]]));
-        let header_len =
-            u32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]) as usize;
+        let header_len = u32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]) as usize;
         let body_len = u32::from_le_bytes([prefix[8], prefix[9], prefix[10], prefix[11]]) as usize;
         let names_at = start + PREFIX_LEN;
         let header_at = names_at + names_len;

@@ -28,7 +28,10 @@ pub fn find<'a>(properties: &Properties<'a>, body: &'a [u8]) -> Option<Cow<'a, [
         return None;
     }
     let document: Document<'a> = serde_json::from_slice(body).ok()?;
-    let topic = document.topic.and_then(string).or_else(|| destination(&document))?;
+    let topic = document
+        .topic
+        .and_then(string)
+        .or_else(|| destination(&document))?;
     let bytes = match topic {
         Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
         Cow::Owned(text) => Cow::Owned(text.into_bytes()),
@@ -152,11 +155,17 @@ mod tests {
     fn the_topic_is_found_in_the_order_of_the_specification() {
         let cases = [
             (r#"{"topic":"a.b","message":1}"#, Some("a.b")),
-            (r#" {"topic":"\u0061","header":{"destination":"x"}}"#, Some("a")),
+            (
+                r#" {"topic":"\u0061","header":{"destination":"x"}}"#,
+                Some("a"),
+            ),
             (r#"{"topic":7,"header":{"destination":"x"}}"#, Some("x")),
             (r#"{"header":{"destination":"x"},"payload":{}}"#, Some("x")),
             (r#"{"message":{"header":{"destination":"y"}}}"#, Some("y")),
-            (r#"{"body":"{\"header\":{\"destination\":\"z\"}}"}"#, Some("z")),
+            (
+                r#"{"body":"{\"header\":{\"destination\":\"z\"}}"}"#,
+                Some("z"),
+            ),
             (r#"{"topic":"","message":1}"#, None),
             (r#"{"message":{"topic":"no"}}"#, None),
             (r#"{"topic":"first","topic":"last"}"#, Some("last")),
@@ -172,7 +181,11 @@ mod tests {
 
     #[test]
     fn deep_nesting_costs_no_stack() {
-        let deep = format!("{{\"x\":{}{},\"topic\":\"t\"}}", "[".repeat(100_000), "]".repeat(100_000));
+        let deep = format!(
+            "{{\"x\":{}{},\"topic\":\"t\"}}",
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
         assert_eq!(in_body(&deep).as_deref(), Some("t"));
     }
 }

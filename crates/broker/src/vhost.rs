@@ -13,13 +13,32 @@ use backbone_wire::table::{Table, Value};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use crate::arguments::{self, QUEUE_ARGUMENTS};
 use crate::counters::{Counters, add};
-use crate::error::Error;
+use crate::error::{Error, Resource};
 use crate::flow::{self, Flow};
 use crate::queue::{DeleteIf, Queue, QueueOptions, Refused};
 use crate::record::Record;
-use crate::topology::Topology;
+use crate::topology::{Topology, check_equivalent, check_same, clean_name};
+
+/// Arguments of queues that make a redeclare differ; others are kept and ignored.
+const QUEUE_ARGUMENTS: &[&str] = &[
+    "x-expires",
+    "x-message-ttl",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-overflow",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-max-priority",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-single-active-consumer",
+    "x-queue-type",
+    "x-delivery-limit",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+];
 
 /// A virtual host.
 pub struct Vhost {
@@ -103,14 +122,18 @@ impl Vhost {
             return Ok(queue);
         }
         if declare.passive {
-            return Err(self.no_queue(&name));
+            return Err(Error::no_queue(&name, &self.name));
         }
         if name.starts_with("amq.") {
             return Err(Error::access_refused(format!(
                 "queue name '{name}' contains reserved prefix 'amq.*'"
             )));
         }
-        let name = if name.is_empty() { self.server_name("amq.gen-") } else { name };
+        let name = if name.is_empty() {
+            self.server_name("amq.gen-").into()
+        } else {
+            name
+        };
         let options = QueueOptions {
             durable: declare.durable,
             auto_delete: declare.auto_delete,
@@ -128,7 +151,10 @@ impl Vhost {
     /// The queue `name` for an operation of connection `conn`: not found, or locked by another's
     /// exclusive declare, is an error.
     pub fn queue(&self, name: &str, conn: u64) -> Result<Arc<Queue>, Error> {
-        let queue = self.topology.queue(name).ok_or_else(|| self.no_queue(name))?;
+        let queue = self
+            .topology
+            .queue(name)
+            .ok_or_else(|| Error::no_queue(name, &self.name))?;
         self.check_owner(&queue, conn)?;
         Ok(queue)
     }
@@ -143,7 +169,11 @@ impl Vhost {
         match self.remove_queue(&queue, condition) {
             Ok(count) => Ok(count),
             Err(refused) => {
-                let why = if refused == Refused::InUse { "in use" } else { "not empty" };
+                let why = if refused == Refused::InUse {
+                    "in use"
+                } else {
+                    "not empty"
+                };
                 let vhost = &self.name;
                 Err(Error::precondition_failed(format!(
                     "queue '{name}' in vhost '{vhost}' {why}"
@@ -215,10 +245,6 @@ impl Vhost {
         name
     }
 
-    fn no_queue(&self, name: &str) -> Error {
-        Error::not_found(format!("no queue '{name}' in vhost '{}'", self.name))
-    }
-
     fn check_owner(&self, queue: &Queue, conn: u64) -> Result<(), Error> {
         match queue.options().owner {
             Some(owner) if owner != conn => Err(self.locked(queue)),
@@ -237,29 +263,16 @@ impl Vhost {
 
     fn check_equivalent(&self, queue: &Queue, declare: &QueueDeclare<'_>) -> Result<(), Error> {
         let options = queue.options();
-        let flags = [
-            ("durable", declare.durable, options.durable),
-            ("auto_delete", declare.auto_delete, options.auto_delete),
-        ];
-        for (flag, received, current) in flags {
-            if received != current {
-                return Err(Error::precondition_failed(format!(
-                    "inequivalent arg '{flag}' for queue '{}' in vhost '{}': received '{received}' but current is '{current}'",
-                    queue.name(),
-                    self.name
-                )));
-            }
-        }
+        let of = Resource::queue(queue.name(), &self.name);
+        check_same("durable", of, options.durable, declare.durable)?;
+        check_same("auto_delete", of, options.auto_delete, declare.auto_delete)?;
         if declare.exclusive != options.owner.is_some() {
             return Err(self.locked(queue));
         }
         let current = Table::from_bytes(&options.arguments).expect("arguments were checked");
-        let of = format!("queue '{}' in vhost '{}'", queue.name(), self.name);
-        arguments::check_equivalent(QUEUE_ARGUMENTS, declare.arguments, current, &of)
+        for key in QUEUE_ARGUMENTS {
+            check_equivalent(key, of, current.get(key), declare.arguments.get(key))?;
+        }
+        Ok(())
     }
-}
-
-/// CR and LF are taken out of names at declare, as RabbitMQ 3.x does.
-fn clean_name(name: &str) -> String {
-    name.replace(['\r', '\n'], "")
 }

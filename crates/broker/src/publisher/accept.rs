@@ -46,7 +46,13 @@ impl Publisher {
         }
     }
 
-    fn accept_one(&mut self, source: &Arc<Queue>, flow: &Arc<Flow>, content: Content<'_>, now_ms: u64) {
+    fn accept_one(
+        &mut self,
+        source: &Arc<Queue>,
+        flow: &Arc<Flow>,
+        content: Content<'_>,
+        now_ms: u64,
+    ) {
         let properties = Properties::from_bytes(&content.header[HEADER_FIXED_LEN..])
             .expect("properties were checked when the message came in");
         let topic = match topic_rule::find(&properties, content.body) {
@@ -70,15 +76,32 @@ impl Publisher {
         let mut names = SmallVec::<[u8; 128]>::new();
         push_names(&mut names, flow.exchange.as_bytes(), &topic);
         let route = self.topic_route(flow, &names);
-        let flags = if flow.exclude_own.load(Ordering::Relaxed) { EXCLUDE_OWN } else { 0 };
-        let marked = Content { names: &names, header: &header, body: content.body };
+        let flags = if flow.exclude_own.load(Ordering::Relaxed) {
+            EXCLUDE_OWN
+        } else {
+            0
+        };
+        let marked = Content {
+            names: &names,
+            header: &header,
+            body: content.body,
+        };
         let entry = stage(&self.vhost, &mut self.batch, &mut self.large, flags, marked);
         self.properties = header;
         self.note_accepted(source, flow, entry, route);
     }
 
-    fn note_accepted(&mut self, source: &Arc<Queue>, flow: &Arc<Flow>, entry: Entry, route: Arc<[Target]>) {
-        let known = self.accepted.iter().position(|a| Arc::ptr_eq(&a.source, source));
+    fn note_accepted(
+        &mut self,
+        source: &Arc<Queue>,
+        flow: &Arc<Flow>,
+        entry: Entry,
+        route: Arc<[Target]>,
+    ) {
+        let known = self
+            .accepted
+            .iter()
+            .position(|a| Arc::ptr_eq(&a.source, source));
         let index = known.unwrap_or_else(|| {
             self.accepted.push(Accepted {
                 source: Arc::clone(source),
@@ -90,7 +113,11 @@ impl Publisher {
             self.accepted.len() - 1
         });
         let accepted = &mut self.accepted[index];
-        if !accepted.routes.last().is_some_and(|last| Arc::ptr_eq(last, &route)) {
+        if !accepted
+            .routes
+            .last()
+            .is_some_and(|last| Arc::ptr_eq(last, &route))
+        {
             accepted.routes.push(route);
         }
         accepted.entries.push(entry);
@@ -107,6 +134,8 @@ impl Publisher {
                 let key = &names[flow.exchange.len() + 2..];
                 let exchange = flow.exchange.as_bytes();
                 let found = topology.route_internal(exchange, key, None, &mut targets);
+                // A flow never feeds a queue with a flow: that could lock in circles, or never end.
+                targets.retain(|(_, queue)| queue.flow().is_none());
                 let generation = found.map_or(0, |f| if f.cacheable { f.generation } else { 0 });
                 self.topics.insert(names, generation, &targets)
             }
@@ -150,11 +179,17 @@ impl Publisher {
             ("client", Value::LongStr(client.as_bytes())),
         ];
         let header = self.marked_header(properties, &additions, content.body.len(), now_ms);
-        let marked = Content { header: &header, ..content };
+        let marked = Content {
+            header: &header,
+            ..content
+        };
         let entry = stage(&self.vhost, &mut self.batch, &mut self.large, 0, marked);
         self.properties = header;
         self.own_copies(entry, 1);
-        let target = Target { queue: Arc::clone(&flow.dead_letters), flow: None };
+        let target = Target {
+            queue: Arc::clone(&flow.dead_letters),
+            flow: None,
+        };
         let index = pending_of(&target, &mut self.pending, &mut self.spare);
         self.pending[index as usize].entries.push(entry);
         add(&flow.counters.dead_lettered, 1);
@@ -177,7 +212,13 @@ impl Publisher {
 
     /// Moves accepted messages to where they go now: the inboxes, or the flow's own queue.
     pub(super) fn commit_accepted(&mut self, accepted: Accepted, batch: Option<&Arc<Segment>>) {
-        let Accepted { source, flow, mut entries, route_of, routes } = accepted;
+        let Accepted {
+            source,
+            flow,
+            mut entries,
+            route_of,
+            routes,
+        } = accepted;
         add(&flow.counters.accepted, entries.len() as u64);
         place(&mut entries, batch);
         let mut state = source.lock();
@@ -206,7 +247,11 @@ impl Publisher {
         let mut lists: Vec<SmallVec<[u32; 8]>> = Vec::with_capacity(routes.len());
         for route in routes {
             let targets = route.iter().filter(|t| !flow.excludes(&t.queue));
-            lists.push(targets.map(|t| pending_of(t, &mut fan, &mut self.spare)).collect());
+            lists.push(
+                targets
+                    .map(|t| pending_of(t, &mut fan, &mut self.spare))
+                    .collect(),
+            );
         }
         let copies = |index: usize| lists[route_of[index] as usize].len() as u64;
         self.retain_all(entries, batch, copies);
@@ -226,7 +271,10 @@ impl Publisher {
         }
         let count = entries.len() as u64;
         add(&flow.counters.fused, count);
-        add(&flow.counters.forwarded, if flow.via.is_some() { count } else { 0 });
+        add(
+            &flow.counters.forwarded,
+            if flow.via.is_some() { count } else { 0 },
+        );
         add(&flow.counters.published, count);
         add(&flow.counters.delivered, delivered);
         add(&flow.counters.unrouted, unrouted);
@@ -234,7 +282,12 @@ impl Publisher {
     }
 
     /// Makes each of the placed `entries` own `copies(index)` copies.
-    fn retain_all(&self, entries: &[Entry], batch: Option<&Arc<Segment>>, copies: impl Fn(usize) -> u64) {
+    fn retain_all(
+        &self,
+        entries: &[Entry],
+        batch: Option<&Arc<Segment>>,
+        copies: impl Fn(usize) -> u64,
+    ) {
         let mut in_batch = 0;
         for (index, entry) in entries.iter().enumerate() {
             match batch {

@@ -119,6 +119,11 @@ impl Publisher {
         &self.origin
     }
 
+    /// Whether anything was ever published.
+    pub fn has_published(&self) -> bool {
+        self.epoch > 1 || self.messages > 0
+    }
+
     /// Takes one message. `now_ms` (Unix time) dates messages on the bus that have no timestamp.
     /// An error is about the exchange or permissions: nothing was taken.
     #[inline]
@@ -188,6 +193,11 @@ impl Publisher {
         self.messages += 1;
         self.commit_if_full();
         Ok(Routed::Queues)
+    }
+
+    /// Says what is wrong with a message's exchange or with the right to publish there, if anything.
+    pub fn check(&mut self, content: Content<'_>) -> Result<(), Error> {
+        self.route(content).map(|_| ())
     }
 
     /// Puts the batch into its queues and rings the bells. After it everything published is
@@ -280,7 +290,9 @@ fn assign_pending(
 }
 
 fn pending_of(target: &Target, pending: &mut Vec<Pending>, spare: &mut Vec<Vec<Entry>>) -> u32 {
-    let known = pending.iter().position(|p| Arc::ptr_eq(&p.queue, &target.queue));
+    let known = pending
+        .iter()
+        .position(|p| Arc::ptr_eq(&p.queue, &target.queue));
     let index = known.unwrap_or_else(|| {
         pending.push(Pending {
             queue: Arc::clone(&target.queue),

@@ -68,7 +68,12 @@ impl RouteCache {
     }
 
     /// Keeps a route; `generation` 0 is never found again.
-    pub fn insert(&mut self, names: &[u8], generation: u64, targets: &Targets<Arc<Queue>>) -> usize {
+    pub fn insert(
+        &mut self,
+        names: &[u8],
+        generation: u64,
+        targets: &Targets<Arc<Queue>>,
+    ) -> usize {
         if self.slots.is_empty() {
             self.slots.resize_with(ROUTES, || None);
         }

@@ -60,10 +60,18 @@ impl SharedCredit {
         limit == 0 || self.used.load(Ordering::Acquire) < limit
     }
 
+    /// Takes room for `count` messages that are out already, whatever the limit.
+    pub(super) fn force(&self, count: u32) {
+        self.used.fetch_add(count, Ordering::AcqRel);
+    }
+
     /// Gives back the room of `count` settled messages.
     pub fn give(&self, count: u32) {
         let before = self.used.fetch_sub(count, Ordering::AcqRel);
-        assert!(before >= count, "gave back more shared credit than was taken");
+        assert!(
+            before >= count,
+            "gave back more shared credit than was taken"
+        );
     }
 }
 
@@ -116,14 +124,14 @@ impl Consumer {
         true
     }
 
-    /// Gives back the credit of `count` messages.
+    /// Gives back its own credit of `count` messages; the shared one is its channel's affair.
     pub fn give_credit(&mut self, count: u32) {
         if self.credit != u32::MAX {
             self.credit += count;
-            assert!(self.credit <= self.spec.prefetch, "more credit than prefetch");
-        }
-        if let Some(shared) = &self.spec.shared {
-            shared.give(count);
+            assert!(
+                self.credit <= self.spec.prefetch,
+                "more credit than prefetch"
+            );
         }
     }
 }

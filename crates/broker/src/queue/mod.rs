@@ -170,7 +170,11 @@ impl Queue {
 
     /// Lets the flow's mover consume from here, as one consumer among others; without it the
     /// flow is paused.
-    pub fn attach_mover(&self, spec: ConsumerSpec, wakes: &mut Wakes) -> Result<ConsumerId, Refused> {
+    pub fn attach_mover(
+        &self,
+        spec: ConsumerSpec,
+        wakes: &mut Wakes,
+    ) -> Result<ConsumerId, Refused> {
         let mut state = self.state.lock();
         if state.deleted {
             return Err(Refused::Deleted);
@@ -211,7 +215,12 @@ impl Queue {
         self.state.lock()
     }
 
-    pub(crate) fn push_locked(&self, state: &mut State, entries: &[Entry], wakes: &mut Wakes) -> bool {
+    pub(crate) fn push_locked(
+        &self,
+        state: &mut State,
+        entries: &[Entry],
+        wakes: &mut Wakes,
+    ) -> bool {
         if state.deleted {
             return false;
         }
@@ -308,7 +317,12 @@ impl Queue {
 
     /// Puts back messages that were handed out, in their old places, marked as redelivered. False
     /// when the queue is deleted: the copies stay the caller's.
-    pub fn requeue(&self, consumer: Option<ConsumerId>, entries: &[Entry], wakes: &mut Wakes) -> bool {
+    pub fn requeue(
+        &self,
+        consumer: Option<ConsumerId>,
+        entries: &[Entry],
+        wakes: &mut Wakes,
+    ) -> bool {
         let mut state = self.state.lock();
         state.settled(consumer, entries.len() as u32);
         if state.deleted {
@@ -321,6 +335,15 @@ impl Queue {
         state.dispatch(wakes);
         self.note(&state);
         true
+    }
+
+    /// Makes a consumer, who holds `held` messages, share a limit from now on.
+    pub fn share_credit(&self, id: ConsumerId, shared: &Arc<SharedCredit>, held: u32) {
+        let mut state = self.state.lock();
+        if let Some(consumer) = state.consumer(id) {
+            shared.force(held + consumer.assigned.len() as u32);
+            consumer.spec.shared = Some(Arc::clone(shared));
+        }
     }
 
     /// Offers what is ready again, after the shared credit of a consumer grew.
@@ -494,7 +517,10 @@ impl State {
     }
 
     fn settled(&mut self, id: Option<ConsumerId>, count: u32) {
-        assert!(self.unsettled >= u64::from(count), "settled more than was out");
+        assert!(
+            self.unsettled >= u64::from(count),
+            "settled more than was out"
+        );
         self.unsettled -= u64::from(count);
         let Some(id) = id else { return };
         if let Some(consumer) = self.consumer(id) {
@@ -521,7 +547,9 @@ impl State {
             return;
         }
         while self.waiting() {
-            let Some(slot) = self.turn.pop_front() else { return };
+            let Some(slot) = self.turn.pop_front() else {
+                return;
+            };
             let consumer = self.consumers[slot as usize]
                 .as_mut()
                 .expect("only present consumers stand in the rotation");
@@ -608,6 +636,8 @@ impl State {
 
 fn wake(consumer: &mut Consumer, wakes: &mut Wakes) {
     if std::mem::take(&mut consumer.armed) {
-        wakes.0.push((Arc::clone(&consumer.spec.bell), consumer.spec.key));
+        wakes
+            .0
+            .push((Arc::clone(&consumer.spec.bell), consumer.spec.key));
     }
 }

@@ -8,12 +8,12 @@ use backbone_wire::method::basic::{
     Ack, Cancel, CancelOk, Consume, ConsumeOk, Get, Nack, Qos, QosOk, Reject,
 };
 
+use super::Core;
 use super::channel::Channel;
 use super::methods::name;
 use super::queue::queue_name;
 use super::source::Source;
 use super::tx::Settle;
-use super::Core;
 use crate::error::Error;
 use crate::out::OutBuf;
 use crate::queue::{ConsumerSpec, DeleteIf, Queue, Refused, SharedCredit};
@@ -24,16 +24,32 @@ impl Core {
     }
 
     pub(super) fn basic_nack(&mut self, channel: &mut Channel, nack: &Nack) -> Result<(), Error> {
-        let how = if nack.requeue { Settle::Requeue } else { Settle::Done };
+        let how = if nack.requeue {
+            Settle::Requeue
+        } else {
+            Settle::Done
+        };
         self.settle(channel, nack.delivery_tag, nack.multiple, how)
     }
 
-    pub(super) fn basic_reject(&mut self, channel: &mut Channel, reject: &Reject) -> Result<(), Error> {
-        let how = if reject.requeue { Settle::Requeue } else { Settle::Done };
+    pub(super) fn basic_reject(
+        &mut self,
+        channel: &mut Channel,
+        reject: &Reject,
+    ) -> Result<(), Error> {
+        let how = if reject.requeue {
+            Settle::Requeue
+        } else {
+            Settle::Done
+        };
         self.settle(channel, reject.delivery_tag, false, how)
     }
 
-    pub(super) fn basic_recover(&mut self, channel: &mut Channel, requeue: bool) -> Result<(), Error> {
+    pub(super) fn basic_recover(
+        &mut self,
+        channel: &mut Channel,
+        requeue: bool,
+    ) -> Result<(), Error> {
         if !requeue {
             return Err(Error::new(ReplyCode::NotImplemented, "requeue=false"));
         }
@@ -43,7 +59,12 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn basic_qos(&mut self, channel: &mut Channel, qos: &Qos, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn basic_qos(
+        &mut self,
+        channel: &mut Channel,
+        qos: &Qos,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         if qos.prefetch_size != 0 {
             let text = format!("prefetch_size!=0 ({})", qos.prefetch_size);
             return Err(Error::new(ReplyCode::NotImplemented, text));
@@ -59,7 +80,11 @@ impl Core {
 
     /// Sets the limit that all consumers of the channel share, the ones already there too.
     fn share_limit(&mut self, channel: &mut Channel, limit: u32) {
-        let shared = Arc::clone(channel.shared.get_or_insert_with(Arc::<SharedCredit>::default));
+        let shared = Arc::clone(
+            channel
+                .shared
+                .get_or_insert_with(Arc::<SharedCredit>::default),
+        );
         shared.set_limit(limit);
         for index in &channel.sources {
             let source = self.sources.get(*index);
@@ -73,7 +98,12 @@ impl Core {
         self.wakes.ring();
     }
 
-    pub(super) fn basic_consume(&mut self, channel: &mut Channel, consume: &Consume<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn basic_consume(
+        &mut self,
+        channel: &mut Channel,
+        consume: &Consume<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let queue = queue_name(channel, consume.queue)?;
         let vhost = Arc::clone(self.publisher.vhost());
         let origin = self.publisher.origin();
@@ -87,7 +117,11 @@ impl Core {
             let text = format!("attempt to reuse consumer tag '{tag}'");
             return Err(Error::new(ReplyCode::NotAllowed, text));
         }
-        let shared = if consume.no_ack { None } else { channel.shared.clone() };
+        let shared = if consume.no_ack {
+            None
+        } else {
+            channel.shared.clone()
+        };
         let mut source = Source::new(Arc::clone(&queue), channel.id);
         source.tag = tag.as_bytes().into();
         source.no_ack = consume.no_ack;
@@ -110,14 +144,20 @@ impl Core {
         }
         channel.sources.push(index);
         if !consume.no_wait {
-            let consumer_tag = ShortStr::new(tag.as_bytes()).expect("the tag came from a short string");
+            let consumer_tag =
+                ShortStr::new(tag.as_bytes()).expect("the tag came from a short string");
             ConsumeOk { consumer_tag }.write(channel.id, &mut out.bytes);
         }
         self.wakes.ring();
         Ok(())
     }
 
-    pub(super) fn basic_cancel(&mut self, channel: &mut Channel, cancel: &Cancel<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn basic_cancel(
+        &mut self,
+        channel: &mut Channel,
+        cancel: &Cancel<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         if let Some(index) = self.consumer_of(channel, cancel.consumer_tag.as_bytes()) {
             channel.sources.retain(|source| *source != index);
             self.cancel_consumer(index);
@@ -140,13 +180,21 @@ impl Core {
         let unused = queue.cancel(id, &mut self.wakes);
         self.wakes.ring();
         if unused {
-            let condition = DeleteIf { unused: true, empty: false };
+            let condition = DeleteIf {
+                unused: true,
+                empty: false,
+            };
             // A consumer that came meanwhile keeps the queue.
             let _ = self.publisher.vhost().remove_queue(&queue, condition);
         }
     }
 
-    pub(super) fn basic_get(&mut self, channel: &mut Channel, get: &Get<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn basic_get(
+        &mut self,
+        channel: &mut Channel,
+        get: &Get<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let queue = queue_name(channel, get.queue)?;
         let vhost = Arc::clone(self.publisher.vhost());
         let origin = self.publisher.origin();
@@ -188,9 +236,9 @@ impl Core {
 fn consume_refused(refused: Refused, queue: &Queue, vhost: &str) -> Error {
     let queue = queue.name();
     match refused {
-        Refused::ExclusiveUse => {
-            Error::access_refused(format!("queue '{queue}' in vhost '{vhost}' in exclusive use"))
-        }
+        Refused::ExclusiveUse => Error::access_refused(format!(
+            "queue '{queue}' in vhost '{vhost}' in exclusive use"
+        )),
         _ => Error::not_found(format!("no queue '{queue}' in vhost '{vhost}'")),
     }
 }

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use super::Session;
 use super::content::Incoming;
 use super::tx::Tx;
 use super::unacked::Ring;
-use super::{Session, reply_text};
 use crate::counters::add;
 use crate::error::Error;
 use crate::out::OutBuf;
 use crate::queue::SharedCredit;
+use backbone_wire::ShortStr;
 use backbone_wire::method::channel as method;
-use backbone_wire::short_str::ShortStr;
 
 #[derive(Default)]
 pub(super) struct Channel {
@@ -76,7 +76,7 @@ impl Session {
         }
         self.end_of_batch(out);
         self.end_channel(id);
-        let text = reply_text(error);
+        let text = error.code.reply_text(&error.text);
         let close = method::Close {
             reply_code: error.code.code(),
             reply_text: ShortStr::new(text.as_bytes()).expect("the text was cut to fit"),

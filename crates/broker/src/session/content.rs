@@ -47,11 +47,16 @@ impl Session {
             Stage::Header(names) if is_header => core.content_header(&names, frame.payload),
             Stage::Body { stored, left } if !is_header => content_body(stored, left, frame.payload),
             Stage::Discard { size, left } if !is_header => discard(size, left, frame.payload),
-            _ => Err(Error::new(ReplyCode::UnexpectedFrame, "content out of order")),
+            _ => Err(Error::new(
+                ReplyCode::UnexpectedFrame,
+                "content out of order",
+            )),
         };
         let mandatory = incoming.mandatory;
         let result = match advanced {
-            Ok(Stage::Body { stored, left: 0 }) => core.publish_complete(channel, stored, mandatory, out),
+            Ok(Stage::Body { stored, left: 0 }) => {
+                core.publish_complete(channel, stored, mandatory, out)
+            }
             Ok(Stage::Discard { size, left: 0 }) => Err(Error::precondition_failed(format!(
                 "message size {size} is larger than configured max size {}",
                 core.settings.message_bytes_max
@@ -70,7 +75,11 @@ impl Session {
 
 impl Core {
     /// A publish method: its content comes next.
-    pub(super) fn begin_publish(&mut self, channel: &mut Channel, publish: &Publish<'_>) -> Result<(), Error> {
+    pub(super) fn begin_publish(
+        &mut self,
+        channel: &mut Channel,
+        publish: &Publish<'_>,
+    ) -> Result<(), Error> {
         if publish.immediate {
             return Err(Error::new(ReplyCode::NotImplemented, "immediate=true"));
         }
@@ -91,7 +100,10 @@ impl Core {
         let header = ContentHeader::decode(payload)
             .map_err(|error| Error::new(error.reply_code(), error.to_string()))?;
         if header.class_id != 60 || header.weight != 0 {
-            return Err(Error::new(ReplyCode::UnexpectedFrame, "content header of another class"));
+            return Err(Error::new(
+                ReplyCode::UnexpectedFrame,
+                "content header of another class",
+            ));
         }
         let size = header.body_size;
         if size > self.settings.message_bytes_max {
@@ -127,8 +139,17 @@ impl Core {
     ) -> Result<(), Error> {
         if mandatory {
             // The content may have to be returned.
-            let Record { names, header, body, .. } = Record::read(&stored, 0);
-            let content = Content { names, header, body };
+            let Record {
+                names,
+                header,
+                body,
+                ..
+            } = Record::read(&stored, 0);
+            let content = Content {
+                names,
+                header,
+                body,
+            };
             return self.publish(channel, content, true, out);
         }
         let routed = self.publisher.publish_record(stored, self.now_ms)?;

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use backbone_log::Segment;
+use backbone_wire::ShortStr;
 use backbone_wire::content::body_pieces;
 use backbone_wire::frame::{self, END, FrameKind};
 use backbone_wire::method::basic;
-use backbone_wire::ShortStr;
 
 use super::channel::Channel;
 use super::unacked::Unacked;
@@ -45,7 +45,10 @@ impl Session {
         }
         if self.core.settings.cancel_notify && self.state == State::Open {
             let consumer_tag = ShortStr::new(&tag).expect("the tag came from a short string");
-            let cancel = basic::Cancel { consumer_tag, no_wait: true };
+            let cancel = basic::Cancel {
+                consumer_tag,
+                no_wait: true,
+            };
             cancel.write(id, &mut out.bytes);
         }
         self.core.sources.retire(index);
@@ -89,7 +92,10 @@ impl Core {
         };
         let mut count_max = TURN_MESSAGES_MAX;
         if !source.no_ack {
-            let room = self.settings.unacked_max.saturating_sub(channel.unacked.len());
+            let room = self
+                .settings
+                .unacked_max
+                .saturating_sub(channel.unacked.len());
             if room == 0 {
                 channel.stalled.push(index);
                 return Fetch::Armed;
@@ -106,7 +112,13 @@ impl Core {
     }
 
     /// Writes fetched messages as deliveries, and takes account of them.
-    fn write_batch(&mut self, channel: &mut Channel, index: u32, batch: &[Entry], out: &mut OutBuf) {
+    fn write_batch(
+        &mut self,
+        channel: &mut Channel,
+        index: u32,
+        batch: &[Entry],
+        out: &mut OutBuf,
+    ) {
         let arena = Arc::clone(self.publisher.vhost().arena());
         let frame_max = self.settings.frame_max as u32;
         let source = self.sources.get(index);
@@ -126,7 +138,9 @@ impl Core {
                 deliver.write(&message, out);
                 write_content(channel.id, &segment, &message, frame_max, out);
                 if !source.no_ack {
-                    channel.unacked.push(Unacked::new(channel.last_tag, index, entry));
+                    channel
+                        .unacked
+                        .push(Unacked::new(channel.last_tag, index, entry));
                 }
             }
             if source.no_ack {
@@ -166,7 +180,13 @@ impl Core {
             message_count: left,
         };
         got.write(channel.id, &mut out.bytes);
-        write_content(channel.id, &segment, &message, self.settings.frame_max as u32, out);
+        write_content(
+            channel.id,
+            &segment,
+            &message,
+            self.settings.frame_max as u32,
+            out,
+        );
         let counters = vhost.counters();
         if no_ack {
             queue.settle(None, 1, &mut self.wakes);
@@ -175,7 +195,9 @@ impl Core {
             add(&counters.messages_delivered_get_auto_ack, 1);
         } else {
             let index = self.get_source(channel, queue);
-            channel.unacked.push(Unacked::new(channel.last_tag, index, entry));
+            channel
+                .unacked
+                .push(Unacked::new(channel.last_tag, index, entry));
             self.sources.get(index).held += 1;
             add(&counters.messages_delivered_get_manual_ack, 1);
         }
@@ -188,14 +210,22 @@ impl Core {
     }
 
     /// A message that no queue took: returned if it is mandatory, else only counted.
-    pub(super) fn unroutable(&mut self, channel: u16, mandatory: Option<Content<'_>>, out: &mut OutBuf) {
+    pub(super) fn unroutable(
+        &mut self,
+        channel: u16,
+        mandatory: Option<Content<'_>>,
+        out: &mut OutBuf,
+    ) {
         let counters = self.publisher.vhost().counters();
         let Some(content) = mandatory else {
             return add(&counters.messages_unroutable_dropped, 1);
         };
         add(&counters.messages_unroutable_returned, 1);
         let exchange_len = usize::from(content.names[0]);
-        let (exchange, key) = (&content.names[1..=exchange_len], &content.names[exchange_len + 2..]);
+        let (exchange, key) = (
+            &content.names[1..=exchange_len],
+            &content.names[exchange_len + 2..],
+        );
         let returned = basic::Return {
             reply_code: 312,
             reply_text: ShortStr::lit("NO_ROUTE"),
@@ -236,7 +266,13 @@ impl Deliver<'_> {
 
 /// Header and body frames of a stored message.
 #[inline]
-fn write_content(channel: u16, segment: &Arc<Segment>, message: &Record<'_>, frame_max: u32, out: &mut OutBuf) {
+fn write_content(
+    channel: u16,
+    segment: &Arc<Segment>,
+    message: &Record<'_>,
+    frame_max: u32,
+    out: &mut OutBuf,
+) {
     write_frame(FrameKind::Header, channel, message.header, &mut out.bytes);
     let mut at = message.body_offset;
     for piece in body_pieces(message.body, frame_max) {

@@ -13,27 +13,40 @@ use crate::out::OutBuf;
 use crate::topology::ExchangeSpec;
 
 impl Core {
-    pub(super) fn exchange_declare(&mut self, channel: &Channel, declare: &Declare<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn exchange_declare(
+        &mut self,
+        channel: &Channel,
+        declare: &Declare<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let exchange = name(declare.exchange)?;
         if !declare.passive {
             self.may_configure("exchange", exchange)?;
         }
-        self.publisher.vhost().topology().declare_exchange(&ExchangeSpec {
-            name: exchange,
-            kind: name(declare.type_)?,
-            passive: declare.passive,
-            durable: declare.durable,
-            auto_delete: declare.auto_delete,
-            internal: declare.internal,
-            arguments: declare.arguments,
-        })?;
+        self.publisher
+            .vhost()
+            .topology()
+            .declare_exchange(&ExchangeSpec {
+                name: exchange,
+                kind: name(declare.type_)?,
+                passive: declare.passive,
+                durable: declare.durable,
+                auto_delete: declare.auto_delete,
+                internal: declare.internal,
+                arguments: declare.arguments,
+            })?;
         if !declare.no_wait {
             DeclareOk {}.write(channel.id, &mut out.bytes);
         }
         Ok(())
     }
 
-    pub(super) fn exchange_delete(&mut self, channel: &Channel, delete: &Delete<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn exchange_delete(
+        &mut self,
+        channel: &Channel,
+        delete: &Delete<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let exchange = name(delete.exchange)?;
         self.may_configure("exchange", exchange)?;
         let topology = self.publisher.vhost().topology();
@@ -44,20 +57,40 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn exchange_bind(&mut self, channel: &Channel, bind: &Bind<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn exchange_bind(
+        &mut self,
+        channel: &Channel,
+        bind: &Bind<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let (destination, source) = self.ends(bind.destination, bind.source)?;
         let topology = self.publisher.vhost().topology();
-        topology.bind_exchange(destination, source, bind.routing_key.as_bytes(), bind.arguments)?;
+        topology.bind_exchange(
+            destination,
+            source,
+            bind.routing_key.as_bytes(),
+            bind.arguments,
+        )?;
         if !bind.no_wait {
             BindOk {}.write(channel.id, &mut out.bytes);
         }
         Ok(())
     }
 
-    pub(super) fn exchange_unbind(&mut self, channel: &Channel, unbind: &Unbind<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn exchange_unbind(
+        &mut self,
+        channel: &Channel,
+        unbind: &Unbind<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let (destination, source) = self.ends(unbind.destination, unbind.source)?;
         let topology = self.publisher.vhost().topology();
-        topology.unbind_exchange(destination, source, unbind.routing_key.as_bytes(), unbind.arguments)?;
+        topology.unbind_exchange(
+            destination,
+            source,
+            unbind.routing_key.as_bytes(),
+            unbind.arguments,
+        )?;
         if !unbind.no_wait {
             UnbindOk {}.write(channel.id, &mut out.bytes);
         }
@@ -65,7 +98,11 @@ impl Core {
     }
 
     /// Both ends of a binding between exchanges, if they may be changed.
-    fn ends<'a>(&self, destination: ShortStr<'a>, source: ShortStr<'a>) -> Result<(&'a str, &'a str), Error> {
+    fn ends<'a>(
+        &self,
+        destination: ShortStr<'a>,
+        source: ShortStr<'a>,
+    ) -> Result<(&'a str, &'a str), Error> {
         let ends = (name(destination)?, name(source)?);
         self.may_configure("exchange", ends.0)?;
         self.may_configure("exchange", ends.1)?;

@@ -1,8 +1,8 @@
 //! Which method may come where, and who handles it.
 
+use backbone_wire::ShortStr;
 use backbone_wire::error::ReplyCode;
 use backbone_wire::method::{Method, access, basic, channel as ch, confirm, connection, tx};
-use backbone_wire::ShortStr;
 
 use super::channel::{Channel, Confirm};
 use super::{Core, Session, State};
@@ -19,7 +19,10 @@ impl Session {
     pub(super) fn on_method(&mut self, id: u16, method: Method<'_>, out: &mut OutBuf) {
         let ids = (method.class_id(), method.method_id());
         if !method.is_from_client() {
-            let error = Error::new(ReplyCode::CommandInvalid, "a client may not send this method");
+            let error = Error::new(
+                ReplyCode::CommandInvalid,
+                "a client may not send this method",
+            );
             return self.fail(&error, ids.0, ids.1, out);
         }
         if id == 0 {
@@ -120,12 +123,20 @@ impl Session {
 fn defers(method: &Method<'_>) -> bool {
     matches!(
         method,
-        Method::BasicPublish(_) | Method::BasicAck(_) | Method::BasicNack(_) | Method::BasicReject(_)
+        Method::BasicPublish(_)
+            | Method::BasicAck(_)
+            | Method::BasicNack(_)
+            | Method::BasicReject(_)
     )
 }
 
 impl Core {
-    fn on_method(&mut self, channel: &mut Channel, method: Method<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    fn on_method(
+        &mut self,
+        channel: &mut Channel,
+        method: Method<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let id = channel.id;
         match method {
             Method::BasicPublish(publish) => self.begin_publish(channel, &publish),
@@ -173,13 +184,23 @@ impl Core {
             Method::ExchangeDelete(delete) => self.exchange_delete(channel, &delete, out),
             Method::ExchangeBind(bind) => self.exchange_bind(channel, &bind, out),
             Method::ExchangeUnbind(unbind) => self.exchange_unbind(channel, &unbind, out),
-            _ => Err(Error::new(ReplyCode::CommandInvalid, "unexpected method on a channel")),
+            _ => Err(Error::new(
+                ReplyCode::CommandInvalid,
+                "unexpected method on a channel",
+            )),
         }
     }
 
-    fn confirm_select(&mut self, channel: &mut Channel, select: &confirm::Select, out: &mut OutBuf) -> Result<(), Error> {
+    fn confirm_select(
+        &mut self,
+        channel: &mut Channel,
+        select: &confirm::Select,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         if channel.tx.is_some() {
-            return Err(Error::precondition_failed("cannot switch from tx to confirm mode"));
+            return Err(Error::precondition_failed(
+                "cannot switch from tx to confirm mode",
+            ));
         }
         channel.confirm.get_or_insert_with(Confirm::default);
         if !select.no_wait {

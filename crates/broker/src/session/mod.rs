@@ -30,11 +30,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
+use backbone_wire::ShortStr;
 use backbone_wire::content::parse_publish;
 use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::{self, Frame, FrameKind};
 use backbone_wire::method::{Method, connection};
-use backbone_wire::short_str::ShortStr;
 
 use crate::error::Error;
 use crate::out::OutBuf;
@@ -128,6 +128,11 @@ impl Session {
         self.state
     }
 
+    /// Whether anything was published on this connection.
+    pub fn has_published(&self) -> bool {
+        self.core.publisher.has_published()
+    }
+
     /// Channels that are open.
     pub fn channel_count(&self) -> usize {
         self.channels.len()
@@ -153,7 +158,11 @@ impl Session {
         if self.state == State::Closing {
             at += self.await_close_ok(&input[at..], out);
         }
-        if self.state == State::Closed { input.len() } else { at }
+        if self.state == State::Closed {
+            input.len()
+        } else {
+            at
+        }
     }
 
     /// Ends a batch: publishes reach their queues, confirms are written, settlements take effect.
@@ -251,7 +260,7 @@ impl Session {
     fn fail(&mut self, error: &Error, class: u16, method: u16, out: &mut OutBuf) {
         self.end_of_batch(out);
         self.release_all();
-        let text = reply_text(error);
+        let text = error.code.reply_text(&error.text);
         let close = connection::Close {
             reply_code: error.code.code(),
             reply_text: ShortStr::new(text.as_bytes()).expect("the text was cut to fit"),
@@ -312,15 +321,4 @@ impl Drop for Session {
             self.release_all();
         }
     }
-}
-
-/// The reply text of `error`, cut to the 255 bytes of a short string.
-fn reply_text(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut end = text.len().min(255);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-    text
 }

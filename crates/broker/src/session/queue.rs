@@ -17,7 +17,12 @@ use crate::queue::DeleteIf;
 use crate::vhost::QueueDeclare;
 
 impl Core {
-    pub(super) fn queue_declare(&mut self, channel: &mut Channel, declare: &Declare<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn queue_declare(
+        &mut self,
+        channel: &mut Channel,
+        declare: &Declare<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let passive_last = declare.passive && declare.queue.is_empty();
         let queue = if passive_last {
             queue_name(channel, declare.queue)?
@@ -26,7 +31,9 @@ impl Core {
         };
         let origin = self.publisher.origin();
         let vhost = Arc::clone(self.publisher.vhost());
-        origin.access.declare_queue(&origin.user, vhost.name(), &queue)?;
+        origin
+            .access
+            .declare_queue(&origin.user, vhost.name(), &queue)?;
         let asked = QueueDeclare {
             name: &queue,
             passive: declare.passive,
@@ -54,13 +61,22 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn queue_bind(&mut self, channel: &Channel, bind: &Bind<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn queue_bind(
+        &mut self,
+        channel: &Channel,
+        bind: &Bind<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let queue = queue_name(channel, bind.queue)?;
         self.may_configure("queue", &queue)?;
         let vhost = self.publisher.vhost();
         vhost.queue(&queue, self.conn)?;
         let both_empty = bind.queue.is_empty() && bind.routing_key.is_empty();
-        let key = if both_empty { queue.as_bytes() } else { bind.routing_key.as_bytes() };
+        let key = if both_empty {
+            queue.as_bytes()
+        } else {
+            bind.routing_key.as_bytes()
+        };
         let topology = vhost.topology();
         topology.bind_queue(&queue, name(bind.exchange)?, key, bind.arguments)?;
         if !bind.no_wait {
@@ -69,7 +85,12 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn queue_unbind(&mut self, channel: &Channel, unbind: &Unbind<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn queue_unbind(
+        &mut self,
+        channel: &Channel,
+        unbind: &Unbind<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let queue = queue_name(channel, unbind.queue)?;
         self.may_configure("queue", &queue)?;
         let vhost = self.publisher.vhost();
@@ -77,14 +98,23 @@ impl Core {
             vhost.queue(&queue, self.conn)?;
         }
         let both_empty = unbind.queue.is_empty() && unbind.routing_key.is_empty();
-        let key = if both_empty { queue.as_bytes() } else { unbind.routing_key.as_bytes() };
+        let key = if both_empty {
+            queue.as_bytes()
+        } else {
+            unbind.routing_key.as_bytes()
+        };
         let topology = vhost.topology();
         topology.unbind_queue(&queue, name(unbind.exchange)?, key, unbind.arguments)?;
         UnbindOk {}.write(channel.id, &mut out.bytes);
         Ok(())
     }
 
-    pub(super) fn queue_purge(&mut self, channel: &Channel, purge: &Purge<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn queue_purge(
+        &mut self,
+        channel: &Channel,
+        purge: &Purge<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let queue = queue_name(channel, purge.queue)?;
         self.may_configure("queue", &queue)?;
         let vhost = self.publisher.vhost();
@@ -96,7 +126,12 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn queue_delete(&mut self, channel: &Channel, delete: &Delete<'_>, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn queue_delete(
+        &mut self,
+        channel: &Channel,
+        delete: &Delete<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let queue = queue_name(channel, delete.queue)?;
         self.may_configure("queue", &queue)?;
         let vhost = self.publisher.vhost();
@@ -112,7 +147,7 @@ impl Core {
             empty: delete.if_empty,
         };
         let count = vhost.delete_queue(&queue, self.conn, condition)?;
-        self.exclusive.retain(|q| ***q.name() != *queue);
+        self.exclusive.retain(|q| **q.name() != *queue);
         if !delete.no_wait {
             let message_count = u32::try_from(count).unwrap_or(u32::MAX);
             DeleteOk { message_count }.write(channel.id, &mut out.bytes);

@@ -118,11 +118,16 @@ impl Core {
             let source = self.sources.get(index);
             let settled = std::mem::take(&mut source.settled);
             count += u64::from(settled);
-            source.queue.settle(source.consumer, settled, &mut self.wakes);
+            source
+                .queue
+                .settle(source.consumer, settled, &mut self.wakes);
             self.poke_siblings(index);
             self.sources.sweep(index);
         }
-        add(&self.publisher.vhost().counters().messages_acknowledged, count);
+        add(
+            &self.publisher.vhost().counters().messages_acknowledged,
+            count,
+        );
         self.wakes.ring();
     }
 
@@ -182,7 +187,9 @@ impl Core {
     pub(super) fn count_redelivered(&self, count: u64) {
         if count > 0 {
             let counters = self.publisher.vhost().counters();
-            counters.messages_redelivered.fetch_add(count, Ordering::Relaxed);
+            counters
+                .messages_redelivered
+                .fetch_add(count, Ordering::Relaxed);
         }
     }
 }

@@ -88,6 +88,16 @@ impl Sources {
         self.slots.get_mut(index as usize)?.as_mut()
     }
 
+    /// The consumers of a channel.
+    pub fn of_channel(&self, channel: u16) -> Vec<u32> {
+        let slots = self.slots.iter().enumerate();
+        let consumers = slots.filter(|(_, slot)| {
+            slot.as_ref()
+                .is_some_and(|s| s.channel == channel && s.consumer.is_some())
+        });
+        consumers.map(|(index, _)| index as u32).collect()
+    }
+
     /// Lets a source go once nothing is held from it.
     pub fn retire(&mut self, index: u32) {
         self.get(index).retired = true;

@@ -47,13 +47,19 @@ impl Tx {
 impl Core {
     pub(super) fn tx_select(&mut self, channel: &mut Channel) -> Result<(), Error> {
         if channel.confirm.is_some() {
-            return Err(Error::precondition_failed("cannot switch from confirm to tx mode"));
+            return Err(Error::precondition_failed(
+                "cannot switch from confirm to tx mode",
+            ));
         }
         channel.tx.get_or_insert_default();
         Ok(())
     }
 
-    pub(super) fn tx_commit(&mut self, channel: &mut Channel, out: &mut OutBuf) -> Result<(), Error> {
+    pub(super) fn tx_commit(
+        &mut self,
+        channel: &mut Channel,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         let tx = take_tx(channel)?;
         for (stored, mandatory) in tx.publishes {
             self.publish_stored(channel, stored, mandatory, out)?;
@@ -61,7 +67,10 @@ impl Core {
         self.publisher.commit();
         for (tag, how) in tx.settles {
             channel.unacked.unmark(tag);
-            let taken = channel.unacked.take(tag).expect("the mark was just taken off");
+            let taken = channel
+                .unacked
+                .take(tag)
+                .expect("the mark was just taken off");
             match how {
                 Settle::Done => self.done(channel, taken),
                 Settle::Requeue => self.requeue(channel, vec![taken]),
@@ -80,7 +89,12 @@ impl Core {
     }
 
     /// Keeps a publish for the commit; what is wrong with its exchange is said now.
-    pub(super) fn tx_publish(&mut self, channel: &mut Channel, stored: Vec<u8>, mandatory: bool) -> Result<(), Error> {
+    pub(super) fn tx_publish(
+        &mut self,
+        channel: &mut Channel,
+        stored: Vec<u8>,
+        mandatory: bool,
+    ) -> Result<(), Error> {
         let message = Record::read(&stored, 0);
         self.publisher.check(Content {
             names: message.names,

@@ -106,7 +106,8 @@ impl Ring {
 
     /// Whether `tag` is there to be settled.
     pub fn contains(&self, tag: u64) -> bool {
-        self.find(tag).is_some_and(|index| self.slots[index].is_open())
+        self.find(tag)
+            .is_some_and(|index| self.slots[index].is_open())
     }
 
     /// Marks `tag`, and with `multiple` all open ones below, as settled by a transaction that is
@@ -140,11 +141,10 @@ impl Ring {
 
     /// Takes out all but what an open transaction settles, oldest first.
     pub fn take_open(&mut self) -> Vec<Unacked> {
-        let (open, marked) = std::mem::take(&mut self.slots)
-            .into_iter()
-            .filter(|slot| slot.source != SETTLED)
-            .partition(Unacked::is_open);
-        self.slots = marked;
+        let held = std::mem::take(&mut self.slots).into_iter();
+        let held = held.filter(|slot| slot.source != SETTLED);
+        let (open, marked): (Vec<_>, Vec<_>) = held.partition(Unacked::is_open);
+        self.slots = marked.into();
         self.open = 0;
         open
     }
@@ -159,7 +159,11 @@ impl Ring {
     }
 
     fn trim(&mut self) {
-        while self.slots.front().is_some_and(|slot| slot.source == SETTLED) {
+        while self
+            .slots
+            .front()
+            .is_some_and(|slot| slot.source == SETTLED)
+        {
             self.slots.pop_front();
         }
     }
@@ -171,7 +175,13 @@ mod tests {
 
     fn ring(tags: &[u64]) -> Ring {
         let mut ring = Ring::default();
-        let entry = Entry { seq: 0, segment: 0, offset: 0, len: 0, flags: 0 };
+        let entry = Entry {
+            seq: 0,
+            segment: 0,
+            offset: 0,
+            len: 0,
+            flags: 0,
+        };
         for tag in tags {
             ring.push(Unacked::new(*tag, 3, &entry));
         }
@@ -187,7 +197,10 @@ mod tests {
         assert_eq!(ring.take_up_to(8).unwrap().tag, 2);
         assert_eq!(ring.take_up_to(8).unwrap().tag, 8);
         assert!(ring.take_up_to(8).is_none());
-        assert_eq!((ring.len(), ring.contains(9), ring.contains(8)), (1, true, false));
+        assert_eq!(
+            (ring.len(), ring.contains(9), ring.contains(8)),
+            (1, true, false)
+        );
     }
 
     #[test]
@@ -197,6 +210,9 @@ mod tests {
         assert!(ring.take(1).is_none() && ring.len() == 1);
         ring.unmark(1);
         assert!(ring.contains(1) && !ring.contains(2));
-        assert_eq!(ring.take_all().map(|u| u.tag).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(
+            ring.take_all().map(|u| u.tag).collect::<Vec<_>>(),
+            [1, 2, 3]
+        );
     }
 }

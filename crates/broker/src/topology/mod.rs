@@ -169,6 +169,11 @@ impl<T: Clone> Topology<T> {
         topology
     }
 
+    /// Voids all kept routes, after something that routes depend on changed outside the topology.
+    pub fn touch(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// A number that grows with every change that may alter a route, after the change can be seen.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)

@@ -197,7 +197,11 @@ impl Drop for Registered {
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -236,7 +240,9 @@ fn dispatch(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, arbiters:
     let shared = Arc::clone(shared);
     let turn = shared.next_arbiter.fetch_add(1, Ordering::Relaxed);
     arbiters[turn % arbiters.len()].spawn_fn(move || {
-        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        let Ok(stream) = TcpStream::from_std(stream) else {
+            return;
+        };
         actix_rt::spawn(connection::serve(stream, shared, registered));
     });
 }

@@ -227,7 +227,7 @@ mod tests {
             .unwrap()
     }
 
-    #[actix_rt::test]
+    #[actix_web::test]
     async fn admin_secret_is_made_once_and_stays() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config::default();
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(auth.login("admin", b"wrong", true), Err(Denied));
     }
 
-    #[actix_rt::test]
+    #[actix_web::test]
     async fn a_configured_admin_secret_wins_and_is_never_shown() {
         let dir = tempfile::tempdir().unwrap();
         let (_, made) = open(&Config::default(), dir.path()).await;
@@ -257,7 +257,7 @@ mod tests {
         );
     }
 
-    #[actix_rt::test]
+    #[actix_web::test]
     async fn guest_works_from_loopback_only_and_can_be_turned_off() {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::default();
@@ -271,7 +271,7 @@ mod tests {
         assert!(auth.is_reserved("guest") && auth.is_reserved("admin") && !auth.is_reserved("noc"));
     }
 
-    #[actix_rt::test]
+    #[actix_web::test]
     async fn clients_are_loaded_replaced_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let (old, new) = (generate_secret(), generate_secret());

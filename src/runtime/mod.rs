@@ -80,7 +80,7 @@ pub async fn termination() -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    #[actix_rt::test]
+    #[actix_web::test]
     async fn phases_only_move_forward_and_draining_is_seen_late_and_early() {
         let lifecycle = Lifecycle::default();
         let waiter = lifecycle.clone();

@@ -319,7 +319,7 @@ mod tests {
         StateStore::open(dir).unwrap()
     }
 
-    #[actix_rt::test]
+    #[actix_web::test]
     async fn records_survive_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(store.get::<i32>(Table::Clients, "c").await.unwrap(), None);
     }
 
-    #[actix_rt::test]
+    #[actix_web::test]
     async fn put_new_keeps_what_is_there_and_delete_tells() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());
@@ -344,7 +344,7 @@ mod tests {
         assert!(!store.delete(Table::Users, "k").await.unwrap());
     }
 
-    #[actix_rt::test]
+    #[actix_web::test]
     async fn a_second_opening_names_the_directory() {
         let dir = tempfile::tempdir().unwrap();
         let _held = open(dir.path());
@@ -355,7 +355,7 @@ mod tests {
         );
     }
 
-    #[actix_rt::test]
+    #[actix_web::test]
     async fn a_newer_format_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());
@@ -371,7 +371,7 @@ mod tests {
         );
     }
 
-    #[actix_rt::test]
+    #[actix_web::test]
     async fn a_record_of_another_shape_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());

@@ -18,7 +18,11 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_rt::Arbiter;
+use amqp::{Amqp, MemoryGate};
 use auth::Authenticator;
+use backbone_broker::vhost::Vhost;
+use backbone_log::Arena;
 use config::Config;
 use runtime::{Lifecycle, Phase};
 use state::{StateError, StateStore};
@@ -64,6 +68,14 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         ));
     }
 
+    let vhost = Arc::new(Vhost::new("/", node_number(), Arc::new(Arena::new())));
+    let memory_limit = runtime::memory_limit_bytes(config.limits.memory_bytes);
+    let memory = Arc::new(MemoryGate::new(Arc::clone(vhost.arena()), memory_limit as usize));
+    let amqp = Amqp::new(&config, Arc::clone(&vhost), Arc::clone(&auth), telemetry.events(), memory);
+    add_metrics(&telemetry, &vhost, &amqp);
+    let arbiters: Vec<_> = (0..arbiter_count(&config)).map(|_| Arbiter::new()).collect();
+    let handles: Vec<_> = arbiters.iter().map(Arbiter::handle).collect();
+
     let http_listeners = http::bind("http.bind", &config.http.bind)?;
     let http_addresses = local_addresses(&http_listeners)?;
     let services = http::Services {
@@ -76,6 +88,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let http_handle = http_server.handle();
     let mut http_task = actix_rt::spawn(http_server);
 
+    for address in &config.amqp.bind {
+        let local = amqp.listen(*address, &handles, &lifecycle)?;
+        say(format_args!("listening amqp {local}"));
+    }
     for address in http_addresses {
         say(format_args!("listening http {address}"));
     }
@@ -89,6 +105,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     lifecycle.advance(Phase::Draining);
     tracing::info!(drain_ms = config.shutdown.drain_ms, "draining");
     let drain = Duration::from_millis(config.shutdown.drain_ms);
+    let left = amqp.drain(drain).await;
+    if left > 0 {
+        tracing::warn!(left, "AMQP connections did not finish in time");
+    }
     if tokio::time::timeout(drain, http_handle.stop(true))
         .await
         .is_err()
@@ -97,6 +117,31 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     }
     say("stopped");
     Ok(())
+}
+
+/// One arbiter a core, unless configured otherwise.
+fn arbiter_count(config: &Config) -> usize {
+    match config.runtime.arbiters {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count.into(),
+    }
+}
+
+/// A number that differs from start to start.
+fn node_number() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the system has random numbers");
+    u64::from_ne_bytes(bytes)
+}
+
+fn add_metrics(telemetry: &Telemetry, vhost: &Arc<Vhost>, amqp: &Amqp) {
+    let (vhost, amqp) = (Arc::clone(vhost), amqp.clone());
+    telemetry.add_source(Box::new(move |samples| {
+        amqp.sample(samples);
+        for (metric, help, value) in vhost.counters().snapshot() {
+            samples.counter(metric, help, &[], value as f64);
+        }
+    }));
 }
 
 fn local_addresses(listeners: &[TcpListener]) -> std::io::Result<Vec<std::net::SocketAddr>> {

@@ -2,9 +2,14 @@
 //!
 //! [`Lifecycle`] is the one signal that everything long-running watches; `/health/ready` shows it.
 
+mod machine;
+
 use std::future::pending;
 
+
 use tokio::sync::watch;
+
+pub use machine::{memory_limit_bytes, raise_open_files};
 
 /// Where the process is in its life; it only ever moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

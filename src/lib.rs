@@ -31,7 +31,7 @@ pub enum RunError {
     State(#[from] StateError),
     /// An address could not be listened on.
     #[error(transparent)]
-    Bind(#[from] http::BindError),
+    Bind(#[from] runtime::BindError),
     /// The system refused something else.
     #[error("the system refused: {0}")]
     Io(#[from] std::io::Error),
@@ -47,6 +47,7 @@ pub enum RunError {
 /// Something that the server cannot do without failed to start or ended by itself.
 pub async fn run(config: Config) -> Result<(), RunError> {
     telemetry::init_log(&config.log);
+    runtime::raise_open_files();
     let config = Arc::new(config);
     let lifecycle = Lifecycle::default();
     // Listening for signals starts first, so that none is missed while the rest starts.
@@ -63,7 +64,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         ));
     }
 
-    let http_listeners = http::bind("http.bind", &config.http.bind)?;
+    let http_listeners = runtime::bind("http.bind", &config.http.bind)?;
     let http_addresses = local_addresses(&http_listeners)?;
     let services = http::Services {
         config: config.clone(),

@@ -1,5 +1,8 @@
 //! The server from outside: start and end, health, metrics, documentation, credentials, error answers.
 
+// The helpers below are not test functions themselves; what fails in them fails the test.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -240,12 +243,43 @@ async fn paths_are_repaired_and_never_redirected() {
         );
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
     }
-    let prefixed = Server::with(&[
-        ("BACKBONE_HTTP__BIND", "127.0.0.1:0"),
-        ("BACKBONE_HTTP__PATH_PREFIX", ""),
-    ])
-    .await;
-    assert_eq!(get(&prefixed, "/health").await.status(), 200);
+}
+
+#[actix_web::test]
+async fn browsers_may_call_from_the_configured_origins_only() {
+    let server = Server::with(&[("BACKBONE_HTTP__CORS_ORIGINS", "https://a.example")]).await;
+    let ask = |origin: &'static str| {
+        let question = Client::new()
+            .request(Method::OPTIONS, server.url("/metrics"))
+            .header("origin", origin);
+        question
+            .header("access-control-request-method", "GET")
+            .send()
+    };
+    let yes = ask("https://a.example").await.unwrap();
+    assert_eq!(yes.status(), 204);
+    assert_eq!(
+        yes.headers()["access-control-allow-origin"],
+        "https://a.example"
+    );
+    assert!(
+        yes.headers()["access-control-allow-headers"]
+            .to_str()
+            .unwrap()
+            .contains("Authorization")
+    );
+    let no = ask("https://b.example").await.unwrap();
+    assert_eq!(no.status(), 405);
+    assert!(!no.headers().contains_key("access-control-allow-origin"));
+    let refused = Client::new()
+        .get(server.url("/metrics"))
+        .header("origin", "https://a.example");
+    let refused = refused.send().await.unwrap();
+    assert_eq!(refused.status(), 401);
+    assert_eq!(
+        refused.headers()["access-control-allow-origin"],
+        "https://a.example"
+    );
 }
 
 #[actix_web::test]

@@ -387,6 +387,31 @@ async fn sigterm_ends_within_the_bound_with_a_connection_open() {
 }
 
 #[actix_web::test]
+async fn a_request_that_has_begun_is_answered_while_draining() {
+    let mut server = Server::start().await;
+    let mut stream = TcpStream::connect(server.http[0]).unwrap();
+    let query = format!("client_id=admin&secret={ADMIN_SECRET}");
+    let head = format!("GET /metrics?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(b"ab").unwrap();
+    // The request must have reached the server, or there is nothing to wait for.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let finish = actix_web::rt::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stream.write_all(b"cd").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    assert_eq!(server.terminate().await.code(), Some(0));
+    let answer = finish.await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
+        "{answer}"
+    );
+}
+
+#[actix_web::test]
 async fn exit_codes_tell_failure_from_wrong_usage() {
     let dir = tempfile::tempdir().unwrap();
     let run = |variables: &[(&str, &str)], arguments: &[&str]| {

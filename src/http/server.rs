@@ -2,7 +2,6 @@
 //! that no handler made, and closing connections while the process drains.
 
 use std::net::TcpListener;
-use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody, to_bytes_limited};
 use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
@@ -22,7 +21,8 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 /// # Errors
 /// A listener that the system does not let us use.
 pub fn start(services: Services, listeners: Vec<TcpListener>) -> std::io::Result<Server> {
-    let drain = Duration::from_millis(services.config.shutdown.drain_ms);
+    // Whole seconds, rounded up: the exact bound is whoever stops the server.
+    let drain_s = services.config.shutdown.drain_ms.div_ceil(1000);
     let workers = usize::from(services.config.runtime.arbiters);
     let prefix = services.config.http.path_prefix.clone();
     let services = web::Data::new(services);
@@ -35,7 +35,7 @@ pub fn start(services: Services, listeners: Vec<TcpListener>) -> std::io::Result
             .default_service(web::to(no_such_path))
     })
     .disable_signals()
-    .shutdown_timeout(drain.as_secs().max(1));
+    .shutdown_timeout(drain_s);
     if workers > 0 {
         server = server.workers(workers);
     }

@@ -5,8 +5,9 @@ use tracing_subscriber::fmt;
 
 use crate::config::{Log, LogFormat};
 
-/// What the frameworks below us say about their own start and end is noise; `log.level` can ask for it again.
-const FRAMEWORK: &str = "actix_server=warn";
+/// What the frameworks below us say about their own start and end is noise, and what a peer sends wrong is no
+/// error of ours; `log.level` can ask for both again.
+const FRAMEWORK: &str = "actix_server=warn,actix_http=off";
 
 /// Starts logging as configured. A second call in one process changes nothing, so that several servers
 /// can run in one test.

@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_rt::Arbiter;
-use amqp::{Amqp, MemoryGate};
+use amqp::Amqp;
 use auth::Authenticator;
+use backbone_broker::memory::MemoryGate;
 use backbone_broker::vhost::Vhost;
 use backbone_log::Arena;
 use config::Config;
@@ -36,7 +37,7 @@ pub enum RunError {
     State(#[from] StateError),
     /// An address could not be listened on.
     #[error(transparent)]
-    Bind(#[from] http::BindError),
+    Bind(#[from] runtime::BindError),
     /// The system refused something else.
     #[error("the system refused: {0}")]
     Io(#[from] std::io::Error),
@@ -52,6 +53,7 @@ pub enum RunError {
 /// Something that the server cannot do without failed to start or ended by itself.
 pub async fn run(config: Config) -> Result<(), RunError> {
     telemetry::init_log(&config.log);
+    runtime::raise_open_files();
     let config = Arc::new(config);
     let lifecycle = Lifecycle::default();
     // Listening for signals starts first, so that none is missed while the rest starts.
@@ -76,7 +78,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let arbiters: Vec<_> = (0..arbiter_count(&config)).map(|_| Arbiter::new()).collect();
     let handles: Vec<_> = arbiters.iter().map(Arbiter::handle).collect();
 
-    let http_listeners = http::bind("http.bind", &config.http.bind)?;
+    let amqp_listeners = runtime::bind("amqp.bind", &config.amqp.bind)?;
+    let http_listeners = runtime::bind("http.bind", &config.http.bind)?;
     let http_addresses = local_addresses(&http_listeners)?;
     let services = http::Services {
         config: config.clone(),
@@ -88,9 +91,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let http_handle = http_server.handle();
     let mut http_task = actix_rt::spawn(http_server);
 
-    for address in &config.amqp.bind {
-        let local = amqp.listen(*address, &handles, &lifecycle)?;
-        say(format_args!("listening amqp {local}"));
+    for listener in amqp_listeners {
+        let address = listener.local_addr()?;
+        amqp.listen(listener, &handles, &lifecycle);
+        say(format_args!("listening amqp {address}"));
     }
     for address in http_addresses {
         say(format_args!("listening http {address}"));

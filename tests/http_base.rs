@@ -1,5 +1,8 @@
 //! The server from outside: start and end, health, metrics, documentation, credentials, error answers.
 
+// The helpers below are not test functions themselves; what fails in them fails the test.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -240,12 +243,43 @@ async fn paths_are_repaired_and_never_redirected() {
         );
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
     }
-    let prefixed = Server::with(&[
-        ("BACKBONE_HTTP__BIND", "127.0.0.1:0"),
-        ("BACKBONE_HTTP__PATH_PREFIX", ""),
-    ])
-    .await;
-    assert_eq!(get(&prefixed, "/health").await.status(), 200);
+}
+
+#[actix_web::test]
+async fn browsers_may_call_from_the_configured_origins_only() {
+    let server = Server::with(&[("BACKBONE_HTTP__CORS_ORIGINS", "https://a.example")]).await;
+    let ask = |origin: &'static str| {
+        let question = Client::new()
+            .request(Method::OPTIONS, server.url("/metrics"))
+            .header("origin", origin);
+        question
+            .header("access-control-request-method", "GET")
+            .send()
+    };
+    let yes = ask("https://a.example").await.unwrap();
+    assert_eq!(yes.status(), 204);
+    assert_eq!(
+        yes.headers()["access-control-allow-origin"],
+        "https://a.example"
+    );
+    assert!(
+        yes.headers()["access-control-allow-headers"]
+            .to_str()
+            .unwrap()
+            .contains("Authorization")
+    );
+    let no = ask("https://b.example").await.unwrap();
+    assert_eq!(no.status(), 405);
+    assert!(!no.headers().contains_key("access-control-allow-origin"));
+    let refused = Client::new()
+        .get(server.url("/metrics"))
+        .header("origin", "https://a.example");
+    let refused = refused.send().await.unwrap();
+    assert_eq!(refused.status(), 401);
+    assert_eq!(
+        refused.headers()["access-control-allow-origin"],
+        "https://a.example"
+    );
 }
 
 #[actix_web::test]
@@ -350,6 +384,31 @@ async fn sigterm_ends_within_the_bound_with_a_connection_open() {
         since.elapsed()
     );
     assert!(TcpStream::connect(server.http[0]).is_err());
+}
+
+#[actix_web::test]
+async fn a_request_that_has_begun_is_answered_while_draining() {
+    let mut server = Server::start().await;
+    let mut stream = TcpStream::connect(server.http[0]).unwrap();
+    let query = format!("client_id=admin&secret={ADMIN_SECRET}");
+    let head = format!("GET /metrics?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(b"ab").unwrap();
+    // The request must have reached the server, or there is nothing to wait for.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let finish = actix_web::rt::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stream.write_all(b"cd").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    assert_eq!(server.terminate().await.code(), Some(0));
+    let answer = finish.await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
+        "{answer}"
+    );
 }
 
 #[actix_web::test]

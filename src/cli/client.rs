@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{Failure, OPERATOR, RemoteArgs};
 use crate::config::Environment;
@@ -86,7 +86,12 @@ impl Fields {
 
 /// Runs one of the verbs.
 pub(super) async fn run(args: ClientArgs, environment: &Environment) -> Result<(), Failure> {
-    let (remote, method, path, body) = request(args.command)?;
+    let Call {
+        remote,
+        method,
+        path,
+        body,
+    } = args.command.try_into()?;
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     let api = remote.connect(environment, &OPERATOR)?;
     let answer = api
@@ -112,47 +117,76 @@ pub(super) async fn run(args: ClientArgs, environment: &Environment) -> Result<(
     Ok(())
 }
 
-/// What a verb means over HTTP.
-fn request(
-    command: ClientCommand,
-) -> Result<(RemoteArgs, Method, Vec<String>, Option<Map<String, Value>>), Failure> {
-    let clients = |id: String| vec!["clients".to_owned(), id];
-    Ok(match command {
-        ClientCommand::Add {
+/// A verb as a call over HTTP.
+struct Call {
+    remote: RemoteArgs,
+    method: Method,
+    path: Vec<String>,
+    body: Option<Map<String, Value>>,
+}
+
+impl Call {
+    fn new(remote: RemoteArgs, method: Method, below_clients: &[&str]) -> Self {
+        let path = ["clients"]
+            .iter()
+            .chain(below_clients)
+            .map(|&segment| segment.to_owned())
+            .collect();
+        Self {
             remote,
-            client_id,
-            fields,
-        } => {
-            let mut body = fields.into_json();
-            body.insert("client_id".into(), json!(client_id));
-            (remote, Method::POST, vec!["clients".to_owned()], Some(body))
+            method,
+            path,
+            body: None,
         }
-        ClientCommand::List { remote } => (remote, Method::GET, vec!["clients".to_owned()], None),
-        ClientCommand::Show { remote, client_id } => {
-            (remote, Method::GET, clients(client_id), None)
+    }
+
+    fn with_body(self, fields: Map<String, Value>) -> Self {
+        Self {
+            body: Some(fields),
+            ..self
         }
-        ClientCommand::Update {
-            remote,
-            client_id,
-            fields,
-        } => {
-            let body = fields.into_json();
-            if body.is_empty() {
-                return Err(Failure::Usage(
-                    "nothing to change: give --name or --subscription".into(),
-                ));
+    }
+}
+
+impl TryFrom<ClientCommand> for Call {
+    type Error = Failure;
+
+    fn try_from(command: ClientCommand) -> Result<Self, Failure> {
+        Ok(match command {
+            ClientCommand::Add {
+                remote,
+                client_id,
+                fields,
+            } => {
+                let mut body = fields.into_json();
+                body.insert("client_id".into(), client_id.into());
+                Self::new(remote, Method::POST, &[]).with_body(body)
             }
-            (remote, Method::PATCH, clients(client_id), Some(body))
-        }
-        ClientCommand::Remove { remote, client_id } => {
-            (remote, Method::DELETE, clients(client_id), None)
-        }
-        ClientCommand::Rotate { remote, client_id } => {
-            let mut path = clients(client_id);
-            path.push("secret".to_owned());
-            (remote, Method::POST, path, None)
-        }
-    })
+            ClientCommand::List { remote } => Self::new(remote, Method::GET, &[]),
+            ClientCommand::Show { remote, client_id } => {
+                Self::new(remote, Method::GET, &[&client_id])
+            }
+            ClientCommand::Update {
+                remote,
+                client_id,
+                fields,
+            } => {
+                let body = fields.into_json();
+                if body.is_empty() {
+                    return Err(Failure::Usage(
+                        "nothing to change: give --name or --subscription".into(),
+                    ));
+                }
+                Self::new(remote, Method::PATCH, &[&client_id]).with_body(body)
+            }
+            ClientCommand::Remove { remote, client_id } => {
+                Self::new(remote, Method::DELETE, &[&client_id])
+            }
+            ClientCommand::Rotate { remote, client_id } => {
+                Self::new(remote, Method::POST, &[&client_id, "secret"])
+            }
+        })
+    }
 }
 
 fn line(client: &Value) -> String {
@@ -177,6 +211,8 @@ fn plain(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -128,8 +128,12 @@ impl Merge {
         let text = fs::read_to_string(path).map_err(|error| {
             ConfigError::new(name.to_string(), format!("cannot be read: {error}"))
         })?;
+        // The error's own text would quote the line, which may hold a secret.
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            ConfigError::new(name.to_string(), error.to_string().trim().to_owned())
+            let line = error
+                .span()
+                .map_or(1, |span| text[..span.start].lines().count().max(1));
+            ConfigError::new(format!("{name}: line {line}"), error.message().to_owned())
         })?;
         for (key, value) in flatten(table) {
             self.put(&key, value, format!("{name}: {key}"))?;
@@ -538,7 +542,10 @@ mod tests {
             from_file("[amqp]\nframe_max_bytes = 1"),
             ["b.toml: amqp.frame_max_bytes: ", "at least 4096"],
         );
-        says(from_file("[amqp\n"), ["b.toml: ", "line 1"]);
+        says(
+            from_file("[amqp]\nbind = [\n[admin"),
+            ["b.toml: line 3: ", ""],
+        );
         says(
             from_env(&[("BACKBONE_HTTP_BIND", "x")]),
             ["variable BACKBONE_HTTP_BIND: ", "`BACKBONE_HTTP__BIND`"],

@@ -322,7 +322,102 @@ fn check_same_client(
 
 #[cfg(test)]
 mod tests {
+    use actix_web::test::{TestRequest, call_service, init_service};
+    use actix_web::{App, HttpResponse};
+
     use super::*;
+    use crate::http::testing::services;
+
+    /// The status of each request; handlers answer 200 when the extractor lets it pass.
+    async fn statuses(
+        open_registration: bool,
+        requests: impl IntoIterator<Item = TestRequest>,
+    ) -> Vec<u16> {
+        let pass = || std::future::ready(HttpResponse::Ok().finish());
+        let app = App::new()
+            .app_data(services(|config| config.http.open_registration = open_registration).await)
+            .route("/client", web::post().to(move |_: ClientIdentity| pass()))
+            .route("/operator", web::post().to(move |_: Operator| pass()))
+            .route("/register", web::post().to(move |_: Registrar| pass()));
+        let app = init_service(app).await;
+        let mut statuses = Vec::new();
+        for request in requests {
+            statuses.push(
+                call_service(&app, request.to_request())
+                    .await
+                    .status()
+                    .as_u16(),
+            );
+        }
+        statuses
+    }
+
+    fn basic(uri: &str, pair: &str) -> TestRequest {
+        TestRequest::post()
+            .uri(uri)
+            .insert_header(("authorization", format!("Basic {}", STANDARD.encode(pair))))
+    }
+
+    fn json(request: TestRequest, body: &'static str) -> TestRequest {
+        request
+            .insert_header(("content-type", "application/json"))
+            .set_payload(body)
+    }
+
+    #[actix_web::test]
+    async fn each_extractor_lets_its_own_kind_pass() {
+        let requests = ["/client", "/operator", "/register"]
+            .map(|uri| [basic(uri, "noc:s"), basic(uri, "admin:a")]);
+        assert_eq!(
+            statuses(false, requests.into_iter().flatten()).await,
+            [200, 403, 403, 200, 403, 200]
+        );
+    }
+
+    #[actix_web::test]
+    async fn a_client_that_names_another_is_refused() {
+        let requests = [
+            json(
+                basic("/client", "noc:s"),
+                r#"{"client_id":"noc","body":{"client_id":"other"}}"#,
+            ),
+            json(basic("/client", "noc:s"), r#"{"client_id":"other"}"#),
+            json(basic("/client", "noc:s"), r#"{"client_id":7}"#),
+            basic("/client?client_id=other", "noc:s"),
+            json(
+                TestRequest::post().uri("/client?client_id=noc&secret=s"),
+                r#"{"client_id":"other"}"#,
+            ),
+            json(
+                TestRequest::post().uri("/client?client_id=other"),
+                r#"{"client_id":"noc","secret":"s"}"#,
+            ),
+            json(basic("/operator", "admin:a"), r#"{"client_id":"other"}"#),
+        ];
+        assert_eq!(
+            statuses(false, requests).await,
+            [200, 403, 403, 403, 403, 403, 200]
+        );
+    }
+
+    #[actix_web::test]
+    async fn open_registration_needs_no_credentials_but_checks_those_given() {
+        let anybody = || {
+            json(
+                TestRequest::post().uri("/register"),
+                r#"{"client_id":"new"}"#,
+            )
+        };
+        let requests = || {
+            [
+                anybody(),
+                basic("/register", "admin:a"),
+                basic("/register", "admin:wrong"),
+            ]
+        };
+        assert_eq!(statuses(true, requests()).await, [200, 200, 401]);
+        assert_eq!(statuses(false, requests()).await, [401, 200, 401]);
+    }
 
     #[test]
     fn basic_is_read_whatever_the_case_and_the_secret_may_hold_colons() {

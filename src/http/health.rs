@@ -52,3 +52,31 @@ async fn ready(services: web::Data<Services>) -> Result<HttpResponse, ApiError> 
 #[derive(utoipa::OpenApi)]
 #[openapi(paths(live, ready))]
 pub(super) struct Api;
+
+#[cfg(test)]
+mod tests {
+    use actix_web::App;
+    use actix_web::test::{TestRequest, call_service, init_service};
+
+    use super::*;
+    use crate::http::testing::services;
+
+    #[actix_web::test]
+    async fn ready_only_between_starting_and_draining_but_always_alive() {
+        let services = services(|_| ()).await;
+        let app = init_service(App::new().app_data(services.clone()).configure(configure)).await;
+        let mut seen = Vec::new();
+        for phase in [Phase::Starting, Phase::Ready, Phase::Draining] {
+            services.lifecycle.advance(phase);
+            for path in ["/health/ready", "/health", "/health/live"] {
+                let answer = call_service(&app, TestRequest::get().uri(path).to_request()).await;
+                seen.push((
+                    answer.status().as_u16(),
+                    answer.headers().contains_key("retry-after"),
+                ));
+            }
+        }
+        let (ok, busy) = ((200, false), (503, true));
+        assert_eq!(seen, [busy, busy, ok, ok, ok, ok, busy, busy, ok]);
+    }
+}

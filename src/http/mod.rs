@@ -6,12 +6,15 @@
 //! clients turn a redirected POST into a GET. There is no access log: queries may hold secrets.
 
 mod body;
+mod cors;
 mod credentials;
 mod docs;
 mod error;
 mod health;
 mod metrics;
 mod server;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
@@ -20,7 +23,7 @@ use actix_web::web::ServiceConfig;
 pub use body::{BodyKind, body_kind, parse_json, parse_query};
 pub use credentials::{Caller, ClientIdentity, Operator, Registrar};
 pub use error::{ApiError, ErrorBody};
-pub use server::{BindError, bind, start};
+pub use server::start;
 
 use crate::auth::Authenticator;
 use crate::config::Config;

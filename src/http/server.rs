@@ -1,56 +1,28 @@
-//! Listening, and what surrounds every request: path repair, JSON for errors that no handler made, and
-//! closing connections while the process drains.
+//! What surrounds every request: path repair, answers to browsers' questions about origins, JSON for errors
+//! that no handler made, and closing connections while the process drains.
 
-use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::net::TcpListener;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody, to_bytes_limited};
 use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
-use actix_web::http::{StatusCode, Version};
 use actix_web::middleware::{Next, NormalizePath, from_fn};
 use actix_web::{App, Error, HttpResponse, HttpServer, ResponseError, web};
 
-use super::{ApiError, Services, configure};
+use super::{ApiError, Services, configure, cors};
 use crate::runtime::Phase;
 
 /// The text of a framework's own error that is carried into our shape, bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
-
-/// An address that cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} ({key}): {source}")]
-pub struct BindError {
-    address: SocketAddr,
-    key: &'static str,
-    source: std::io::Error,
-}
-
-/// Opens a listener for every address of the configuration's `key`; port 0 takes a free one.
-///
-/// # Errors
-/// The first address that cannot be listened on.
-pub fn bind(key: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
-    let open = |&address: &SocketAddr| {
-        let listener = TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
-        listener.map_err(|source| BindError {
-            address,
-            key,
-            source,
-        })
-    };
-    addresses.iter().map(open).collect()
-}
 
 /// Serves all routes on `listeners` until the returned server's handle stops it.
 ///
 /// # Errors
 /// A listener that the system does not let us use.
 pub fn start(services: Services, listeners: Vec<TcpListener>) -> std::io::Result<Server> {
-    let drain = Duration::from_millis(services.config.shutdown.drain_ms);
+    // Whole seconds, rounded up: the exact bound is whoever stops the server.
+    let drain_s = services.config.shutdown.drain_ms.div_ceil(1000);
     let workers = usize::from(services.config.runtime.arbiters);
     let prefix = services.config.http.path_prefix.clone();
     let services = web::Data::new(services);
@@ -63,7 +35,7 @@ pub fn start(services: Services, listeners: Vec<TcpListener>) -> std::io::Result
             .default_service(web::to(no_such_path))
     })
     .disable_signals()
-    .shutdown_timeout(drain.as_secs().max(1));
+    .shutdown_timeout(drain_s);
     if workers > 0 {
         server = server.workers(workers);
     }
@@ -84,20 +56,26 @@ async fn finish(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let draining = request
-        .app_data::<web::Data<Services>>()
-        .map(|services| services.lifecycle.clone());
-    let mut response = next.call(request).await?.map_into_boxed_body();
+    let services = request.app_data::<web::Data<Services>>().cloned();
+    let allowed = services
+        .as_ref()
+        .and_then(|services| cors::allowed_origin(&services.config.http.cors_origins, &request));
+    let mut response = match &allowed {
+        Some(_) if cors::is_preflight(&request) => {
+            request.into_response(HttpResponse::NoContent().finish())
+        }
+        _ => next.call(request).await?.map_into_boxed_body(),
+    };
     if response.status().is_client_error() || response.status().is_server_error() {
         response = as_json(response).await;
     }
+    let headers = response.headers_mut();
+    if let Some(origin) = allowed {
+        cors::allow(headers, origin);
+    }
     // Kept-alive connections would hold the drain until its bound.
-    if draining.is_some_and(|lifecycle| lifecycle.phase() == Phase::Draining)
-        && response.request().version() < Version::HTTP_2
-    {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if services.is_some_and(|services| services.lifecycle.phase() == Phase::Draining) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
 }
@@ -113,11 +91,10 @@ async fn as_json(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody>
     {
         return response;
     }
-    let (request, mut response) = response.into_parts();
+    let (request, response) = response.into_parts();
     let status = response.status();
     let empty = matches!(response.body().size(), BodySize::None | BodySize::Sized(0));
-    let body = std::mem::replace(&mut response, HttpResponse::new(status));
-    let (head, body) = body.into_parts();
+    let (head, body) = response.into_parts();
     let text = match empty {
         true => None,
         false => to_bytes_limited(body, MESSAGE_BYTES_MAX)

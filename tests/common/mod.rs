@@ -1,8 +1,8 @@
 //! Starts the real server as a process for black-box tests: temporary data directory, ephemeral ports,
 //! captured standard output, ended by its id when dropped.
 
-// Every test binary compiles this module and uses a part of it.
-#![allow(dead_code)]
+// Every test binary compiles this module and uses a part of it; what fails here fails the test.
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

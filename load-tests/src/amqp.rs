@@ -96,9 +96,15 @@ pub fn start_ok(out: &mut Vec<u8>, user: &str, password: &str) {
             string_field(out, "product", "backbone-perf");
             short_str(out, "capabilities");
             out.push(b'F');
+            // `authentication_failure_close` makes the broker say why it refuses a login.
             // Without `connection.blocked` a full broker simply stops reading, which is what is measured.
             long_bytes(out, |out| {
-                for name in ["publisher_confirms", "basic.nack", "consumer_cancel_notify"] {
+                for name in [
+                    "publisher_confirms",
+                    "basic.nack",
+                    "consumer_cancel_notify",
+                    "authentication_failure_close",
+                ] {
                     short_str(out, name);
                     out.extend_from_slice(&[b't', 1]);
                 }
@@ -323,13 +329,15 @@ pub fn take_short_str(input: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(len))
 }
 
-fn string_field(out: &mut Vec<u8>, name: &str, value: &str) {
+/// Appends a string field of a table.
+pub fn string_field(out: &mut Vec<u8>, name: &str, value: &str) {
     short_str(out, name);
     out.push(b'S');
     long_bytes(out, |out| out.extend_from_slice(value.as_bytes()));
 }
 
-fn long_bytes(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+/// Appends what `fill` writes with its length in four octets in front: a table or a long string.
+pub fn long_bytes(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
     fill(out);

@@ -247,6 +247,7 @@ impl Scenario {
         if self.name.is_empty() {
             self.name = "unnamed".into();
         }
+        self.durable_asked.get_or_insert(self.persistent);
         if self.bindings == 0 {
             self.bindings = self.queues;
         }

@@ -149,7 +149,11 @@ impl Session {
         self.stream.read_exact(&mut header)?;
         let mut out = Vec::new();
         amqp::method(&mut out, 0, id::CONNECTION_START, |out| {
-            out.extend_from_slice(b"\x00\x09\x00\x00\x00\x11\x07productS\x00\x00\x00\x04sink");
+            out.extend_from_slice(&[0, 9]);
+            amqp::long_bytes(out, |out| {
+                amqp::string_field(out, "product", "sink");
+                amqp::string_field(out, "version", env!("CARGO_PKG_VERSION"));
+            });
             out.extend_from_slice(b"\x00\x00\x00\x05PLAIN\x00\x00\x00\x05en_US");
         });
         self.reply(&out)?;

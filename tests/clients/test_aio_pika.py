@@ -64,7 +64,7 @@ async def test_thousand_concurrent_publishes_are_all_confirmed(broker):
             )
         )
         assert len(confirmations) == 1000
-        assert (await queue.delete()).message_count == 1000
+        assert (await queue.delete(if_empty=False)).message_count == 1000
 
 
 @asynchronous

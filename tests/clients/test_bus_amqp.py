@@ -91,7 +91,10 @@ def test_topic_in_a_header_leaves_the_body_free(bus, login):
         publish(channel, sender.outbox, b"any bytes \x00\xff", headers={header: bus.topic(header), "mine": 7})
     deliveries = collect(login(reader), reader.inbox, 2)
     assert [body for _, _, body in deliveries] == [b"any bytes \x00\xff"] * 2
-    assert [properties.headers["topic"] for _, properties, _ in deliveries] == [bus.topic("topic"), bus.topic("x-topic")]
+    assert [properties.headers["topic"] for _, properties, _ in deliveries] == [
+        bus.topic("topic"),
+        bus.topic("x-topic"),
+    ]
     assert all(properties.headers["mine"] == 7 for _, properties, _ in deliveries)
     assert all(properties.headers["sender"] == sender.id for _, properties, _ in deliveries)
 
@@ -302,7 +305,9 @@ def test_client_may_not(bus, login, deed):
     assert [item for item in other.receive() if item["sender"] == client.id] == []
 
 
-@pytest.mark.parametrize("flags", [{"durable": False}, {"durable": True}, {"auto_delete": True}, {"arguments": {"x-max-length": 5}}])
+@pytest.mark.parametrize(
+    "flags", [{"durable": False}, {"durable": True}, {"auto_delete": True}, {"arguments": {"x-max-length": 5}}]
+)
 def test_client_may_declare_its_own_queues_with_any_flags(bus, login, flags):
     """How the original's scripts declare is not known, so no flags are held against them."""
     client = bus.create("client", bus.topic("#"))

@@ -433,7 +433,11 @@ def test_unknown_path_is_not_found(bus):
 
 
 def test_wrong_method_names_the_right_ones(bus):
-    for method, path, allowed in (("GET", "/send", "POST"), ("POST", "/receive", "GET"), ("DELETE", "/clients", "POST")):
+    for method, path, allowed in (
+        ("GET", "/send", "POST"),
+        ("POST", "/receive", "GET"),
+        ("DELETE", "/clients", "POST"),
+    ):
         answer = bus.call(method, path, auth=bus.create().auth)
         assert_error(answer, 405)
         assert allowed in answer.headers["Allow"]

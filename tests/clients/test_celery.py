@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from celery import chord, group
+from celery import group
 from celery.exceptions import TaskRevokedError
 
 from support.wait import eventually

@@ -73,9 +73,7 @@ def test_consumer_mixin_answers_requests(broker, names):
             return [consumer([requests], callbacks=[self.on_request], prefetch_count=10)]
 
         def on_request(self, body, message):
-            self.producer.publish(
-                body * 2, exchange="", routing_key=message.properties["reply_to"], retry=True
-            )
+            self.producer.publish(body * 2, exchange="", routing_key=message.properties["reply_to"], retry=True)
             message.ack()
             self.should_stop = body == 49
 

@@ -122,6 +122,7 @@ FIELDS = {
     b"void": b"V",
 }
 
+
 def table_of(fields):
     entries = b"".join(bytes([len(name)]) + name + value for name, value in fields.items())
     return struct.pack(">I", len(entries)) + entries

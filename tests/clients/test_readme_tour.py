@@ -59,9 +59,7 @@ def value_matches(printed, expected):
         )
     if isinstance(expected, list):
         return (
-            isinstance(printed, list)
-            and len(printed) == len(expected)
-            and all(map(value_matches, printed, expected))
+            isinstance(printed, list) and len(printed) == len(expected) and all(map(value_matches, printed, expected))
         )
     return printed == expected
 

@@ -9,9 +9,7 @@ def connect(server, user=None, password=None, vhost="/", **parameters):
     parameters.setdefault("socket_timeout", 10)
     parameters.setdefault("blocked_connection_timeout", 30)
     return pika.BlockingConnection(
-        pika.ConnectionParameters(
-            server.host, server.amqp_port, vhost, credentials, **parameters
-        )
+        pika.ConnectionParameters(server.host, server.amqp_port, vhost, credentials, **parameters)
     )
 
 

@@ -261,7 +261,7 @@ def test_half_frames_then_silence_disturb_nobody(broker, channel, names):
 
 
 def test_consumer_that_stops_reading_holds_up_nobody(broker, channel, names):
-    """64 MiB wait for a consumer that does not read; others publish and consume in the meantime, and it gets all in the end."""
+    """64 MiB wait for a consumer that does not read; others go on meanwhile, and in the end it gets everything."""
     count, size = 1024, 65536
     slow, fast = names.queue(channel), names.queue(channel)
     with RawConnection(broker, timeout_s=30, receive_buffer=65536) as own:

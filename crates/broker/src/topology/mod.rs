@@ -510,4 +510,6 @@ impl<T: Clone> Topology<T> {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

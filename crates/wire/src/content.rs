@@ -2,7 +2,8 @@
 //!
 //! [`parse_publish`] is the hot path of a broker: it takes the three frames of an ordinary `basic.publish`
 //! in one look. What it does not recognise, it leaves to [`crate::frame::parse`] and the decoders, which
-//! know what is wrong with it; what it does recognise, they would decode to the same.
+//! know what is wrong with it; what it does recognise, they would decode to the same. [`Delivery`] is the
+//! way back out: the pieces of a published message, framed for a consumer.
 
 use crate::ShortStr;
 use crate::frame::{self, END, FrameKind, HEADER_LEN, OVERHEAD};
@@ -10,6 +11,8 @@ use crate::properties::{BASIC_CLASS_ID, FIXED_LEN, Properties};
 
 /// Class and method of `basic.publish`, as the first four octets of its frame's payload.
 const PUBLISH_IDS: [u8; 4] = [0, 60, 0, 40];
+/// Class and method of `basic.deliver`.
+const DELIVER_IDS: [u8; 4] = [0, 60, 0, 60];
 /// Octets of a publish frame before the exchange's name: frame header, ids, reserved short.
 const NAMES_AT: usize = HEADER_LEN + 4 + 2;
 
@@ -73,6 +76,80 @@ pub fn parse_publish(buf: &[u8], max_payload: usize) -> Option<(PublishTriple<'_
         body,
     };
     Some((triple, buf.len() - rest.len()))
+}
+
+/// A message on its way to a consumer, in the pieces in which [`parse_publish`] found it: what was received
+/// is copied, nothing of it is encoded again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery<'a> {
+    /// Channel of the consumer.
+    pub channel: u16,
+    /// The consumer.
+    pub consumer_tag: ShortStr<'a>,
+    /// Number of the delivery on its channel.
+    pub delivery_tag: u64,
+    /// It may have been delivered before.
+    pub redelivered: bool,
+    /// Exchange and routing key with their length octets: [`PublishTriple::names`].
+    pub names: &'a [u8],
+    /// Payload of the header frame: [`PublishTriple::header`]. It has to name the length of the body.
+    pub header: &'a [u8],
+    /// The whole body.
+    pub body: &'a [u8],
+}
+
+impl Delivery<'_> {
+    /// Appends `basic.deliver`, header frame and body frames, as [`write_body`] cuts them.
+    ///
+    /// # Panics
+    /// As [`write_body`].
+    #[inline]
+    pub fn write(&self, frame_max: u32, out: &mut Vec<u8>) {
+        self.write_head(self.body.len() + OVERHEAD, out);
+        write_body(self.channel, self.body, frame_max, out);
+    }
+
+    /// Appends `basic.deliver` and the header frame only, for those who send the body from where it is, and
+    /// makes room for `more` bytes behind them.
+    #[inline]
+    pub fn write_head(&self, more: usize, out: &mut Vec<u8>) {
+        debug_assert!(
+            is_two_short_strs(self.names),
+            "not two short strings: {:?}",
+            self.names
+        );
+        let tag = self.consumer_tag.as_bytes();
+        let size = 4 + 1 + tag.len() + 8 + 1 + self.names.len();
+        out.reserve(size + self.header.len() + 2 * OVERHEAD + more);
+        let [c0, c1] = self.channel.to_be_bytes();
+        let [s0, s1, s2, s3] = (size as u32).to_be_bytes();
+        let [i0, i1, i2, i3] = DELIVER_IDS;
+        const METHOD: u8 = FrameKind::Method as u8;
+        let head = [
+            METHOD,
+            c0,
+            c1,
+            s0,
+            s1,
+            s2,
+            s3,
+            i0,
+            i1,
+            i2,
+            i3,
+            tag.len() as u8,
+        ];
+        out.extend_from_slice(&head);
+        out.extend_from_slice(tag);
+        let [d0, d1, d2, d3, d4, d5, d6, d7] = self.delivery_tag.to_be_bytes();
+        out.extend_from_slice(&[d0, d1, d2, d3, d4, d5, d6, d7, u8::from(self.redelivered)]);
+        out.extend_from_slice(self.names);
+        let [s0, s1, s2, s3] = (self.header.len() as u32).to_be_bytes();
+        const HEADER: u8 = FrameKind::Header as u8;
+        out.extend_from_slice(&[END, HEADER, c0, c1, s0, s1, s2, s3]);
+        out.extend_from_slice(self.header);
+        out.push(END);
+    }
 }
 
 /// Appends `body` as body frames for a peer whose frame-max (bytes, overhead included, 0 for no limit) is
@@ -149,6 +226,11 @@ fn short_str(bytes: &[u8]) -> Option<(ShortStr<'_>, &[u8])> {
     let (&length, rest) = bytes.split_first()?;
     let (bytes, rest) = rest.split_at_checked(usize::from(length))?;
     Some((ShortStr::new(bytes).ok()?, rest))
+}
+
+fn is_two_short_strs(bytes: &[u8]) -> bool {
+    let after = short_str(bytes).and_then(|(_, after)| short_str(after));
+    after.is_some_and(|(_, after)| after.is_empty())
 }
 
 /// Takes the payload of a frame of this kind on this channel, and what follows the frame.
@@ -256,6 +338,45 @@ mod tests {
             &[0x20, 0, 0, 0, 0, 1, 0],
         ] {
             assert_eq!(parse_publish(&message(list, b"x"), MAX), None, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn a_delivery_is_the_publish_in_other_frames() {
+        for (body, frame_max) in [
+            (&b""[..], 4096),
+            (b"body", 4096),
+            (&[7; 9000], 4096),
+            (b"body", 0),
+        ] {
+            let published = message(&[0x10, 0, 2], body);
+            let (triple, _) = parse_publish(&published, MAX).unwrap();
+            let tag = ShortStr::lit("ctag");
+            let delivery = Delivery {
+                channel: 4,
+                consumer_tag: tag,
+                delivery_tag: u64::MAX - 1,
+                redelivered: true,
+                names: triple.names,
+                header: triple.header,
+                body: triple.body,
+            };
+            let mut written = vec![1, 2];
+            delivery.write(frame_max, &mut written);
+            let mut expected = vec![1, 2];
+            let deliver = basic::Deliver {
+                consumer_tag: tag,
+                delivery_tag: u64::MAX - 1,
+                redelivered: true,
+                exchange: triple.exchange,
+                routing_key: triple.routing_key,
+            };
+            deliver.write(4, &mut expected);
+            ContentHeader::decode(triple.header)
+                .unwrap()
+                .write(4, &mut expected);
+            write_body(4, body, frame_max, &mut expected);
+            assert_eq!(written, expected);
         }
     }
 

@@ -1,10 +1,11 @@
-//! Generated, do not edit: the properties of class basic.
+//! The properties of class `basic`. Generated from `spec/amqp-0-9-1.txt`: change that, or the generator, not this file.
 
 use super::{Kind, Properties};
-use crate::codec::{put_long_long, put_long_str, put_short, put_short_str};
+use crate::codec;
 use crate::short_str::ShortStr;
 use crate::table::Table;
 
+/// Layouts, from the highest flag downwards.
 pub(super) const KINDS: [Kind; 14] = [
     Kind::ShortStr,
     Kind::ShortStr,
@@ -21,124 +22,139 @@ pub(super) const KINDS: [Kind; 14] = [
     Kind::ShortStr,
     Kind::ShortStr,
 ];
+
 pub(super) const KNOWN_FLAGS: u16 = 0xfffc;
-pub(super) const CONTENT_TYPE: u16 = 1 << 15;
-pub(super) const CONTENT_ENCODING: u16 = 1 << 14;
-pub(super) const HEADERS: u16 = 1 << 13;
-pub(super) const DELIVERY_MODE: u16 = 1 << 12;
-pub(super) const PRIORITY: u16 = 1 << 11;
-pub(super) const CORRELATION_ID: u16 = 1 << 10;
-pub(super) const REPLY_TO: u16 = 1 << 9;
-pub(super) const EXPIRATION: u16 = 1 << 8;
-pub(super) const MESSAGE_ID: u16 = 1 << 7;
-pub(super) const TIMESTAMP: u16 = 1 << 6;
-pub(super) const TYPE: u16 = 1 << 5;
-pub(super) const USER_ID: u16 = 1 << 4;
-pub(super) const APP_ID: u16 = 1 << 3;
-pub(super) const CLUSTER_ID: u16 = 1 << 2;
+pub(super) const CONTENT_TYPE: u16 = 0x8000;
+pub(super) const CONTENT_ENCODING: u16 = 0x4000;
+pub(super) const HEADERS: u16 = 0x2000;
+pub(super) const DELIVERY_MODE: u16 = 0x1000;
+pub(super) const PRIORITY: u16 = 0x0800;
+pub(super) const CORRELATION_ID: u16 = 0x0400;
+pub(super) const REPLY_TO: u16 = 0x0200;
+pub(super) const EXPIRATION: u16 = 0x0100;
+pub(super) const MESSAGE_ID: u16 = 0x0080;
+pub(super) const TIMESTAMP: u16 = 0x0040;
+pub(super) const TYPE: u16 = 0x0020;
+pub(super) const USER_ID: u16 = 0x0010;
+pub(super) const APP_ID: u16 = 0x0008;
+pub(super) const CLUSTER_ID: u16 = 0x0004;
 
 impl<'a> Properties<'a> {
     /// The property `content-type`, if it is set.
+    #[inline]
     pub fn content_type(&self) -> Option<ShortStr<'a>> {
         self.short_str(CONTENT_TYPE)
     }
 
     /// The property `content-encoding`, if it is set.
+    #[inline]
     pub fn content_encoding(&self) -> Option<ShortStr<'a>> {
         self.short_str(CONTENT_ENCODING)
     }
 
     /// The property `headers`, if it is set.
+    #[inline]
     pub fn headers(&self) -> Option<Table<'a>> {
         self.table(HEADERS)
     }
 
     /// The property `delivery-mode`, if it is set.
+    #[inline]
     pub fn delivery_mode(&self) -> Option<u8> {
         self.octet(DELIVERY_MODE)
     }
 
     /// The property `priority`, if it is set.
+    #[inline]
     pub fn priority(&self) -> Option<u8> {
         self.octet(PRIORITY)
     }
 
     /// The property `correlation-id`, if it is set.
+    #[inline]
     pub fn correlation_id(&self) -> Option<ShortStr<'a>> {
         self.short_str(CORRELATION_ID)
     }
 
     /// The property `reply-to`, if it is set.
+    #[inline]
     pub fn reply_to(&self) -> Option<ShortStr<'a>> {
         self.short_str(REPLY_TO)
     }
 
     /// The property `expiration`, if it is set.
+    #[inline]
     pub fn expiration(&self) -> Option<ShortStr<'a>> {
         self.short_str(EXPIRATION)
     }
 
     /// The property `message-id`, if it is set.
+    #[inline]
     pub fn message_id(&self) -> Option<ShortStr<'a>> {
         self.short_str(MESSAGE_ID)
     }
 
     /// The property `timestamp`, if it is set.
+    #[inline]
     pub fn timestamp(&self) -> Option<u64> {
         self.timestamp_value(TIMESTAMP)
     }
 
     /// The property `type`, if it is set.
+    #[inline]
     pub fn type_(&self) -> Option<ShortStr<'a>> {
         self.short_str(TYPE)
     }
 
     /// The property `user-id`, if it is set.
+    #[inline]
     pub fn user_id(&self) -> Option<ShortStr<'a>> {
         self.short_str(USER_ID)
     }
 
     /// The property `app-id`, if it is set.
+    #[inline]
     pub fn app_id(&self) -> Option<ShortStr<'a>> {
         self.short_str(APP_ID)
     }
 
     /// The property `cluster-id`, if it is set.
+    #[inline]
     pub fn cluster_id(&self) -> Option<ShortStr<'a>> {
         self.short_str(CLUSTER_ID)
     }
 }
 
-/// Values.
+/// The values of a property list, to be set one by one; `None` is not set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PropertiesBuilder<'a> {
-    /// The property `content-type`.
+    /// `content-type`
     pub content_type: Option<ShortStr<'a>>,
-    /// The property `content-encoding`.
+    /// `content-encoding`
     pub content_encoding: Option<ShortStr<'a>>,
-    /// The property `headers`.
+    /// `headers`
     pub headers: Option<Table<'a>>,
-    /// The property `delivery-mode`.
+    /// `delivery-mode`
     pub delivery_mode: Option<u8>,
-    /// The property `priority`.
+    /// `priority`
     pub priority: Option<u8>,
-    /// The property `correlation-id`.
+    /// `correlation-id`
     pub correlation_id: Option<ShortStr<'a>>,
-    /// The property `reply-to`.
+    /// `reply-to`
     pub reply_to: Option<ShortStr<'a>>,
-    /// The property `expiration`.
+    /// `expiration`
     pub expiration: Option<ShortStr<'a>>,
-    /// The property `message-id`.
+    /// `message-id`
     pub message_id: Option<ShortStr<'a>>,
-    /// The property `timestamp`.
+    /// `timestamp`
     pub timestamp: Option<u64>,
-    /// The property `type`.
+    /// `type`
     pub type_: Option<ShortStr<'a>>,
-    /// The property `user-id`.
+    /// `user-id`
     pub user_id: Option<ShortStr<'a>>,
-    /// The property `app-id`.
+    /// `app-id`
     pub app_id: Option<ShortStr<'a>>,
-    /// The property `cluster-id`.
+    /// `cluster-id`
     pub cluster_id: Option<ShortStr<'a>>,
 }
 
@@ -162,18 +178,26 @@ impl<'a> From<Properties<'a>> for PropertiesBuilder<'a> {
         }
     }
 }
+
 impl PropertiesBuilder<'_> {
-    /// Appends flag word and values.
+    /// The list as bytes, flag word first.
+    pub fn build(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        out
+    }
+
+    /// Appends the list, flag word first.
     pub fn write(&self, out: &mut Vec<u8>) {
-        put_short(out, self.flags());
+        codec::put_short(out, self.flags());
         if let Some(value) = self.content_type {
-            put_short_str(out, value);
+            codec::put_short_str(out, value);
         }
         if let Some(value) = self.content_encoding {
-            put_short_str(out, value);
+            codec::put_short_str(out, value);
         }
         if let Some(value) = self.headers {
-            put_long_str(out, value.as_bytes());
+            codec::put_long_str(out, value.as_bytes());
         }
         if let Some(value) = self.delivery_mode {
             out.push(value);
@@ -182,60 +206,78 @@ impl PropertiesBuilder<'_> {
             out.push(value);
         }
         if let Some(value) = self.correlation_id {
-            put_short_str(out, value);
+            codec::put_short_str(out, value);
         }
         if let Some(value) = self.reply_to {
-            put_short_str(out, value);
+            codec::put_short_str(out, value);
         }
         if let Some(value) = self.expiration {
-            put_short_str(out, value);
+            codec::put_short_str(out, value);
         }
         if let Some(value) = self.message_id {
-            put_short_str(out, value);
+            codec::put_short_str(out, value);
         }
         if let Some(value) = self.timestamp {
-            put_long_long(out, value);
+            codec::put_long_long(out, value);
         }
         if let Some(value) = self.type_ {
-            put_short_str(out, value);
+            codec::put_short_str(out, value);
         }
         if let Some(value) = self.user_id {
-            put_short_str(out, value);
+            codec::put_short_str(out, value);
         }
         if let Some(value) = self.app_id {
-            put_short_str(out, value);
+            codec::put_short_str(out, value);
         }
         if let Some(value) = self.cluster_id {
-            put_short_str(out, value);
+            codec::put_short_str(out, value);
         }
-    }
-    /// bytes
-    pub fn build(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.write(&mut out);
-        out
     }
 
     fn flags(&self) -> u16 {
-        [
-            (self.content_type.is_some(), CONTENT_TYPE),
-            (self.content_encoding.is_some(), CONTENT_ENCODING),
-            (self.headers.is_some(), HEADERS),
-            (self.delivery_mode.is_some(), DELIVERY_MODE),
-            (self.priority.is_some(), PRIORITY),
-            (self.correlation_id.is_some(), CORRELATION_ID),
-            (self.reply_to.is_some(), REPLY_TO),
-            (self.expiration.is_some(), EXPIRATION),
-            (self.message_id.is_some(), MESSAGE_ID),
-            (self.timestamp.is_some(), TIMESTAMP),
-            (self.type_.is_some(), TYPE),
-            (self.user_id.is_some(), USER_ID),
-            (self.app_id.is_some(), APP_ID),
-            (self.cluster_id.is_some(), CLUSTER_ID),
-        ]
-        .iter()
-        .filter(|(set, _)| *set)
-        .map(|(_, flag)| flag)
-        .sum()
+        let mut flags = 0;
+        if self.content_type.is_some() {
+            flags |= CONTENT_TYPE;
+        }
+        if self.content_encoding.is_some() {
+            flags |= CONTENT_ENCODING;
+        }
+        if self.headers.is_some() {
+            flags |= HEADERS;
+        }
+        if self.delivery_mode.is_some() {
+            flags |= DELIVERY_MODE;
+        }
+        if self.priority.is_some() {
+            flags |= PRIORITY;
+        }
+        if self.correlation_id.is_some() {
+            flags |= CORRELATION_ID;
+        }
+        if self.reply_to.is_some() {
+            flags |= REPLY_TO;
+        }
+        if self.expiration.is_some() {
+            flags |= EXPIRATION;
+        }
+        if self.message_id.is_some() {
+            flags |= MESSAGE_ID;
+        }
+        if self.timestamp.is_some() {
+            flags |= TIMESTAMP;
+        }
+        if self.type_.is_some() {
+            flags |= TYPE;
+        }
+        if self.user_id.is_some() {
+            flags |= USER_ID;
+        }
+        if self.app_id.is_some() {
+            flags |= APP_ID;
+        }
+        if self.cluster_id.is_some() {
+            flags |= CLUSTER_ID;
+        }
+        flags
     }
 }

@@ -38,7 +38,7 @@ fn one_of_each() -> TableBuf {
 
 /// A table of `levels` levels, itself counted; every second one is an array when `arrays` is set.
 fn nested(levels: usize, arrays: bool) -> Vec<u8> {
-    let is_array = |level: usize| arrays && level % 2 == 0;
+    let is_array = |level: usize| arrays && level.is_multiple_of(2);
     let mut bytes = Vec::new();
     for level in (1..levels).rev() {
         let mut outer = if is_array(level) {

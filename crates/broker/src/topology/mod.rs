@@ -8,7 +8,7 @@
 //! # Costs
 //! - A bind or unbind takes constant time (a map insert), so n in a row take O(n), with one compilation of O(n) after them.
 //! - Changes and messages alternating on **one** exchange with n bindings compile it every time: O(n) for each change
-//!   that a message follows, about 0.2 ms for each 1,000 bindings. Other exchanges do not notice.
+//!   that a message follows, about 0.35 ms for each 1,000 wildcard bindings. Other exchanges do not notice.
 //! - A queue coming or going touches the default exchange, in constant time, and the exchanges that it was bound to.
 //! - A message waits for the control plane's lock only when its exchange has to be compiled.
 //! - A direct or fanout route costs a look-up of the exchange and one of the key; a topic depends on the key

@@ -314,6 +314,23 @@ impl Pair {
         assert_eq!(counts.queues, self.model.queues.len());
         // All but amq.topic, which is in both, and the other six.
         assert_eq!(counts.exchanges, self.model.exchanges.len() + 6);
+        for listed in self.real.list_exchanges() {
+            let out = self
+                .model
+                .bindings
+                .iter()
+                .filter(|it| it.source == listed.name)
+                .count();
+            let to_it =
+                |it: &&Ends| matches!(it.target, Target::Exchange(name) if name == listed.name);
+            let into = self.model.bindings.iter().filter(to_it).count();
+            assert_eq!(
+                (listed.bindings_out, listed.bindings_in),
+                (out, into),
+                "{}",
+                listed.name
+            );
+        }
         let table = headers.table();
         for exchange in EXCHANGES {
             for key in KEYS {

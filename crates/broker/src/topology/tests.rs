@@ -931,6 +931,7 @@ fn publishers_see_whole_changes_while_others_bind() {
                 }
             });
         }
+        let _stop = Stop(&done);
         let mut ids = BTreeSet::new();
         for n in 0..300u64 {
             let name = format!("q{n}");
@@ -942,6 +943,14 @@ fn publishers_see_whole_changes_while_others_bind() {
             let found: BTreeSet<u64> = out.iter().map(|(id, _)| *id).collect();
             assert_eq!(found, ids, "a change is seen as soon as it returns");
         }
-        done.store(true, Ordering::Release);
     });
+}
+
+/// Ends the other threads, also when an assertion fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }

@@ -13,8 +13,8 @@ use crate::properties::{BASIC_CLASS_ID, FIXED_LEN, Properties};
 const PUBLISH_IDS: [u8; 4] = [0, 60, 0, 40];
 /// Class and method of `basic.deliver`.
 const DELIVER_IDS: [u8; 4] = [0, 60, 0, 60];
-/// Octets of a publish frame before the exchange's name: frame header, ids, reserved short.
-const NAMES_AT: usize = HEADER_LEN + 4 + 2;
+/// Class `basic` and weight 0, as the first four octets of a header frame's payload.
+const CONTENT_IDS: [u8; 4] = [0, BASIC_CLASS_ID as u8, 0, 0];
 
 /// A whole published message, borrowed from the receive buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,35 +44,51 @@ pub struct PublishTriple<'a> {
 /// most `max_payload` bytes. Yields the message and the bytes that it occupies.
 ///
 /// `None` for anything else, incomplete, malformed or merely unusual.
+///
+/// Where the next message begins depends on the sizes in the method's and the header's frame alone, so that
+/// a processor can look into one message and be on its way to the next.
 #[inline]
 pub fn parse_publish(buf: &[u8], max_payload: usize) -> Option<(PublishTriple<'_>, usize)> {
-    let (method, rest) = publish_frame(buf, max_payload)?;
-    let (header, rest) = frame_on(rest, FrameKind::Header, method.channel, max_payload)?;
-    let (fixed, list) = header.split_first_chunk::<FIXED_LEN>()?;
-    let [c0, c1, w0, w1, size @ ..] = *fixed;
-    if u16::from_be_bytes([c0, c1]) != BASIC_CLASS_ID || [w0, w1] != [0, 0] {
+    let head = frame_head(buf)?;
+    let (method, rest) = payload_of(buf, head as u32 as usize, max_payload)?;
+    if head >> 48 != FrameKind::Method as u64 {
         return None;
     }
-    let properties = Properties::checked(list).ok()?;
+    let channel = (head >> 32) as u16;
+    let content_head = frame_head(rest)?;
+    let (header, rest) = payload_of(rest, content_head as u32 as usize, max_payload)?;
+    let (fixed, _) = header.split_first_chunk::<FIXED_LEN>()?;
+    let [i0, i1, i2, i3, size @ ..] = *fixed;
+    let expected_head = content_frame_head(FrameKind::Header, channel, 0);
+    if content_head >> 32 != expected_head >> 32 || [i0, i1, i2, i3] != CONTENT_IDS {
+        return None;
+    }
     let (body, rest) = match u64::from_be_bytes(size) {
         0 => (&[][..], rest),
         size => {
-            let (body, rest) = frame_on(rest, FrameKind::Body, method.channel, max_payload)?;
-            if body.len() as u64 != size {
+            let size = u32::try_from(size).ok()?;
+            let (body, after) = payload_of(rest, size as usize, max_payload)?;
+            if frame_head(rest)? != content_frame_head(FrameKind::Body, channel, size) {
                 return None;
             }
-            (body, rest)
+            (body, after)
         }
     };
+    let (names, bits) = publish_arguments(method)?;
+    let (exchange, after_exchange) = short_str(names)?;
+    let (routing_key, after_names) = short_str(after_exchange)?;
+    if !after_names.is_empty() {
+        return None;
+    }
     let triple = PublishTriple {
-        channel: method.channel,
-        exchange: method.exchange,
-        routing_key: method.routing_key,
-        names: method.names,
-        mandatory: method.bits & 1 != 0,
-        immediate: method.bits & 2 != 0,
+        channel,
+        exchange,
+        routing_key,
+        names,
+        mandatory: bits & 1 != 0,
+        immediate: bits & 2 != 0,
         header,
-        properties,
+        properties: Properties::checked(&header[FIXED_LEN..]).ok()?,
         body,
     };
     Some((triple, buf.len() - rest.len()))
@@ -181,44 +197,38 @@ pub fn body_pieces(body: &[u8], frame_max: u32) -> impl Iterator<Item = &[u8]> {
     body.chunks(piece_max)
 }
 
-/// A `basic.publish` method.
-struct PublishFrame<'a> {
-    channel: u16,
-    exchange: ShortStr<'a>,
-    routing_key: ShortStr<'a>,
-    names: &'a [u8],
-    bits: u8,
+/// The seven octets of a frame's header as a number: type, channel and size from the highest bits down.
+/// There is no frame without an eighth octet.
+#[inline]
+fn frame_head(buf: &[u8]) -> Option<u64> {
+    buf.first_chunk()
+        .map(|octets| u64::from_be_bytes(*octets) >> 8)
 }
 
-/// Takes a `basic.publish` frame and what follows it.
+/// What [`frame_head`] yields for such a frame.
 #[inline]
-fn publish_frame(buf: &[u8], max_payload: usize) -> Option<(PublishFrame<'_>, &[u8])> {
-    let (fixed, names_on) = buf.split_first_chunk::<NAMES_AT>()?;
-    let [kind, c0, c1, s0, s1, s2, s3, i0, i1, i2, i3, _, _] = *fixed;
-    let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
-    if kind != FrameKind::Method as u8 || [i0, i1, i2, i3] != PUBLISH_IDS || size > max_payload {
+fn content_frame_head(kind: FrameKind, channel: u16, size: u32) -> u64 {
+    (kind as u64) << 48 | u64::from(channel) << 32 | u64::from(size)
+}
+
+/// The payload, of `size` bytes, of the frame at the start of `buf`, and what follows the frame.
+#[inline]
+fn payload_of(buf: &[u8], size: usize, max_payload: usize) -> Option<(&[u8], &[u8])> {
+    let after_header = buf.get(HEADER_LEN..)?;
+    if size > max_payload || size >= after_header.len() || after_header[size] != END {
         return None;
     }
-    let (exchange, after) = short_str(names_on)?;
-    let (routing_key, after) = short_str(after)?;
-    let [bits, END, rest @ ..] = after else {
-        return None;
-    };
-    let names = &names_on[..exchange.len() + routing_key.len() + 2];
-    if size != NAMES_AT - HEADER_LEN + names.len() + 1 {
-        return None;
+    Some((&after_header[..size], &after_header[size + 1..]))
+}
+
+/// The two names and the octet of bits in the payload of a `basic.publish` frame.
+#[inline]
+fn publish_arguments(payload: &[u8]) -> Option<(&[u8], u8)> {
+    let (ids, arguments) = payload.split_first_chunk::<4>()?;
+    match arguments {
+        [_, _, names @ .., bits] if *ids == PUBLISH_IDS => Some((names, *bits)),
+        _ => None,
     }
-    let channel = u16::from_be_bytes([c0, c1]);
-    Some((
-        PublishFrame {
-            channel,
-            exchange,
-            routing_key,
-            names,
-            bits: *bits,
-        },
-        rest,
-    ))
 }
 
 #[inline]
@@ -231,27 +241,6 @@ fn short_str(bytes: &[u8]) -> Option<(ShortStr<'_>, &[u8])> {
 fn is_two_short_strs(bytes: &[u8]) -> bool {
     let after = short_str(bytes).and_then(|(_, after)| short_str(after));
     after.is_some_and(|(_, after)| after.is_empty())
-}
-
-/// Takes the payload of a frame of this kind on this channel, and what follows the frame.
-#[inline]
-fn frame_on(
-    buf: &[u8],
-    kind: FrameKind,
-    channel: u16,
-    max_payload: usize,
-) -> Option<(&[u8], &[u8])> {
-    let (header, rest) = buf.split_first_chunk::<HEADER_LEN>()?;
-    let [k, c0, c1, s0, s1, s2, s3] = *header;
-    let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
-    if k != kind as u8 || u16::from_be_bytes([c0, c1]) != channel || size > max_payload {
-        return None;
-    }
-    let (payload, after) = rest.split_at_checked(size)?;
-    match after {
-        [END, rest @ ..] => Some((payload, rest)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

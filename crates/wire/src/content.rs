@@ -57,7 +57,7 @@ pub fn parse_publish(buf: &[u8], max_payload: usize) -> Option<(PublishTriple<'_
     let channel = (head >> 32) as u16;
     let content_head = frame_head(rest)?;
     let (header, rest) = payload_of(rest, content_head as u32 as usize, max_payload)?;
-    let (fixed, _) = header.split_first_chunk::<FIXED_LEN>()?;
+    let (fixed, list) = header.split_first_chunk::<FIXED_LEN>()?;
     let [i0, i1, i2, i3, size @ ..] = *fixed;
     let expected_head = content_frame_head(FrameKind::Header, channel, 0);
     if content_head >> 32 != expected_head >> 32 || [i0, i1, i2, i3] != CONTENT_IDS {
@@ -88,7 +88,7 @@ pub fn parse_publish(buf: &[u8], max_payload: usize) -> Option<(PublishTriple<'_
         mandatory: bits & 1 != 0,
         immediate: bits & 2 != 0,
         header,
-        properties: Properties::checked(&header[FIXED_LEN..]).ok()?,
+        properties: Properties::checked(list).ok()?,
         body,
     };
     Some((triple, buf.len() - rest.len()))

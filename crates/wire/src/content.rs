@@ -45,53 +45,48 @@ pub struct PublishTriple<'a> {
 ///
 /// `None` for anything else, incomplete, malformed or merely unusual.
 ///
-/// Where the next message begins depends on the sizes in the method's and the header's frame alone, so that
-/// a processor can look into one message and be on its way to the next.
-#[inline]
+/// Inlined always: handing the message over through memory costs half as much as finding it.
+#[inline(always)]
 pub fn parse_publish(buf: &[u8], max_payload: usize) -> Option<(PublishTriple<'_>, usize)> {
-    let head = frame_head(buf)?;
-    let (method, rest) = payload_of(buf, head as u32 as usize, max_payload)?;
-    if head >> 48 != FrameKind::Method as u64 {
-        return None;
-    }
-    let channel = (head >> 32) as u16;
-    let content_head = frame_head(rest)?;
-    let (header, rest) = payload_of(rest, content_head as u32 as usize, max_payload)?;
-    let (fixed, list) = header.split_first_chunk::<FIXED_LEN>()?;
-    let [i0, i1, i2, i3, size @ ..] = *fixed;
-    let expected_head = content_frame_head(FrameKind::Header, channel, 0);
-    if content_head >> 32 != expected_head >> 32 || [i0, i1, i2, i3] != CONTENT_IDS {
-        return None;
-    }
-    let (body, rest) = match u64::from_be_bytes(size) {
-        0 => (&[][..], rest),
-        size => {
-            let size = u32::try_from(size).ok()?;
-            let (body, after) = payload_of(rest, size as usize, max_payload)?;
-            if frame_head(rest)? != content_frame_head(FrameKind::Body, channel, size) {
-                return None;
-            }
-            (body, after)
-        }
-    };
+    let (head, method) = frame_at(buf, max_payload)?;
+    let [kind, c0, c1] = head;
     let (names, bits) = publish_arguments(method)?;
     let (exchange, after_exchange) = short_str(names)?;
     let (routing_key, after_names) = short_str(after_exchange)?;
-    if !after_names.is_empty() {
+    if kind != FrameKind::Method as u8 || !after_names.is_empty() {
         return None;
     }
+    let mut used = method.len() + OVERHEAD;
+    let (head, header) = frame_at(&buf[used..], max_payload)?;
+    let (fixed, list) = header.split_first_chunk::<FIXED_LEN>()?;
+    let [i0, i1, i2, i3, body_size @ ..] = *fixed;
+    if head != [FrameKind::Header as u8, c0, c1] || [i0, i1, i2, i3] != CONTENT_IDS {
+        return None;
+    }
+    let properties = Properties::checked(list).ok()?;
+    used += header.len() + OVERHEAD;
+    let body_size = u64::from_be_bytes(body_size);
+    let mut body: &[u8] = &[];
+    if body_size != 0 {
+        let head;
+        (head, body) = frame_at(&buf[used..], max_payload)?;
+        if head != [FrameKind::Body as u8, c0, c1] || body.len() as u64 != body_size {
+            return None;
+        }
+        used += body.len() + OVERHEAD;
+    }
     let triple = PublishTriple {
-        channel,
+        channel: u16::from_be_bytes([c0, c1]),
         exchange,
         routing_key,
         names,
         mandatory: bits & 1 != 0,
         immediate: bits & 2 != 0,
         header,
-        properties: Properties::checked(list).ok()?,
+        properties,
         body,
     };
-    Some((triple, buf.len() - rest.len()))
+    Some((triple, used))
 }
 
 /// A message on its way to a consumer, in the pieces in which [`parse_publish`] found it: what was received
@@ -197,28 +192,15 @@ pub fn body_pieces(body: &[u8], frame_max: u32) -> impl Iterator<Item = &[u8]> {
     body.chunks(piece_max)
 }
 
-/// The seven octets of a frame's header as a number: type, channel and size from the highest bits down.
-/// There is no frame without an eighth octet.
+/// The frame at the start of `buf`: the octets of its type and channel, and its payload.
 #[inline]
-fn frame_head(buf: &[u8]) -> Option<u64> {
-    buf.first_chunk()
-        .map(|octets| u64::from_be_bytes(*octets) >> 8)
-}
-
-/// What [`frame_head`] yields for such a frame.
-#[inline]
-fn content_frame_head(kind: FrameKind, channel: u16, size: u32) -> u64 {
-    (kind as u64) << 48 | u64::from(channel) << 32 | u64::from(size)
-}
-
-/// The payload, of `size` bytes, of the frame at the start of `buf`, and what follows the frame.
-#[inline]
-fn payload_of(buf: &[u8], size: usize, max_payload: usize) -> Option<(&[u8], &[u8])> {
-    let after_header = buf.get(HEADER_LEN..)?;
-    if size > max_payload || size >= after_header.len() || after_header[size] != END {
+fn frame_at(buf: &[u8], max_payload: usize) -> Option<([u8; 3], &[u8])> {
+    let ([k, c0, c1, s0, s1, s2, s3], rest) = buf.split_first_chunk::<HEADER_LEN>()?;
+    let size = u32::from_be_bytes([*s0, *s1, *s2, *s3]) as usize;
+    if size > max_payload || *rest.get(size)? != END {
         return None;
     }
-    Some((&after_header[..size], &after_header[size + 1..]))
+    Some(([*k, *c0, *c1], &rest[..size]))
 }
 
 /// The two names and the octet of bits in the payload of a `basic.publish` frame.

@@ -112,6 +112,33 @@ fn message() -> impl Strategy<Value = Message> {
         )
 }
 
+#[test]
+fn both_ways_agree_on_every_change_of_one_octet() {
+    let properties = PropertiesBuilder {
+        content_type: Some(ShortStr::lit("text")),
+        delivery_mode: Some(2),
+        ..Default::default()
+    };
+    let message = Message {
+        channel: 1,
+        exchange: "ex".to_string(),
+        routing_key: b"key".to_vec(),
+        mandatory: false,
+        immediate: true,
+        properties: properties.build(),
+        body: b"body".to_vec(),
+        frame_max: 4096,
+    };
+    let bytes = message.bytes();
+    for at in 0..bytes.len() {
+        for octet in 0..=255 {
+            let mut changed = bytes.clone();
+            changed[at] = octet;
+            entry::publish_agrees(&changed, PAYLOAD_MAX);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn a_message_in_three_frames_is_taken_whole(message in message(), after in vec(any::<u8>(), 0..9)) {

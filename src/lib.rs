@@ -72,10 +72,21 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 
     let vhost = Arc::new(Vhost::new("/", node_number(), Arc::new(Arena::new())));
     let memory_limit = runtime::memory_limit_bytes(config.limits.memory_bytes);
-    let memory = Arc::new(MemoryGate::new(Arc::clone(vhost.arena()), memory_limit as usize));
-    let amqp = Amqp::new(&config, Arc::clone(&vhost), Arc::clone(&auth), telemetry.events(), memory);
+    let memory = Arc::new(MemoryGate::new(
+        Arc::clone(vhost.arena()),
+        memory_limit as usize,
+    ));
+    let amqp = Amqp::new(
+        &config,
+        Arc::clone(&vhost),
+        Arc::clone(&auth),
+        telemetry.events(),
+        memory,
+    );
     add_metrics(&telemetry, &vhost, &amqp);
-    let arbiters: Vec<_> = (0..arbiter_count(&config)).map(|_| Arbiter::new()).collect();
+    let arbiters: Vec<_> = (0..arbiter_count(&config))
+        .map(|_| Arbiter::new())
+        .collect();
     let handles: Vec<_> = arbiters.iter().map(Arbiter::handle).collect();
 
     let amqp_listeners = runtime::bind("amqp.bind", &config.amqp.bind)?;

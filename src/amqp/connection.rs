@@ -31,6 +31,8 @@ use super::{Registered, Shared};
 const READS_IN_A_ROW_MAX: u32 = 8;
 /// How long close-ok is waited for, and how long a peer may take to read our last words.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Half heartbeat intervals of silence after which a peer is dead.
+const SILENT_HALVES_MAX: u32 = 4;
 /// How often a publisher that is held back looks whether the alarm is over.
 const ALARM_POLL: Duration = Duration::from_millis(20);
 
@@ -353,7 +355,8 @@ impl Connection {
 }
 
 /// Heartbeats both ways: one is sent when nothing else was for half the interval; the peer is
-/// taken for dead after two halves without an octet.
+/// taken for dead after two whole intervals without an octet, since clients such as py-amqp send
+/// theirs only once an interval.
 struct Heartbeat {
     half: Option<Duration>,
     next: Instant,
@@ -398,7 +401,7 @@ impl Heartbeat {
         } else {
             self.silent_halves += 1;
         }
-        self.silent_halves < 2
+        self.silent_halves < SILENT_HALVES_MAX
     }
 
     fn due(&self) -> bool {

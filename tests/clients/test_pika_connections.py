@@ -25,10 +25,8 @@ def test_server_introduces_itself(broker, connection):
         "basic.nack",
         "consumer_cancel_notify",
         "connection.blocked",
-        "consumer_priorities",
         "authentication_failure_close",
         "per_consumer_qos",
-        "direct_reply_to",
     }
     assert {name for name, value in properties["capabilities"].items() if value is True} >= expected
 

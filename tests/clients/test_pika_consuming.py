@@ -11,6 +11,13 @@ from support.pika_client import collect, connect, get, get_all, lose, publish, r
 from support.wait import eventually
 
 
+def settle(connection, seen, count):
+    """`count` deliveries come, and no more."""
+    eventually(lambda: connection.process_data_events(0.05) or len(seen) >= count)
+    connection.sleep(0.3)
+    assert len(seen) == count
+
+
 def test_messages_are_consumed_in_the_order_they_were_published(channel, names):
     queue = names.queue(channel)
     bodies = [b"%d" % number for number in range(500)]
@@ -151,11 +158,10 @@ def test_prefetch_bounds_what_is_outstanding(connection, channel, names):
     seen = []
     channel.basic_qos(prefetch_count=5)
     channel.basic_consume(queue, lambda _, method, __, body: seen.append((method.delivery_tag, body)))
-    connection.sleep(0.5)
+    settle(connection, seen, 5)
     assert [body for _, body in seen] == [b"%d" % number for number in range(5)]
     channel.basic_ack(seen[1][0], multiple=True)
-    connection.sleep(0.5)
-    assert len(seen) == 7
+    settle(connection, seen, 7)
     channel.basic_ack(0, multiple=True)
     eventually(lambda: connection.process_data_events(0.05) or len(seen) == 12)
 
@@ -168,11 +174,9 @@ def test_global_prefetch_is_shared_by_the_consumers_of_a_channel(connection, cha
     channel.basic_qos(prefetch_count=4, global_qos=True)
     for queue in queues:
         channel.basic_consume(queue, lambda _, method, __, ___: seen.append(method.delivery_tag))
-    connection.sleep(0.5)
-    assert len(seen) == 4
+    settle(connection, seen, 4)
     channel.basic_ack(seen[-1], multiple=True)
-    connection.sleep(0.5)
-    assert len(seen) == 8
+    settle(connection, seen, 8)
 
 
 def test_prefetch_does_not_bound_a_consumer_without_acknowledgements(channel, names):

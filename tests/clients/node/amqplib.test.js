@@ -31,6 +31,13 @@ async function collect(channel, queue, count, options = { noAck: true }) {
   return messages;
 }
 
+// `count` deliveries come, and no more.
+async function settle(seen, count) {
+  for (let tries = 0; tries < 100 && seen.length < count; tries += 1) await sleep(50);
+  await sleep(200);
+  assert.equal(seen.length, count);
+}
+
 describe('amqplib', { timeout: 120_000 }, () => {
   let broker;
   let connection;
@@ -113,14 +120,11 @@ describe('amqplib', { timeout: 120_000 }, () => {
     await channel.prefetch(5);
     const seen = [];
     await channel.consume(queue, (message) => seen.push(message));
-    await sleep(300);
-    assert.equal(seen.length, 5);
+    await settle(seen, 5);
     channel.ack(seen[4], true);
-    await sleep(300);
-    assert.equal(seen.length, 10);
+    await settle(seen, 10);
     channel.nackAll(false);
-    await sleep(300);
-    assert.equal(seen.length, 15);
+    await settle(seen, 15);
   });
 
   test('nack and reject requeue to the front, or drop', async () => {

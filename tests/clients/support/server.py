@@ -37,6 +37,14 @@ class Server:
         self.data_dir = data_dir
         self.log_path = log_path
 
+    def memory_bytes(self):
+        """Resident memory of the server, or None when it is not ours or the system does not tell."""
+        try:
+            with open(f"/proc/{self.process.pid}/statm", encoding="ascii") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, OSError):
+            return None
+
     def log_tail(self, lines=40):
         """The last lines that the server wrote, for the report of a failure."""
         if self.log_path is None:

@@ -53,8 +53,7 @@ impl Publisher {
         content: Content<'_>,
         now_ms: u64,
     ) {
-        let properties = Properties::from_bytes(&content.header[HEADER_FIXED_LEN..])
-            .expect("properties were checked when the message came in");
+        let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
         let topic = match topic_rule::find(&properties, content.body) {
             Some(topic) if topic.len() > 255 => {
                 return self.dead_letter(flow, properties, content, TOPIC_TOO_LONG, now_ms);

@@ -3,7 +3,7 @@
 use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::{Frame, FrameKind};
 use backbone_wire::method::basic::Publish;
-use backbone_wire::properties::ContentHeader;
+use backbone_wire::properties::{ContentHeader, Properties};
 
 use super::channel::Channel;
 use super::{Core, Session};
@@ -12,6 +12,8 @@ use crate::out::OutBuf;
 use crate::publisher::Routed;
 use crate::record::{self, Content, Record};
 
+/// Flag of the property `user-id` in the second octet of the property flags.
+const USER_ID_FLAG: u8 = 1 << 4;
 /// Memory set aside for a body before any of it came.
 const RESERVE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -152,9 +154,34 @@ impl Core {
             };
             return self.publish(channel, content, true, out);
         }
+        self.check_user(Record::read(&stored, 0).header)?;
         let routed = self.publisher.publish_record(stored, self.now_ms)?;
         self.published(channel, routed, None, out);
         Ok(())
+    }
+
+    /// A `user-id` property, if there is one, must be the connection's user.
+    #[inline]
+    fn check_user(&self, header: &[u8]) -> Result<(), Error> {
+        if header[record::HEADER_FIXED_LEN + 1] & USER_ID_FLAG == 0 {
+            return Ok(());
+        }
+        self.check_named_user(header)
+    }
+
+    #[cold]
+    fn check_named_user(&self, header: &[u8]) -> Result<(), Error> {
+        let properties = Properties::assume_checked(&header[record::HEADER_FIXED_LEN..]);
+        let user = &self.publisher.origin().user;
+        match properties.user_id() {
+            Some(named) if named.as_bytes() != user.as_bytes() => {
+                let named = String::from_utf8_lossy(named.as_bytes());
+                Err(Error::precondition_failed(format!(
+                    "user_id property set to '{named}' but authenticated user was '{user}'"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Publishes a message from where it is.
@@ -166,6 +193,7 @@ impl Core {
         mandatory: bool,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
+        self.check_user(content.header)?;
         let routed = self.publisher.publish(content, self.now_ms)?;
         self.published(channel, routed, mandatory.then_some(content), out);
         Ok(())

@@ -1,1 +1,3 @@
 //! Backbone.
+
+pub mod actor;

@@ -1,0 +1,415 @@
+//! The typed configuration, its defaults, and the checks that span keys.
+//!
+//! Owns every key that an operator can turn; `config/backbone.toml` documents the same keys and a test
+//! keeps the two equal. [`load()`] merges the sources: defaults ← file ← environment ← flags. The rest
+//! of the program reads a finished, checked [`Config`] and never the environment.
+//!
+//! Names carry their unit (`_ms`, `_s`, `_bytes`, `_hours`); what has none counts things.
+
+mod environment;
+mod load;
+mod secret;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use environment::Environment;
+pub use load::{ConfigError, Flags, load};
+pub use secret::Secret;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where state lives; made when missing.
+    pub data_dir: PathBuf,
+    /// The AMQP 0-9-1 listeners.
+    pub amqp: Amqp,
+    /// The HTTP listeners.
+    pub http: Http,
+    /// `/metrics`.
+    pub metrics: Metrics,
+    /// The administrator.
+    pub admin: Admin,
+    /// The `guest` account.
+    pub guest: Guest,
+    /// Bounds on what one peer or all peers together may take.
+    pub limits: Limits,
+    /// The communications bus.
+    pub bus: Bus,
+    /// Bearer tokens.
+    pub token: Token,
+    /// The log on standard error.
+    pub log: Log,
+    /// Threads.
+    pub runtime: Runtime,
+    /// How the server ends.
+    pub shutdown: Shutdown,
+}
+
+/// `[amqp]`: listeners and what they offer in `connection.tune`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Amqp {
+    /// Addresses to listen on; port 0 takes a free one.
+    pub bind: Vec<SocketAddr>,
+    /// Heartbeat interval offered to clients, seconds; 0 offers none.
+    pub heartbeat_s: u16,
+    /// Channels of one connection, offered to clients.
+    pub channel_max: u16,
+    /// Size of one frame, offered to clients, bytes.
+    pub frame_max_bytes: u32,
+    /// How long a peer may take from connecting to `connection.open`, milliseconds.
+    pub handshake_timeout_ms: u64,
+}
+
+/// `[http]`: listeners and routes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Addresses to listen on, all with the same routes; port 0 takes a free one.
+    pub bind: Vec<SocketAddr>,
+    /// Path below which all routes live, empty for none.
+    pub path_prefix: String,
+    /// Whether anybody may register a client; only on loopback listeners.
+    pub open_registration: bool,
+    /// Whether `client_id` and `secret` are accepted in the query and in the body.
+    pub inline_credentials: bool,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Whether `/metrics` answers without credentials.
+    pub public: bool,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// The administrator's name.
+    pub id: String,
+    /// The administrator's secret; empty: made at the first start and printed once.
+    pub secret: Secret,
+}
+
+/// `[guest]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Guest {
+    /// Whether `guest`/`guest` may log in, from loopback peers only.
+    pub enabled: bool,
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Body of one message or one HTTP request, bytes.
+    pub max_body_bytes: u64,
+    /// Open AMQP connections.
+    pub connections: u32,
+    /// Payload bytes in one answer of `/receive`.
+    pub receive_max_bytes: u64,
+    /// Memory above which publishers are paused, bytes; 0: 60 % of the machine's.
+    pub memory_bytes: u64,
+    /// Bytes waiting to be written to one AMQP connection before its deliveries pause.
+    pub out_buffer_bytes: u64,
+}
+
+/// `[bus]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bus {
+    /// Whether a client that declares one of the bus's queues or exchanges with other properties gets
+    /// declare-ok (the queue stays as it is) instead of PRECONDITION_FAILED.
+    pub lenient_declare: bool,
+}
+
+/// `[token]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Token {
+    /// How long a token lives, hours; fractions are allowed.
+    pub lifetime_hours: f64,
+    /// The key of tokens; empty: made by the server.
+    pub secret: Secret,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Level, or directives such as `info,backbone::amqp=debug`.
+    pub level: String,
+    /// Shape of a line.
+    pub format: LogFormat,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[runtime]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Runtime {
+    /// Threads that run connections; 0: one for each core.
+    pub arbiters: u16,
+}
+
+/// `[shutdown]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long open connections may finish after SIGTERM, milliseconds.
+    pub drain_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./data"),
+            amqp: Amqp::default(),
+            http: Http::default(),
+            metrics: Metrics::default(),
+            admin: Admin::default(),
+            guest: Guest::default(),
+            limits: Limits::default(),
+            bus: Bus::default(),
+            token: Token::default(),
+            log: Log::default(),
+            runtime: Runtime::default(),
+            shutdown: Shutdown::default(),
+        }
+    }
+}
+
+impl Default for Amqp {
+    fn default() -> Self {
+        Self {
+            bind: vec![loopback(5672)],
+            heartbeat_s: 60,
+            channel_max: 2047,
+            frame_max_bytes: 131_072,
+            handshake_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            bind: vec![loopback(3000), loopback(5000), loopback(15672)],
+            path_prefix: String::new(),
+            open_registration: false,
+            inline_credentials: true,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            id: "admin".into(),
+            secret: Secret::default(),
+        }
+    }
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 128 * 1024 * 1024,
+            connections: 65_536,
+            receive_max_bytes: 16 * 1024 * 1024,
+            memory_bytes: 0,
+            out_buffer_bytes: 1024 * 1024,
+        }
+    }
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self {
+            lenient_declare: true,
+        }
+    }
+}
+
+impl Default for Token {
+    fn default() -> Self {
+        Self {
+            lifetime_hours: 24.0,
+            secret: Secret::default(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".into(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { drain_ms: 5000 }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+impl Config {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// The key to blame and what is wrong with its value.
+    pub fn validate(&self) -> Result<(), (&'static str, String)> {
+        let amqp = &self.amqp;
+        if self.http.bind.is_empty() {
+            return Err(("http.bind", "needs at least one address".into()));
+        }
+        if amqp.channel_max == 0 {
+            return Err(("amqp.channel_max", "must be at least 1".into()));
+        }
+        // 4096 is the frame size that every AMQP peer must accept (AMQP 0-9-1 §4.2.3, frame-min-size).
+        if amqp.frame_max_bytes < 4096 {
+            return Err(("amqp.frame_max_bytes", "must be at least 4096".into()));
+        }
+        if amqp.handshake_timeout_ms == 0 {
+            return Err(("amqp.handshake_timeout_ms", "must be at least 1".into()));
+        }
+        self.validate_http()?;
+        self.validate_accounts()?;
+        let limits = &self.limits;
+        for (key, value) in [
+            ("limits.max_body_bytes", limits.max_body_bytes),
+            ("limits.connections", limits.connections.into()),
+            ("limits.receive_max_bytes", limits.receive_max_bytes),
+        ] {
+            if value == 0 {
+                return Err((key, "must be at least 1".into()));
+            }
+        }
+        if limits.out_buffer_bytes < u64::from(amqp.frame_max_bytes) {
+            return Err((
+                "limits.out_buffer_bytes",
+                "must be at least amqp.frame_max_bytes".into(),
+            ));
+        }
+        if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
+            return Err((
+                "log.level",
+                "must be error, warn, info, debug, trace or off, or directives".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn validate_http(&self) -> Result<(), (&'static str, String)> {
+        let prefix = &self.http.path_prefix;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.~/".contains(c);
+        if !prefix.is_empty()
+            && (!prefix.starts_with('/') || prefix.ends_with('/') || !prefix.chars().all(plain))
+        {
+            let want = "must be empty, or start with `/`, end without one, and hold letters, digits and -_.~ only";
+            return Err(("http.path_prefix", want.into()));
+        }
+        let exposed = self
+            .http
+            .bind
+            .iter()
+            .find(|address| !address.ip().is_loopback());
+        if let (true, Some(address)) = (self.http.open_registration, exposed) {
+            let why = format!(
+                "is refused because http.bind lists {address}, which is not a loopback address"
+            );
+            return Err(("http.open_registration", why));
+        }
+        Ok(())
+    }
+
+    fn validate_accounts(&self) -> Result<(), (&'static str, String)> {
+        if self.admin.id.is_empty() || self.admin.id == "guest" || self.admin.id.contains(':') {
+            return Err((
+                "admin.id",
+                "must not be empty, `guest`, or contain `:`".into(),
+            ));
+        }
+        let hours = self.token.lifetime_hours;
+        if !(hours.is_finite() && hours > 0.0) {
+            return Err(("token.lifetime_hours", "must be above 0".into()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn open_registration_is_refused_on_a_reachable_address() {
+        let mut config = Config::default();
+        config.http.open_registration = true;
+        assert_eq!(config.validate(), Ok(()));
+        config.http.bind.push("0.0.0.0:80".parse().unwrap());
+        assert_eq!(config.validate().unwrap_err().0, "http.open_registration");
+    }
+
+    #[test]
+    fn nonsense_names_its_key() {
+        let blamed = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.validate().unwrap_err().0
+        };
+        assert_eq!(blamed(|c| c.http.bind.clear()), "http.bind");
+        assert_eq!(
+            blamed(|c| c.amqp.frame_max_bytes = 4095),
+            "amqp.frame_max_bytes"
+        );
+        assert_eq!(
+            blamed(|c| c.http.path_prefix = "api/".into()),
+            "http.path_prefix"
+        );
+        assert_eq!(blamed(|c| c.admin.id = "guest".into()), "admin.id");
+        assert_eq!(
+            blamed(|c| c.token.lifetime_hours = 0.0),
+            "token.lifetime_hours"
+        );
+        assert_eq!(blamed(|c| c.log.level = "a=b=c".into()), "log.level");
+        assert_eq!(
+            blamed(|c| c.limits.out_buffer_bytes = 1),
+            "limits.out_buffer_bytes"
+        );
+    }
+}

@@ -1,1 +1,20 @@
-//! The broker state machines.
+//! The broker as pure state machines: no sockets, no clock, no runtime.
+//!
+//! The way of a message by file: [`session`] takes it from its frames, [`publisher`] routes it by
+//! the [`topology`] and commits the batch, a [`queue`] holds its entry, and the consumer's
+//! [`session`] fetches and encodes it into its [`out`]-buffer. [`flow`] adds the bus's rules.
+
+pub mod access;
+pub mod counters;
+pub mod error;
+pub mod flow;
+pub mod out;
+pub mod publisher;
+pub mod queue;
+pub mod record;
+pub mod session;
+pub mod topic_rule;
+pub mod topology;
+pub mod vhost;
+
+pub use error::Error;

@@ -1,0 +1,374 @@
+//! The way of a message from its sender into queues.
+//!
+//! [`Publisher::publish`] routes a message (by its last routes, else by the topology's snapshot)
+//! and encodes its record once into the batch; [`Publisher::commit`] hands the batch to the arena
+//! and pushes the entries, one lock a queue and batch, then rings the consumers' bells. The
+//! owner commits at the end of its read buffer; the publisher itself when a bound is reached.
+//!
+//! Invariants: between two commits nothing of the batch is visible to anybody. Entries that wait
+//! name [`THIS_BATCH`], or a segment of `large` in which the publisher owns one guard copy until
+//! the commit is through. Messages of one publisher reach a queue in the order of `publish`.
+
+mod accept;
+mod routes;
+
+use std::sync::Arc;
+
+use backbone_log::{Arena, Position, Segment};
+use backbone_wire::properties::Properties;
+
+use crate::access::Access;
+use crate::counters::add;
+use crate::error::Error;
+use crate::queue::{Queue, Wakes};
+use crate::record::{self, Content, Entry, HEADER_FIXED_LEN, PREFIX_LEN, Record};
+use crate::topology::Targets;
+use crate::vhost::Vhost;
+use accept::Accepted;
+use routes::{Route, RouteCache, Target};
+
+/// A batch is committed at this size; it leaves room for one more record below
+/// [`LARGE_FROM_BYTES`] in a buffer of the arena.
+const BATCH_BYTES_MAX: usize = 192 * 1024;
+/// Messages after which a batch is committed.
+const BATCH_MESSAGES_MAX: u64 = 16_384;
+/// Records from this size on get a segment of their own.
+pub const LARGE_FROM_BYTES: usize = 48 * 1024;
+/// Entries with this segment are in the batch that is not committed yet.
+const THIS_BATCH: u32 = u32::MAX;
+/// Empty lists of entries kept for the next batch.
+const SPARE_MAX: usize = 64;
+
+/// What became of a published message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routed {
+    /// At least one queue takes it with the commit.
+    Queues,
+    /// No queue takes it.
+    Nowhere,
+}
+
+/// Where a publisher's messages come from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// User or client, for permissions and error texts.
+    pub user: Arc<str>,
+    /// What it may publish.
+    pub access: Access,
+}
+
+/// A sender's batch under construction. One a connection.
+pub struct Publisher {
+    vhost: Arc<Vhost>,
+    origin: Origin,
+    /// First part of the ids given to messages without one; unique a publisher.
+    id_prefix: String,
+    ids: u64,
+    batch: Vec<u8>,
+    messages: u64,
+    /// Copies that entries in `pending` own in this batch.
+    copies: u64,
+    large: Vec<Arc<Segment>>,
+    routes: RouteCache,
+    topics: RouteCache,
+    /// Raised by each commit: what routes remember of `pending` is void then.
+    epoch: u64,
+    pending: Vec<Pending>,
+    accepted: Vec<Accepted>,
+    spare: Vec<Vec<Entry>>,
+    properties: Vec<u8>,
+    wakes: Wakes,
+}
+
+/// Entries for one queue.
+struct Pending {
+    queue: Arc<Queue>,
+    entries: Vec<Entry>,
+}
+
+impl Publisher {
+    /// An empty batch for messages from `origin`.
+    pub fn new(vhost: Arc<Vhost>, origin: Origin) -> Self {
+        Self {
+            id_prefix: vhost.unique_prefix(),
+            vhost,
+            origin,
+            ids: 0,
+            batch: Vec::new(),
+            messages: 0,
+            copies: 0,
+            large: Vec::new(),
+            routes: RouteCache::new(),
+            topics: RouteCache::new(),
+            epoch: 1,
+            pending: Vec::new(),
+            accepted: Vec::new(),
+            spare: Vec::new(),
+            properties: Vec::new(),
+            wakes: Wakes::default(),
+        }
+    }
+
+    /// The vhost that it publishes in.
+    pub fn vhost(&self) -> &Arc<Vhost> {
+        &self.vhost
+    }
+
+    /// Whose messages these are.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whether anything was ever published.
+    pub fn has_published(&self) -> bool {
+        self.epoch > 1 || self.messages > 0
+    }
+
+    /// Takes one message. `now_ms` (Unix time) dates messages on the bus that have no timestamp.
+    /// An error is about the exchange or permissions: nothing was taken.
+    #[inline]
+    pub fn publish(&mut self, content: Content<'_>, now_ms: u64) -> Result<Routed, Error> {
+        let slot = self.route(content)?;
+        let route = self.routes.get(slot);
+        self.messages += 1;
+        if route.targets.is_empty() {
+            return Ok(Routed::Nowhere);
+        }
+        if route.epoch != self.epoch {
+            assign_pending(route, self.epoch, &mut self.pending, &mut self.spare);
+        }
+        let mut staged = None;
+        let mut flows = false;
+        for (target, pending) in route.targets.iter().zip(&route.pending) {
+            if target.flow.is_some() {
+                flows = true;
+                continue;
+            }
+            let entry = *staged.get_or_insert_with(|| {
+                stage(&self.vhost, &mut self.batch, &mut self.large, 0, content)
+            });
+            if entry.segment == THIS_BATCH {
+                self.copies += 1;
+            } else {
+                self.vhost.arena().retain(last(&self.large), 1);
+            }
+            self.pending[*pending as usize].entries.push(entry);
+        }
+        if flows {
+            let targets = Arc::clone(&route.targets);
+            self.accept(&targets, content, now_ms);
+        }
+        self.commit_if_full();
+        Ok(Routed::Queues)
+    }
+
+    /// As [`Publisher::publish`], for a record that was put together by [`record::begin`] in a
+    /// buffer of its own: a large one is stored as it is, without another copy.
+    pub fn publish_record(&mut self, stored: Vec<u8>, now_ms: u64) -> Result<Routed, Error> {
+        let message = Record::read(&stored, 0);
+        let content = Content {
+            names: message.names,
+            header: message.header,
+            body: message.body,
+        };
+        if stored.len() < LARGE_FROM_BYTES {
+            return self.publish(content, now_ms);
+        }
+        let slot = self.route(content)?;
+        let route = self.routes.get(slot);
+        if route.targets.is_empty() || route.targets.iter().any(|t| t.flow.is_some()) {
+            return self.publish(content, now_ms);
+        }
+        if route.epoch != self.epoch {
+            assign_pending(route, self.epoch, &mut self.pending, &mut self.spare);
+        }
+        let len = stored.len() as u32;
+        let copies = route.targets.len() as u64;
+        let segment = self.vhost.arena().adopt(stored, 1 + copies);
+        let entry = own_entry(&segment, len);
+        for pending in &route.pending {
+            self.pending[*pending as usize].entries.push(entry);
+        }
+        self.large.push(segment);
+        self.messages += 1;
+        self.commit_if_full();
+        Ok(Routed::Queues)
+    }
+
+    /// Says what is wrong with a message's exchange or with the right to publish there, if anything.
+    pub fn check(&mut self, content: Content<'_>) -> Result<(), Error> {
+        self.route(content).map(|_| ())
+    }
+
+    /// Puts the batch into its queues and rings the bells. After it everything published is
+    /// where it belongs, so that a confirm may go out.
+    pub fn commit(&mut self) {
+        if self.messages == 0 {
+            return;
+        }
+        let vhost = Arc::clone(&self.vhost);
+        let arena = vhost.arena();
+        let copies = std::mem::take(&mut self.copies);
+        let guard = (!self.batch.is_empty()).then(|| arena.commit(&mut self.batch, 1 + copies));
+        for accepted in std::mem::take(&mut self.accepted) {
+            self.commit_accepted(accepted, guard.as_ref());
+        }
+        let mut routed = 0;
+        let mut pending = std::mem::take(&mut self.pending);
+        for Pending { queue, mut entries } in pending.drain(..) {
+            place(&mut entries, guard.as_ref());
+            routed += push(&queue, &entries, arena, &mut self.wakes);
+            self.keep_spare(entries);
+        }
+        self.pending = pending;
+        for guard in guard.into_iter().chain(self.large.drain(..)) {
+            arena.release_held(guard, 1);
+        }
+        let counters = vhost.counters();
+        add(&counters.messages_received, self.messages);
+        add(&counters.messages_routed, routed);
+        self.messages = 0;
+        self.epoch += 1;
+        self.wakes.ring();
+    }
+
+    fn commit_if_full(&mut self) {
+        if self.batch.len() >= BATCH_BYTES_MAX
+            || self.messages >= BATCH_MESSAGES_MAX
+            || !self.large.is_empty()
+        {
+            self.commit();
+        }
+    }
+
+    fn keep_spare(&mut self, mut entries: Vec<Entry>) {
+        if self.spare.len() < SPARE_MAX {
+            entries.clear();
+            self.spare.push(entries);
+        }
+    }
+
+    #[inline]
+    fn route(&mut self, content: Content<'_>) -> Result<usize, Error> {
+        let generation = self.vhost.topology().generation();
+        match self.routes.find(content.names, generation) {
+            Some(slot) => Ok(slot),
+            None => self.resolve(content),
+        }
+    }
+
+    #[cold]
+    fn resolve(&mut self, content: Content<'_>) -> Result<usize, Error> {
+        let exchange_len = usize::from(content.names[0]);
+        let exchange = &content.names[1..=exchange_len];
+        let key = &content.names[exchange_len + 2..];
+        let Origin { user, access } = &self.origin;
+        access.publish(user, self.vhost.name(), exchange, key)?;
+        let properties = Properties::from_bytes(&content.header[HEADER_FIXED_LEN..])
+            .expect("properties were checked when the message came in");
+        let mut targets = Targets::new();
+        let topology = self.vhost.topology();
+        let found = topology.route(exchange, key, properties.headers(), &mut targets)?;
+        let generation = if found.cacheable { found.generation } else { 0 };
+        Ok(self.routes.insert(content.names, generation, &targets))
+    }
+}
+
+/// Finds or makes the list of entries for each target of a route.
+fn assign_pending(
+    route: &mut Route,
+    epoch: u64,
+    pending: &mut Vec<Pending>,
+    spare: &mut Vec<Vec<Entry>>,
+) {
+    route.epoch = epoch;
+    route.pending.clear();
+    for target in route.targets.iter() {
+        let index = pending_of(target, pending, spare);
+        route.pending.push(index);
+    }
+}
+
+fn pending_of(target: &Target, pending: &mut Vec<Pending>, spare: &mut Vec<Vec<Entry>>) -> u32 {
+    let known = pending
+        .iter()
+        .position(|p| Arc::ptr_eq(&p.queue, &target.queue));
+    let index = known.unwrap_or_else(|| {
+        pending.push(Pending {
+            queue: Arc::clone(&target.queue),
+            entries: spare.pop().unwrap_or_default(),
+        });
+        pending.len() - 1
+    });
+    index as u32
+}
+
+/// Encodes the record, into the batch or, if it is large, into a segment of its own.
+#[inline]
+fn stage(
+    vhost: &Vhost,
+    batch: &mut Vec<u8>,
+    large: &mut Vec<Arc<Segment>>,
+    flags: u16,
+    content: Content<'_>,
+) -> Entry {
+    let size = PREFIX_LEN + content.names.len() + content.header.len() + content.body.len();
+    if size >= LARGE_FROM_BYTES {
+        let mut stored = Vec::with_capacity(size);
+        let (_, len) = record::write(&mut stored, flags, content);
+        let segment = vhost.arena().adopt(stored, 1);
+        let entry = own_entry(&segment, len);
+        large.push(segment);
+        return entry;
+    }
+    if batch.capacity() == 0 {
+        *batch = vhost.arena().buffer();
+    }
+    let (offset, len) = record::write(batch, flags, content);
+    let position = Position {
+        segment: THIS_BATCH,
+        offset,
+    };
+    Entry::unplaced(position, len)
+}
+
+fn own_entry(segment: &Segment, len: u32) -> Entry {
+    let position = Position {
+        segment: segment.id(),
+        offset: 0,
+    };
+    Entry::unplaced(position, len)
+}
+
+fn last(large: &[Arc<Segment>]) -> &Segment {
+    large.last().expect("a large record was just staged")
+}
+
+/// Names the batch's segment in its entries.
+fn place(entries: &mut [Entry], batch: Option<&Arc<Segment>>) {
+    let Some(batch) = batch else { return };
+    for entry in entries {
+        if entry.segment == THIS_BATCH {
+            entry.segment = batch.id();
+        }
+    }
+}
+
+/// Pushes entries that own their copies; returns how many the queue took.
+fn push(queue: &Queue, entries: &[Entry], arena: &Arena, wakes: &mut Wakes) -> u64 {
+    if entries.is_empty() {
+        return 0;
+    }
+    if queue.push(entries, wakes) {
+        return entries.len() as u64;
+    }
+    crate::flow::release(arena, entries);
+    0
+}
+
+impl Drop for Publisher {
+    /// What was published before the sender went away is as good as any other message.
+    fn drop(&mut self) {
+        self.commit();
+    }
+}

@@ -1,0 +1,137 @@
+//! Who takes messages from a queue, and how much it may have.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::record::Entry;
+
+/// Where a consumer is told that something waits for it. Called outside all locks; must not block.
+pub trait Bell: Send + Sync {
+    /// Messages wait for the consumer that its owner knows as `key`.
+    fn ring(&self, key: u64);
+    /// The queue of the consumer `key` is gone: nothing more will come.
+    fn cancelled(&self, key: u64);
+}
+
+/// What a consumer asks for when it joins a queue.
+pub struct ConsumerSpec {
+    /// Told when messages wait.
+    pub bell: Arc<dyn Bell>,
+    /// The consumer's name towards its bell.
+    pub key: u64,
+    /// Messages that it may hold unsettled; 0 = no limit.
+    pub prefetch: u32,
+    /// A limit that it shares with the other consumers of its channel.
+    pub shared: Option<Arc<SharedCredit>>,
+    /// It settles nothing: messages are gone when handed out.
+    pub no_ack: bool,
+    /// It wants to be the only consumer.
+    pub exclusive: bool,
+}
+
+/// The limit of `basic.qos(global=true)`: one for all consumers of a channel.
+#[derive(Debug, Default)]
+pub struct SharedCredit {
+    limit: AtomicU32,
+    used: AtomicU32,
+}
+
+impl SharedCredit {
+    /// Sets the number of unsettled messages that the channel may hold; 0 = no limit.
+    pub fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Takes room for one message, if there is any.
+    fn take(&self) -> bool {
+        let limit = match self.limit.load(Ordering::Relaxed) {
+            0 => u32::MAX,
+            limit => limit,
+        };
+        let free = |used| (used < limit).then_some(used + 1);
+        self.used
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, free)
+            .is_ok()
+    }
+
+    fn has_room(&self) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
+        limit == 0 || self.used.load(Ordering::Acquire) < limit
+    }
+
+    /// Takes room for `count` messages that are out already, whatever the limit.
+    pub(super) fn force(&self, count: u32) {
+        self.used.fetch_add(count, Ordering::AcqRel);
+    }
+
+    /// Gives back the room of `count` settled messages.
+    pub fn give(&self, count: u32) {
+        let before = self.used.fetch_sub(count, Ordering::AcqRel);
+        assert!(
+            before >= count,
+            "gave back more shared credit than was taken"
+        );
+    }
+}
+
+/// A consumer's state, kept under its queue's lock.
+pub(super) struct Consumer {
+    pub spec: ConsumerSpec,
+    /// Messages that it may still take; `u32::MAX` = no limit.
+    pub credit: u32,
+    /// Assigned in its turn and not yet fetched. At most [`ASSIGNED_MAX`].
+    pub assigned: VecDeque<Entry>,
+    /// It found nothing and waits for the bell.
+    pub armed: bool,
+    /// It stands in the rotation.
+    pub in_turn: bool,
+}
+
+/// Messages that a consumer may have assigned and not fetched: what a stuck one can hold back
+/// beyond its prefetch.
+pub(super) const ASSIGNED_MAX: usize = 128;
+
+impl Consumer {
+    pub fn new(spec: ConsumerSpec) -> Self {
+        Self {
+            credit: match spec.prefetch {
+                0 => u32::MAX,
+                limit => limit,
+            },
+            spec,
+            assigned: VecDeque::new(),
+            armed: true,
+            in_turn: false,
+        }
+    }
+
+    /// Whether it could take one more message now.
+    pub fn has_room(&self) -> bool {
+        self.credit > 0
+            && self.assigned.len() < ASSIGNED_MAX
+            && self.spec.shared.as_ref().is_none_or(|s| s.has_room())
+    }
+
+    /// Takes the credit for one message; false when there is none.
+    pub fn take_credit(&mut self) -> bool {
+        if self.credit == 0 || !self.spec.shared.as_ref().is_none_or(|s| s.take()) {
+            return false;
+        }
+        if self.credit != u32::MAX {
+            self.credit -= 1;
+        }
+        true
+    }
+
+    /// Gives back its own credit of `count` messages; the shared one is its channel's affair.
+    pub fn give_credit(&mut self, count: u32) {
+        if self.credit != u32::MAX {
+            self.credit += count;
+            assert!(
+                self.credit <= self.spec.prefetch,
+                "more credit than prefetch"
+            );
+        }
+    }
+}

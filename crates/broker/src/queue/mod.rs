@@ -1,0 +1,643 @@
+//! A queue: ready messages in order, and the consumers who take turns at them.
+//!
+//! Publishers push whole batches under one lock; a consumer's connection fetches up to its
+//! credit under one lock. With one consumer the fetch takes from the ready messages; with
+//! several, each message is assigned in strict rotation among those with room, under the same
+//! lock, and fetched from there. Unsettled messages live with whoever holds them
+//! (`session::unacked`); the queue only counts them.
+//!
+//! Invariants:
+//! - Sequence numbers in `ready` grow from front to back; all in `returned` are below them.
+//! - Every entry owns one live copy in its arena segment, wherever it is.
+//! - `unsettled` is the number of entries handed out and neither settled nor returned; entries
+//!   that are assigned but not fetched count as ready.
+//! - A consumer is in the rotation once or not at all. If it is not armed, its owner will fetch
+//!   again without being told.
+//!
+//! Lock order: a queue with a flow before the queues it feeds; no other two queues together.
+
+mod consumer;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::{Mutex, MutexGuard};
+
+pub use consumer::{Bell, ConsumerSpec, SharedCredit};
+
+use crate::flow::Flow;
+use crate::record::Entry;
+use consumer::Consumer;
+
+/// The properties that a queue is declared with, apart from its name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct QueueOptions {
+    /// Survives a restart, once there is a durable log.
+    pub durable: bool,
+    /// Goes when its last consumer goes.
+    pub auto_delete: bool,
+    /// The connection that alone may use it, and with which it goes.
+    pub owner: Option<u64>,
+    /// The declare's arguments, a raw field table.
+    pub arguments: Vec<u8>,
+    /// It belongs to the bus: declares with other properties are answered with ok.
+    pub lenient: bool,
+}
+
+/// Where a consumer stands in its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsumerId {
+    slot: u32,
+    serial: u64,
+}
+
+/// Bells to ring once all locks are released.
+#[derive(Default)]
+pub struct Wakes(Vec<(Arc<dyn Bell>, u64)>);
+
+impl Wakes {
+    /// Rings them all, in order.
+    pub fn ring(&mut self) {
+        for (bell, key) in self.0.drain(..) {
+            bell.ring(key);
+        }
+    }
+}
+
+/// What [`Queue::fetch`] left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    /// The bounds of the call were reached: call again.
+    More,
+    /// Nothing more can be had now: the bell will ring.
+    Armed,
+}
+
+/// Numbers about a queue at one instant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueStats {
+    /// Messages that wait.
+    pub ready: u64,
+    /// Messages handed out and not settled.
+    pub unsettled: u64,
+    /// Consumers.
+    pub consumers: u32,
+    /// Messages ever put in.
+    pub published: u64,
+}
+
+/// A queue. Shared by the connections that publish to it and consume from it.
+pub struct Queue {
+    name: Arc<str>,
+    id: u64,
+    options: QueueOptions,
+    flow: ArcSwapOption<Flow>,
+    /// The opposite of [`Queue::is_idle`]. Written under the lock.
+    busy: AtomicBool,
+    published: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    ready: VecDeque<Entry>,
+    returned: BTreeMap<u64, Entry>,
+    next_seq: u64,
+    unsettled: u64,
+    consumers: Vec<Option<Consumer>>,
+    consumer_count: u32,
+    /// Entries assigned to consumers and not fetched.
+    assigned: u64,
+    serials: Vec<u64>,
+    turn: VecDeque<u32>,
+    exclusive: bool,
+    /// The consumer that is this queue's flow.
+    mover: Option<ConsumerId>,
+    deleted: bool,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("name", &self.name).finish()
+    }
+}
+
+impl Queue {
+    /// An empty queue. `id` is never used again in this process.
+    pub fn new(name: &str, id: u64, options: QueueOptions) -> Self {
+        Self {
+            name: name.into(),
+            id,
+            options,
+            flow: ArcSwapOption::empty(),
+            busy: AtomicBool::new(true),
+            published: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The queue's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The queue's identity.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What it was declared with.
+    pub fn options(&self) -> &QueueOptions {
+        &self.options
+    }
+
+    /// The flow that moves this queue's messages on, if there is one.
+    pub fn flow(&self) -> Option<Arc<Flow>> {
+        self.flow.load_full()
+    }
+
+    /// Installs or removes the flow that moves this queue's messages on. Route caches must be
+    /// told (`Vhost::install_flow` does).
+    pub(crate) fn set_flow(&self, flow: Option<Arc<Flow>>) {
+        let state = self.state.lock();
+        self.flow.store(flow);
+        self.note(&state);
+    }
+
+    /// Lets the flow's mover consume from here, as one consumer among others; without it the
+    /// flow is paused.
+    pub fn attach_mover(
+        &self,
+        spec: ConsumerSpec,
+        wakes: &mut Wakes,
+    ) -> Result<ConsumerId, Refused> {
+        let mut state = self.state.lock();
+        if state.deleted {
+            return Err(Refused::Deleted);
+        }
+        assert!(state.mover.is_none(), "a flow has one mover");
+        let id = state.add_consumer(Consumer::new(spec));
+        state.mover = Some(id);
+        state.dispatch(wakes);
+        self.note(&state);
+        Ok(id)
+    }
+
+    /// Whether a flow may pass this queue by: nothing ready, nothing unsettled, the flow not
+    /// paused, and nobody but its mover consumes. Certain under the lock; without it, it was so a
+    /// moment ago.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.busy.load(Ordering::Acquire)
+    }
+
+    /// Numbers about the queue.
+    pub fn stats(&self) -> QueueStats {
+        let state = self.state.lock();
+        QueueStats {
+            ready: state.ready_len(),
+            unsettled: state.unsettled,
+            consumers: state.consumer_count - u32::from(state.mover.is_some()),
+            published: self.published.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Appends `entries` in order. False when the queue is deleted: nothing was taken then, and
+    /// the copies stay the caller's.
+    pub fn push(&self, entries: &[Entry], wakes: &mut Wakes) -> bool {
+        self.push_locked(&mut self.state.lock(), entries, wakes)
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    pub(crate) fn push_locked(
+        &self,
+        state: &mut State,
+        entries: &[Entry],
+        wakes: &mut Wakes,
+    ) -> bool {
+        if state.deleted {
+            return false;
+        }
+        state.ready.reserve(entries.len());
+        for entry in entries {
+            let seq = state.next_seq;
+            state.next_seq += 1;
+            state.ready.push_back(Entry { seq, ..*entry });
+        }
+        let count = entries.len() as u64;
+        self.published.fetch_add(count, Ordering::Relaxed);
+        state.dispatch(wakes);
+        self.note(state);
+        true
+    }
+
+    /// Adds a consumer, or tells why not. It is armed: its bell rings if messages wait.
+    pub fn consume(&self, spec: ConsumerSpec, wakes: &mut Wakes) -> Result<ConsumerId, Refused> {
+        let mut state = self.state.lock();
+        if state.deleted {
+            return Err(Refused::Deleted);
+        }
+        if state.exclusive || (spec.exclusive && state.consumer_count > 0) {
+            return Err(Refused::ExclusiveUse);
+        }
+        state.exclusive = spec.exclusive;
+        let id = state.add_consumer(Consumer::new(spec));
+        state.dispatch(wakes);
+        self.note(&state);
+        Ok(id)
+    }
+
+    /// Removes a consumer. What it had assigned and not fetched goes back to its place; what it
+    /// holds unsettled stays with its holder. True when it was the last one of an auto-delete queue.
+    pub fn cancel(&self, id: ConsumerId, wakes: &mut Wakes) -> bool {
+        let mut state = self.state.lock();
+        if !state.remove_consumer(id) {
+            return false;
+        }
+        state.dispatch(wakes);
+        self.note(&state);
+        self.options.auto_delete && state.consumer_count == 0 && !state.deleted
+    }
+
+    /// Hands messages to consumer `id`: appends at most `count_max` entries to `out`, and stops
+    /// after the one that reaches `bytes_max`. They count as unsettled unless it is a no-ack one.
+    pub fn fetch(
+        &self,
+        id: ConsumerId,
+        count_max: usize,
+        bytes_max: usize,
+        out: &mut Vec<Entry>,
+        wakes: &mut Wakes,
+    ) -> Fetch {
+        let mut state = self.state.lock();
+        let before = out.len();
+        let end = state.fetch(id, count_max, bytes_max, out, wakes);
+        let settles = state.consumer(id).is_some_and(|c| !c.spec.no_ack);
+        if settles {
+            state.unsettled += (out.len() - before) as u64;
+        }
+        self.note(&state);
+        end
+    }
+
+    /// Takes up to `count_max` messages at the front, at most `bytes_max` bytes but always one if
+    /// there is any, without being a consumer. They are unsettled until [`Queue::settle`] or
+    /// [`Queue::requeue`].
+    pub fn take(&self, count_max: usize, bytes_max: usize, out: &mut Vec<Entry>) -> u64 {
+        let mut state = self.state.lock();
+        let mut bytes = 0;
+        for _ in 0..count_max {
+            let Some(entry) = state.peek() else { break };
+            if bytes > 0 && bytes + entry.len as usize > bytes_max {
+                break;
+            }
+            bytes += entry.len as usize;
+            state.pop();
+            out.push(entry);
+            state.unsettled += 1;
+        }
+        self.note(&state);
+        state.ready_len()
+    }
+
+    /// Settles `count` messages that were handed out; `consumer` gets its credit back. Whose
+    /// copies they were releases them.
+    pub fn settle(&self, consumer: Option<ConsumerId>, count: u32, wakes: &mut Wakes) {
+        let mut state = self.state.lock();
+        state.settled(consumer, count);
+        state.dispatch(wakes);
+        self.note(&state);
+    }
+
+    /// Puts back messages that were handed out, in their old places, marked as redelivered. False
+    /// when the queue is deleted: the copies stay the caller's.
+    pub fn requeue(
+        &self,
+        consumer: Option<ConsumerId>,
+        entries: &[Entry],
+        wakes: &mut Wakes,
+    ) -> bool {
+        let mut state = self.state.lock();
+        state.settled(consumer, entries.len() as u32);
+        if state.deleted {
+            return false;
+        }
+        for entry in entries {
+            let flags = entry.flags | Entry::REDELIVERED;
+            state.put_back(Entry { flags, ..*entry });
+        }
+        state.dispatch(wakes);
+        self.note(&state);
+        true
+    }
+
+    /// Makes a consumer, who holds `held` messages, share a limit from now on.
+    pub fn share_credit(&self, id: ConsumerId, shared: &Arc<SharedCredit>, held: u32) {
+        let mut state = self.state.lock();
+        if let Some(consumer) = state.consumer(id) {
+            shared.force(held + consumer.assigned.len() as u32);
+            consumer.spec.shared = Some(Arc::clone(shared));
+        }
+    }
+
+    /// Offers what is ready again, after the shared credit of a consumer grew.
+    pub fn poke(&self, id: ConsumerId, wakes: &mut Wakes) {
+        let mut state = self.state.lock();
+        state.enter_turn(id.slot);
+        state.dispatch(wakes);
+    }
+
+    /// Takes out all ready messages; their copies are the caller's.
+    pub fn purge(&self) -> Vec<Entry> {
+        let mut state = self.state.lock();
+        let purged = state.take_ready();
+        self.note(&state);
+        purged
+    }
+
+    /// Deletes the queue: nothing can be pushed or fetched after. Returns the ready entries,
+    /// whose copies are the caller's, and tells the consumers. `None` when it was deleted before.
+    pub fn delete(&self, condition: DeleteIf) -> Result<Option<Vec<Entry>>, Refused> {
+        let (entries, consumers) = {
+            let mut state = self.state.lock();
+            if state.deleted {
+                return Ok(None);
+            }
+            if condition.unused && state.consumer_count > 0 {
+                return Err(Refused::InUse);
+            }
+            if condition.empty && state.ready_len() > 0 {
+                return Err(Refused::NotEmpty);
+            }
+            state.deleted = true;
+            let consumers: Vec<Consumer> = state.consumers.drain(..).flatten().collect();
+            for consumer in &consumers {
+                state.unassign(consumer);
+            }
+            state.consumer_count = 0;
+            state.mover = None;
+            state.turn.clear();
+            let entries = state.take_ready();
+            self.note(&state);
+            (entries, consumers)
+        };
+        for consumer in consumers {
+            consumer.spec.bell.cancelled(consumer.spec.key);
+        }
+        Ok(Some(entries))
+    }
+
+    /// Keeps `busy` in step with the state; called under the lock after every change.
+    fn note(&self, state: &State) {
+        let only_the_mover = state.consumer_count == 1 && state.mover.is_some();
+        let idle = only_the_mover && state.ready_len() == 0 && state.unsettled == 0;
+        self.busy.store(!idle, Ordering::Release);
+    }
+}
+
+/// Conditions of a delete.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeleteIf {
+    /// Only without consumers.
+    pub unused: bool,
+    /// Only without ready messages.
+    pub empty: bool,
+}
+
+/// Why a queue did not do what it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// There is an exclusive consumer, or there are others and it wanted to be the only one.
+    ExclusiveUse,
+    /// The queue is deleted.
+    Deleted,
+    /// It has consumers.
+    InUse,
+    /// It has ready messages.
+    NotEmpty,
+}
+
+impl State {
+    fn ready_len(&self) -> u64 {
+        self.ready.len() as u64 + self.returned.len() as u64 + self.assigned
+    }
+
+    fn waiting(&self) -> bool {
+        !self.ready.is_empty() || !self.returned.is_empty()
+    }
+
+    fn peek(&self) -> Option<Entry> {
+        match self.returned.first_key_value() {
+            Some((_, entry)) => Some(*entry),
+            None => self.ready.front().copied(),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        match self.returned.pop_first() {
+            Some((_, entry)) => Some(entry),
+            None => self.ready.pop_front(),
+        }
+    }
+
+    fn put_back(&mut self, entry: Entry) {
+        debug_assert!(self.ready.front().is_none_or(|first| entry.seq < first.seq));
+        let twin = self.returned.insert(entry.seq, entry);
+        assert!(twin.is_none(), "a message came back twice");
+    }
+
+    fn take_ready(&mut self) -> Vec<Entry> {
+        let mut all: Vec<Entry> = std::mem::take(&mut self.returned).into_values().collect();
+        all.extend(self.ready.drain(..));
+        self.ready.shrink_to(64);
+        all
+    }
+
+    fn consumer(&mut self, id: ConsumerId) -> Option<&mut Consumer> {
+        let slot = id.slot as usize;
+        if self.serials.get(slot) != Some(&id.serial) {
+            return None;
+        }
+        self.consumers.get_mut(slot)?.as_mut()
+    }
+
+    fn add_consumer(&mut self, consumer: Consumer) -> ConsumerId {
+        let free = self.consumers.iter().position(Option::is_none);
+        let slot = free.unwrap_or(self.consumers.len());
+        if slot == self.consumers.len() {
+            self.consumers.push(None);
+        }
+        if slot == self.serials.len() {
+            self.serials.push(0);
+        }
+        self.serials[slot] += 1;
+        self.consumers[slot] = Some(consumer);
+        self.consumer_count += 1;
+        let id = ConsumerId {
+            slot: slot as u32,
+            serial: self.serials[slot],
+        };
+        self.enter_turn(id.slot);
+        id
+    }
+
+    fn remove_consumer(&mut self, id: ConsumerId) -> bool {
+        if self.consumer(id).is_none() {
+            return false;
+        }
+        let consumer = self.consumers[id.slot as usize]
+            .take()
+            .expect("the consumer was just seen");
+        self.turn.retain(|slot| *slot != id.slot);
+        self.consumer_count -= 1;
+        self.exclusive = false;
+        if self.mover == Some(id) {
+            self.mover = None;
+        }
+        self.unassign(&consumer);
+        true
+    }
+
+    /// Puts back what `consumer` was assigned and did not fetch. It was never handed out, so it
+    /// is not marked as redelivered.
+    fn unassign(&mut self, consumer: &Consumer) {
+        for entry in &consumer.assigned {
+            self.assigned -= 1;
+            self.put_back(*entry);
+        }
+        if let Some(shared) = &consumer.spec.shared {
+            shared.give(consumer.assigned.len() as u32);
+        }
+    }
+
+    fn settled(&mut self, id: Option<ConsumerId>, count: u32) {
+        assert!(
+            self.unsettled >= u64::from(count),
+            "settled more than was out"
+        );
+        self.unsettled -= u64::from(count);
+        let Some(id) = id else { return };
+        if let Some(consumer) = self.consumer(id) {
+            consumer.give_credit(count);
+            self.enter_turn(id.slot);
+        }
+    }
+
+    fn enter_turn(&mut self, slot: u32) {
+        if let Some(Some(consumer)) = self.consumers.get_mut(slot as usize)
+            && !consumer.in_turn
+            && consumer.has_room()
+        {
+            consumer.in_turn = true;
+            self.turn.push_back(slot);
+        }
+    }
+
+    /// Gives what waits to the consumers with room: the only one is woken to fetch by itself,
+    /// several get it assigned in rotation.
+    fn dispatch(&mut self, wakes: &mut Wakes) {
+        if self.consumer_count == 1 {
+            self.wake_only(wakes);
+            return;
+        }
+        while self.waiting() {
+            let Some(slot) = self.turn.pop_front() else {
+                return;
+            };
+            let consumer = self.consumers[slot as usize]
+                .as_mut()
+                .expect("only present consumers stand in the rotation");
+            consumer.in_turn = false;
+            if !consumer.has_room() || !consumer.take_credit() {
+                continue;
+            }
+            let entry = match self.returned.pop_first() {
+                Some((_, entry)) => entry,
+                None => self.ready.pop_front().expect("something waits"),
+            };
+            consumer.assigned.push_back(entry);
+            self.assigned += 1;
+            wake(consumer, wakes);
+            self.enter_turn(slot);
+        }
+    }
+
+    fn wake_only(&mut self, wakes: &mut Wakes) {
+        let waiting = self.waiting();
+        let consumer = self.consumers.iter_mut().flatten().next();
+        let consumer = consumer.expect("the count says that there is one");
+        if !consumer.assigned.is_empty() || (waiting && consumer.has_room()) {
+            wake(consumer, wakes);
+        }
+    }
+
+    fn fetch(
+        &mut self,
+        id: ConsumerId,
+        count_max: usize,
+        bytes_max: usize,
+        out: &mut Vec<Entry>,
+        wakes: &mut Wakes,
+    ) -> Fetch {
+        let only = self.consumer_count == 1;
+        let mut bytes = 0;
+        for _ in 0..count_max {
+            let Some(consumer) = self.consumer(id) else {
+                return Fetch::Armed;
+            };
+            let entry = if let Some(entry) = consumer.assigned.pop_front() {
+                self.assigned -= 1;
+                entry
+            } else {
+                if !only {
+                    self.enter_turn(id.slot);
+                    self.dispatch(wakes);
+                    let again = self.consumer(id).expect("dispatch removes nobody");
+                    if again.assigned.is_empty() {
+                        again.armed = true;
+                        return Fetch::Armed;
+                    }
+                    continue;
+                }
+                match self.take_only(id) {
+                    Some(entry) => entry,
+                    None => return Fetch::Armed,
+                }
+            };
+            bytes += entry.len as usize;
+            out.push(entry);
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        // Not armed: the caller comes again by itself.
+        if let Some(consumer) = self.consumer(id) {
+            consumer.armed = false;
+        }
+        Fetch::More
+    }
+
+    fn take_only(&mut self, id: ConsumerId) -> Option<Entry> {
+        let waiting = self.waiting();
+        let consumer = self.consumer(id).expect("the caller has seen it");
+        if !waiting || !consumer.take_credit() {
+            consumer.armed = true;
+            return None;
+        }
+        self.pop()
+    }
+}
+
+fn wake(consumer: &mut Consumer, wakes: &mut Wakes) {
+    if std::mem::take(&mut consumer.armed) {
+        wakes
+            .0
+            .push((Arc::clone(&consumer.spec.bell), consumer.spec.key));
+    }
+}

@@ -1,0 +1,201 @@
+//! The stored form of a message: what the wire brought, kept as it came, so that a delivery
+//! re-encodes nothing.
+//!
+//! ```text
+//! names_len u16 | flags u16 | header_len u32 | body_len u32 | exchange, routing key (short strings) | content header | body
+//! ```
+//!
+//! Integers are little-endian. The content header is the payload of the header frame (class,
+//! weight, body size, property flags and values; AMQP 0-9-1 §4.2.6.1).
+
+use backbone_log::Position;
+use backbone_wire::properties::Properties;
+
+/// Bytes before the names.
+pub const PREFIX_LEN: usize = 12;
+/// Bytes of a content header before its properties: class, weight, body size.
+pub const HEADER_FIXED_LEN: usize = 12;
+
+/// A message in a queue: where its record is, and its place in the queue. 24 bytes, because ten
+/// million of them may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The message's number in its queue; grows by one a message and is never used again.
+    pub seq: u64,
+    /// Segment of the record in the arena.
+    pub segment: u32,
+    /// Offset of the record in the segment.
+    pub offset: u32,
+    /// Length of the whole record in bytes.
+    pub len: u32,
+    /// Bit set of [`Entry::REDELIVERED`].
+    pub flags: u32,
+}
+
+const _: () = assert!(size_of::<Entry>() == 24);
+
+impl Entry {
+    /// The message was handed out before and came back.
+    pub const REDELIVERED: u32 = 1;
+
+    /// An entry that has no place in a queue yet.
+    pub fn unplaced(position: Position, len: u32) -> Self {
+        Self {
+            seq: 0,
+            segment: position.segment,
+            offset: position.offset,
+            len,
+            flags: 0,
+        }
+    }
+
+    /// Whether the message was handed out before.
+    pub fn redelivered(&self) -> bool {
+        self.flags & Self::REDELIVERED != 0
+    }
+}
+
+/// Record flag: the message is not delivered to its own sender's inbox.
+pub const EXCLUDE_OWN: u16 = 1;
+
+/// A message as it is about to be stored, borrowed from the wire or from its sender.
+#[derive(Debug, Clone, Copy)]
+pub struct Content<'a> {
+    /// Exchange and routing key as two short strings, length octets included.
+    pub names: &'a [u8],
+    /// Content header payload: class, weight, body size, properties.
+    pub header: &'a [u8],
+    /// The whole body.
+    pub body: &'a [u8],
+}
+
+/// Appends the record of `content` and returns its offset and length in bytes.
+#[inline]
+pub fn write(out: &mut Vec<u8>, flags: u16, content: Content<'_>) -> (u32, u32) {
+    let start = begin(
+        out,
+        flags,
+        content.names,
+        content.header,
+        content.body.len(),
+    );
+    out.extend_from_slice(content.body);
+    (start, (out.len() - start as usize) as u32)
+}
+
+/// Appends a record up to its body, which the caller appends; returns the record's offset.
+#[inline]
+pub fn begin(out: &mut Vec<u8>, flags: u16, names: &[u8], header: &[u8], body_len: usize) -> u32 {
+    let start = out.len() as u32;
+    let mut prefix = [0; PREFIX_LEN];
+    prefix[0..2].copy_from_slice(&(names.len() as u16).to_le_bytes());
+    prefix[2..4].copy_from_slice(&flags.to_le_bytes());
+    prefix[4..8].copy_from_slice(&(header.len() as u32).to_le_bytes());
+    prefix[8..12].copy_from_slice(&(body_len as u32).to_le_bytes());
+    out.extend_from_slice(&prefix);
+    out.extend_from_slice(names);
+    out.extend_from_slice(header);
+    start
+}
+
+/// A stored message, in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Bit set of [`EXCLUDE_OWN`].
+    pub flags: u16,
+    /// Exchange and routing key as two short strings, length octets included.
+    pub names: &'a [u8],
+    /// Content header payload.
+    pub header: &'a [u8],
+    /// The body.
+    pub body: &'a [u8],
+    /// Offset of the body from the beginning of the segment.
+    pub body_offset: usize,
+}
+
+impl<'a> Record<'a> {
+    /// Reads the record at `offset`. Panics on bytes that [`write`] did not write.
+    #[inline]
+    pub fn read(segment: &'a [u8], offset: u32) -> Self {
+        let start = offset as usize;
+        let prefix: &[u8; PREFIX_LEN] = segment[start..start + PREFIX_LEN]
+            .try_into()
+            .expect("the slice has the array's length");
+        let names_len = usize::from(u16::from_le_bytes([prefix[0], prefix[1]]));
+        let header_len = u32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]) as usize;
+        let body_len = u32::from_le_bytes([prefix[8], prefix[9], prefix[10], prefix[11]]) as usize;
+        let names_at = start + PREFIX_LEN;
+        let header_at = names_at + names_len;
+        let body_offset = header_at + header_len;
+        Self {
+            flags: u16::from_le_bytes([prefix[2], prefix[3]]),
+            names: &segment[names_at..header_at],
+            header: &segment[header_at..body_offset],
+            body: &segment[body_offset..body_offset + body_len],
+            body_offset,
+        }
+    }
+
+    /// The exchange that the message was published to.
+    pub fn exchange(&self) -> &'a [u8] {
+        let len = usize::from(self.names[0]);
+        &self.names[1..=len]
+    }
+
+    /// The routing key that the message was published with.
+    pub fn routing_key(&self) -> &'a [u8] {
+        &self.names[usize::from(self.names[0]) + 2..]
+    }
+
+    /// The properties, which were checked when the message came in.
+    pub fn properties(&self) -> Properties<'a> {
+        Properties::from_bytes(&self.header[HEADER_FIXED_LEN..])
+            .expect("only checked properties are stored")
+    }
+}
+
+/// Writes `exchange` and `key` (255 bytes at most each) as the two short strings of
+/// [`Content::names`].
+pub fn write_names(out: &mut Vec<u8>, exchange: &[u8], key: &[u8]) {
+    for name in [exchange, key] {
+        let len = u8::try_from(name.len()).expect("names are at most 255 bytes");
+        out.push(len);
+        out.extend_from_slice(name);
+    }
+}
+
+/// Writes a content header payload of class basic around raw `properties`.
+pub fn write_header(out: &mut Vec<u8>, body_len: usize, properties: &[u8]) {
+    out.extend_from_slice(&60u16.to_be_bytes());
+    out.extend_from_slice(&0u16.to_be_bytes());
+    out.extend_from_slice(&(body_len as u64).to_be_bytes());
+    out.extend_from_slice(properties);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        let mut names = Vec::new();
+        write_names(&mut names, b"amq.topic", b"a.b");
+        let mut header = Vec::new();
+        write_header(&mut header, 5, &[0, 0]);
+        let mut out = b"before".to_vec();
+        let content = Content {
+            names: &names,
+            header: &header,
+            body: b"hello",
+        };
+        let (offset, len) = write(&mut out, EXCLUDE_OWN, content);
+        assert_eq!((offset, offset + len), (6, out.len() as u32));
+        let record = Record::read(&out, offset);
+        assert_eq!(record.flags, EXCLUDE_OWN);
+        assert_eq!(record.exchange(), b"amq.topic");
+        assert_eq!(record.routing_key(), b"a.b");
+        assert_eq!(record.header, &header[..]);
+        assert_eq!(record.body, b"hello");
+        assert_eq!(&out[record.body_offset..], b"hello");
+    }
+}

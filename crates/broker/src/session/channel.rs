@@ -1,0 +1,113 @@
+//! A channel's state.
+
+use std::sync::Arc;
+
+use super::Session;
+use super::content::Incoming;
+use super::tx::Tx;
+use super::unacked::Ring;
+use crate::counters::add;
+use crate::error::Error;
+use crate::out::OutBuf;
+use crate::queue::SharedCredit;
+use backbone_wire::ShortStr;
+use backbone_wire::method::channel as method;
+
+#[derive(Default)]
+pub(super) struct Channel {
+    pub id: u16,
+    /// A close was sent: everything is dropped until close-ok.
+    pub closing: bool,
+    /// A publish whose content is not complete.
+    pub incoming: Option<Incoming>,
+    /// Tag of the last delivery.
+    pub last_tag: u64,
+    pub unacked: Ring,
+    pub confirm: Option<Confirm>,
+    pub tx: Option<Tx>,
+    /// Prefetch of consumers that are started from now on; 0 = no limit.
+    pub prefetch: u32,
+    /// The limit of `basic.qos(global=true)`, once there was one.
+    pub shared: Option<Arc<SharedCredit>>,
+    /// Sources of its consumers and of its gets.
+    pub sources: Vec<u32>,
+    /// Sources that wait because the channel holds too many unsettled messages.
+    pub stalled: Vec<u32>,
+    /// The queue declared last: what an empty name means.
+    pub last_queue: Option<String>,
+}
+
+/// Publisher confirms (RabbitMQ's confirm.select).
+#[derive(Debug, Default)]
+pub(super) struct Confirm {
+    /// Number of the last publish.
+    pub published: u64,
+    /// All up to this one are confirmed.
+    pub confirmed: u64,
+}
+
+impl Channel {
+    pub fn new(id: u16) -> Self {
+        Self {
+            id,
+            ..Self::default()
+        }
+    }
+
+    /// Whether a publish can be handled in place.
+    #[inline]
+    pub fn takes_publish(&self) -> bool {
+        !self.closing && self.incoming.is_none() && self.tx.is_none()
+    }
+}
+
+impl Session {
+    /// Closes channel `id` because of `error` in method (`class`, `method`), or the connection if
+    /// the error is of that kind.
+    pub(super) fn channel_error(
+        &mut self,
+        id: u16,
+        error: &Error,
+        (class, method_id): (u16, u16),
+        out: &mut OutBuf,
+    ) {
+        if !error.code.is_channel_error() {
+            return self.fail(error, class, method_id, out);
+        }
+        self.end_of_batch(out);
+        self.end_channel(id);
+        let text = error.code.reply_text(&error.text);
+        let close = method::Close {
+            reply_code: error.code.code(),
+            reply_text: ShortStr::new(text.as_bytes()).expect("the text was cut to fit"),
+            class_id: class,
+            method_id,
+        };
+        close.write(id, &mut out.bytes);
+        let mut closing = Channel::new(id);
+        closing.closing = true;
+        self.channels.insert(id, Box::new(closing));
+    }
+
+    /// Takes channel `id` away: its consumers end, what it holds unsettled goes back.
+    pub(super) fn end_channel(&mut self, id: u16) {
+        let Some(mut channel) = self.channels.remove(&id) else {
+            return;
+        };
+        if channel.closing {
+            return;
+        }
+        self.core.flush_settled();
+        let sources = std::mem::take(&mut channel.sources);
+        for source in &sources {
+            self.core.cancel_consumer(*source);
+        }
+        let held: Vec<_> = channel.unacked.take_all().collect();
+        self.core.requeue(&channel, held);
+        for source in sources {
+            self.core.sources.retire(source);
+        }
+        let counters = self.core.publisher.vhost().counters();
+        add(&counters.channels_closed, 1);
+    }
+}

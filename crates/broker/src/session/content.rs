@@ -1,0 +1,209 @@
+//! Content frames: header and bodies of a publish that could not be taken in place.
+
+use backbone_wire::error::ReplyCode;
+use backbone_wire::frame::{Frame, FrameKind};
+use backbone_wire::method::basic::Publish;
+use backbone_wire::properties::ContentHeader;
+
+use super::channel::Channel;
+use super::{Core, Session};
+use crate::error::Error;
+use crate::out::OutBuf;
+use crate::publisher::Routed;
+use crate::record::{self, Content, Record};
+
+/// Memory set aside for a body before any of it came.
+const RESERVE_BYTES_MAX: u64 = 64 * 1024;
+
+/// A publish that waits for the rest of its content.
+pub(super) struct Incoming {
+    mandatory: bool,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The header is due; these are the names, as they go into the record.
+    Header(Vec<u8>),
+    /// This much of the body is due.
+    Body { stored: Vec<u8>, left: u64 },
+    /// Too large: read to its end, then refused.
+    Discard { size: u64, left: u64 },
+}
+
+impl Session {
+    pub(super) fn on_content_frame(&mut self, frame: Frame<'_>, out: &mut OutBuf) {
+        let Self { core, channels, .. } = self;
+        let Some(channel) = channels.get_mut(&frame.channel) else {
+            return self.unexpected("content on a channel that is not open", out);
+        };
+        if channel.closing {
+            return;
+        }
+        let Some(incoming) = channel.incoming.take() else {
+            return self.unexpected("content without a publish before it", out);
+        };
+        let is_header = frame.kind == FrameKind::Header;
+        let advanced = match incoming.stage {
+            Stage::Header(names) if is_header => core.content_header(&names, frame.payload),
+            Stage::Body { stored, left } if !is_header => content_body(stored, left, frame.payload),
+            Stage::Discard { size, left } if !is_header => discard(size, left, frame.payload),
+            _ => Err(Error::new(
+                ReplyCode::UnexpectedFrame,
+                "content out of order",
+            )),
+        };
+        let mandatory = incoming.mandatory;
+        let result = match advanced {
+            Ok(Stage::Body { stored, left: 0 }) => {
+                core.publish_complete(channel, stored, mandatory, out)
+            }
+            Ok(Stage::Discard { size, left: 0 }) => Err(Error::precondition_failed(format!(
+                "message size {size} is larger than configured max size {}",
+                core.settings.message_bytes_max
+            ))),
+            Ok(stage) => {
+                channel.incoming = Some(Incoming { mandatory, stage });
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            self.channel_error(frame.channel, &error, (60, 40), out);
+        }
+    }
+}
+
+impl Core {
+    /// A publish method: its content comes next.
+    pub(super) fn begin_publish(
+        &mut self,
+        channel: &mut Channel,
+        publish: &Publish<'_>,
+    ) -> Result<(), Error> {
+        if publish.immediate {
+            return Err(Error::new(ReplyCode::NotImplemented, "immediate=true"));
+        }
+        let mut names = Vec::with_capacity(64);
+        record::write_names(
+            &mut names,
+            publish.exchange.as_bytes(),
+            publish.routing_key.as_bytes(),
+        );
+        channel.incoming = Some(Incoming {
+            mandatory: publish.mandatory,
+            stage: Stage::Header(names),
+        });
+        Ok(())
+    }
+
+    fn content_header(&mut self, names: &[u8], payload: &[u8]) -> Result<Stage, Error> {
+        let header = ContentHeader::decode(payload)
+            .map_err(|error| Error::new(error.reply_code(), error.to_string()))?;
+        if header.class_id != 60 || header.weight != 0 {
+            return Err(Error::new(
+                ReplyCode::UnexpectedFrame,
+                "content header of another class",
+            ));
+        }
+        let size = header.body_size;
+        if size > self.settings.message_bytes_max {
+            return Ok(Stage::Discard { size, left: size });
+        }
+        let reserve = size.min(RESERVE_BYTES_MAX) as usize;
+        let fixed = record::PREFIX_LEN + names.len() + payload.len();
+        let mut stored = Vec::with_capacity(fixed + reserve);
+        record::begin(&mut stored, 0, names, payload, size as usize);
+        Ok(Stage::Body { stored, left: size })
+    }
+
+    fn publish_complete(
+        &mut self,
+        channel: &mut Channel,
+        stored: Vec<u8>,
+        mandatory: bool,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
+        if channel.tx.is_some() {
+            return self.tx_publish(channel, stored, mandatory);
+        }
+        self.publish_stored(channel, stored, mandatory, out)
+    }
+
+    /// Publishes a record that was put together here.
+    pub(super) fn publish_stored(
+        &mut self,
+        channel: &mut Channel,
+        stored: Vec<u8>,
+        mandatory: bool,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
+        if mandatory {
+            // The content may have to be returned.
+            let Record {
+                names,
+                header,
+                body,
+                ..
+            } = Record::read(&stored, 0);
+            let content = Content {
+                names,
+                header,
+                body,
+            };
+            return self.publish(channel, content, true, out);
+        }
+        let routed = self.publisher.publish_record(stored, self.now_ms)?;
+        self.published(channel, routed, None, out);
+        Ok(())
+    }
+
+    /// Publishes a message from where it is.
+    #[inline]
+    pub(super) fn publish(
+        &mut self,
+        channel: &mut Channel,
+        content: Content<'_>,
+        mandatory: bool,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
+        let routed = self.publisher.publish(content, self.now_ms)?;
+        self.published(channel, routed, mandatory.then_some(content), out);
+        Ok(())
+    }
+
+    /// After a publish: what the publisher is told of it. `mandatory` is the content to return.
+    #[inline]
+    fn published(
+        &mut self,
+        channel: &mut Channel,
+        routed: Routed,
+        mandatory: Option<Content<'_>>,
+        out: &mut OutBuf,
+    ) {
+        if routed == Routed::Nowhere {
+            self.unroutable(channel.id, mandatory, out);
+        }
+        if let Some(confirm) = &mut channel.confirm {
+            if confirm.published == confirm.confirmed {
+                self.unconfirmed.push(channel.id);
+            }
+            confirm.published += 1;
+        }
+    }
+}
+
+fn content_body(mut stored: Vec<u8>, left: u64, payload: &[u8]) -> Result<Stage, Error> {
+    let left = take_off(left, payload)?;
+    stored.extend_from_slice(payload);
+    Ok(Stage::Body { stored, left })
+}
+
+fn discard(size: u64, left: u64, payload: &[u8]) -> Result<Stage, Error> {
+    let left = take_off(left, payload)?;
+    Ok(Stage::Discard { size, left })
+}
+
+fn take_off(left: u64, payload: &[u8]) -> Result<u64, Error> {
+    left.checked_sub(payload.len() as u64)
+        .ok_or_else(|| Error::new(ReplyCode::FrameError, "more body than the header announced"))
+}

@@ -1,0 +1,297 @@
+//! Deliveries, gets and returns: from queues into the out-buffer.
+//!
+//! A body below [`SPLICE_FROM_BYTES`] is copied into the buffer; a larger one stays where it is
+//! and is spliced in when the socket takes it.
+
+use std::sync::Arc;
+
+use backbone_log::Segment;
+use backbone_wire::ShortStr;
+use backbone_wire::content::body_pieces;
+use backbone_wire::frame::{self, END, FrameKind};
+use backbone_wire::method::basic;
+
+use super::channel::Channel;
+use super::unacked::Unacked;
+use super::{Core, Session, State};
+use crate::counters::add;
+use crate::out::{OutBuf, SPLICE_FROM_BYTES};
+use crate::queue::{Fetch, Queue};
+use crate::record::{Content, Entry, Record};
+
+/// Messages that one consumer gets before the next one of the connection has its turn.
+const TURN_MESSAGES_MAX: usize = 1024;
+
+impl Session {
+    /// Takes note that the bell rang with `key`.
+    pub fn rung(&mut self, key: u64) {
+        if let Some(index) = self.core.sources.find(key) {
+            self.core.ready.push_back(index);
+        }
+    }
+
+    /// Takes note that the queue of the consumer `key` is gone, and tells the peer if it wants to know.
+    pub fn cancelled(&mut self, key: u64, out: &mut OutBuf) {
+        let Some(index) = self.core.sources.find(key) else {
+            return;
+        };
+        let source = self.core.sources.get(index);
+        if source.consumer.take().is_none() {
+            return;
+        }
+        let (id, tag) = (source.channel, source.tag.clone());
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.sources.retain(|other| *other != index);
+        }
+        if self.core.settings.cancel_notify && self.state == State::Open {
+            let consumer_tag = ShortStr::new(&tag).expect("the tag came from a short string");
+            let cancel = basic::Cancel {
+                consumer_tag,
+                no_wait: true,
+            };
+            cancel.write(id, &mut out.bytes);
+        }
+        self.core.sources.retire(index);
+    }
+
+    /// Moves messages for the consumers that were rung into `out`, up to its bound. True when it
+    /// stopped there: call again once some of it is written.
+    pub fn deliver(&mut self, out: &mut OutBuf) -> bool {
+        let mut batch = Vec::new();
+        while let Some(index) = self.core.ready.pop_front() {
+            if out.pending() >= self.core.settings.out_bytes_max {
+                self.core.ready.push_front(index);
+                return true;
+            }
+            let Some(source) = self.core.sources.try_get(index) else {
+                continue;
+            };
+            let id = source.channel;
+            let Some(channel) = self.channels.get_mut(&id) else {
+                continue;
+            };
+            if self.core.deliver_turn(channel, index, &mut batch, out) == Fetch::More {
+                self.core.ready.push_back(index);
+            }
+        }
+        false
+    }
+}
+
+impl Core {
+    fn deliver_turn(
+        &mut self,
+        channel: &mut Channel,
+        index: u32,
+        batch: &mut Vec<Entry>,
+        out: &mut OutBuf,
+    ) -> Fetch {
+        let source = self.sources.get(index);
+        let Some(id) = source.consumer else {
+            return Fetch::Armed;
+        };
+        let mut count_max = TURN_MESSAGES_MAX;
+        if !source.no_ack {
+            let room = self
+                .settings
+                .unacked_max
+                .saturating_sub(channel.unacked.len());
+            if room == 0 {
+                channel.stalled.push(index);
+                return Fetch::Armed;
+            }
+            count_max = count_max.min(room);
+        }
+        let bytes_max = self.settings.out_bytes_max - out.pending();
+        batch.clear();
+        let queue = Arc::clone(&source.queue);
+        let end = queue.fetch(id, count_max, bytes_max, batch, &mut self.wakes);
+        self.write_batch(channel, index, batch, out);
+        self.wakes.ring();
+        end
+    }
+
+    /// Writes fetched messages as deliveries, and takes account of them.
+    fn write_batch(
+        &mut self,
+        channel: &mut Channel,
+        index: u32,
+        batch: &[Entry],
+        out: &mut OutBuf,
+    ) {
+        let arena = Arc::clone(self.publisher.vhost().arena());
+        let frame_max = self.settings.frame_max as u32;
+        let source = self.sources.get(index);
+        let mut redelivered = 0;
+        for run in batch.chunk_by(|a, b| a.segment == b.segment) {
+            let segment = arena.segment(run[0].segment);
+            for entry in run {
+                channel.last_tag += 1;
+                let message = Record::read(&segment, entry.offset);
+                redelivered += u64::from(entry.redelivered());
+                let deliver = Deliver {
+                    channel: channel.id,
+                    consumer_tag: &source.tag,
+                    delivery_tag: channel.last_tag,
+                    redelivered: entry.redelivered(),
+                };
+                deliver.write(&message, out);
+                write_content(channel.id, &segment, &message, frame_max, out);
+                if !source.no_ack {
+                    channel
+                        .unacked
+                        .push(Unacked::new(channel.last_tag, index, entry));
+                }
+            }
+            if source.no_ack {
+                arena.release_held(segment, run.len() as u64);
+            }
+        }
+        let counters = self.publisher.vhost().counters();
+        let count = batch.len() as u64;
+        if source.no_ack {
+            add(&counters.messages_delivered_consume_auto_ack, count);
+        } else {
+            source.held += count as u32;
+            add(&counters.messages_delivered_consume_manual_ack, count);
+        }
+        self.count_redelivered(redelivered);
+    }
+
+    /// Writes the answer to a get that found `entry`.
+    pub(super) fn write_got(
+        &mut self,
+        channel: &mut Channel,
+        queue: &Arc<Queue>,
+        entry: &Entry,
+        left: u32,
+        no_ack: bool,
+        out: &mut OutBuf,
+    ) {
+        let vhost = Arc::clone(self.publisher.vhost());
+        let segment = vhost.arena().segment(entry.segment);
+        let message = Record::read(&segment, entry.offset);
+        channel.last_tag += 1;
+        let got = basic::GetOk {
+            delivery_tag: channel.last_tag,
+            redelivered: entry.redelivered(),
+            exchange: ShortStr::new(message.exchange()).expect("stored names fit"),
+            routing_key: ShortStr::new(message.routing_key()).expect("stored names fit"),
+            message_count: left,
+        };
+        got.write(channel.id, &mut out.bytes);
+        write_content(
+            channel.id,
+            &segment,
+            &message,
+            self.settings.frame_max as u32,
+            out,
+        );
+        let counters = vhost.counters();
+        if no_ack {
+            queue.settle(None, 1, &mut self.wakes);
+            self.wakes.ring();
+            vhost.arena().release_held(segment, 1);
+            add(&counters.messages_delivered_get_auto_ack, 1);
+        } else {
+            let index = self.get_source(channel, queue);
+            channel
+                .unacked
+                .push(Unacked::new(channel.last_tag, index, entry));
+            self.sources.get(index).held += 1;
+            add(&counters.messages_delivered_get_manual_ack, 1);
+        }
+        self.count_redelivered(u64::from(entry.redelivered()));
+    }
+
+    pub(super) fn write_get_empty(&self, channel: u16, out: &mut OutBuf) {
+        basic::GetEmpty {}.write(channel, &mut out.bytes);
+        add(&self.publisher.vhost().counters().messages_get_empty, 1);
+    }
+
+    /// A message that no queue took: returned if it is mandatory, else only counted.
+    pub(super) fn unroutable(
+        &mut self,
+        channel: u16,
+        mandatory: Option<Content<'_>>,
+        out: &mut OutBuf,
+    ) {
+        let counters = self.publisher.vhost().counters();
+        let Some(content) = mandatory else {
+            return add(&counters.messages_unroutable_dropped, 1);
+        };
+        add(&counters.messages_unroutable_returned, 1);
+        let exchange_len = usize::from(content.names[0]);
+        let (exchange, key) = (
+            &content.names[1..=exchange_len],
+            &content.names[exchange_len + 2..],
+        );
+        let returned = basic::Return {
+            reply_code: 312,
+            reply_text: ShortStr::lit("NO_ROUTE"),
+            exchange: ShortStr::new(exchange).expect("names fit"),
+            routing_key: ShortStr::new(key).expect("names fit"),
+        };
+        returned.write(channel, &mut out.bytes);
+        write_frame(FrameKind::Header, channel, content.header, &mut out.bytes);
+        for piece in body_pieces(content.body, self.settings.frame_max as u32) {
+            write_frame(FrameKind::Body, channel, piece, &mut out.bytes);
+        }
+    }
+}
+
+/// A `basic.deliver` whose names are taken from the record as they are.
+struct Deliver<'a> {
+    channel: u16,
+    consumer_tag: &'a [u8],
+    delivery_tag: u64,
+    redelivered: bool,
+}
+
+impl Deliver<'_> {
+    #[inline]
+    fn write(&self, message: &Record<'_>, out: &mut OutBuf) {
+        let bytes = &mut out.bytes;
+        let size = 4 + 1 + self.consumer_tag.len() + 8 + 1 + message.names.len();
+        bytes.reserve(size + frame::OVERHEAD);
+        bytes.extend_from_slice(&frame::header(FrameKind::Method, self.channel, size as u32));
+        bytes.extend_from_slice(&[0, 60, 0, 60, self.consumer_tag.len() as u8]);
+        bytes.extend_from_slice(self.consumer_tag);
+        bytes.extend_from_slice(&self.delivery_tag.to_be_bytes());
+        bytes.push(u8::from(self.redelivered));
+        bytes.extend_from_slice(message.names);
+        bytes.push(END);
+    }
+}
+
+/// Header and body frames of a stored message.
+#[inline]
+fn write_content(
+    channel: u16,
+    segment: &Arc<Segment>,
+    message: &Record<'_>,
+    frame_max: u32,
+    out: &mut OutBuf,
+) {
+    write_frame(FrameKind::Header, channel, message.header, &mut out.bytes);
+    let mut at = message.body_offset;
+    for piece in body_pieces(message.body, frame_max) {
+        if piece.len() < SPLICE_FROM_BYTES {
+            write_frame(FrameKind::Body, channel, piece, &mut out.bytes);
+        } else {
+            let header = frame::header(FrameKind::Body, channel, piece.len() as u32);
+            out.bytes.extend_from_slice(&header);
+            out.splice(Arc::clone(segment), at, at + piece.len());
+            out.bytes.push(END);
+        }
+        at += piece.len();
+    }
+}
+
+#[inline]
+fn write_frame(kind: FrameKind, channel: u16, payload: &[u8], bytes: &mut Vec<u8>) {
+    bytes.reserve(payload.len() + frame::OVERHEAD);
+    bytes.extend_from_slice(&frame::header(kind, channel, payload.len() as u32));
+    bytes.extend_from_slice(payload);
+    bytes.push(END);
+}

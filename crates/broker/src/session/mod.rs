@@ -1,0 +1,324 @@
+//! One AMQP connection after its handshake, without I/O: frames in, frames out.
+//!
+//! The owner feeds what it read to [`Session::receive`], ends each read with
+//! [`Session::end_of_batch`], passes on what its bell said ([`Session::rung`],
+//! [`Session::cancelled`]), and lets [`Session::deliver`] fill the out-buffer; then it writes.
+//! Replies and confirms of a batch leave together.
+//!
+//! Invariants:
+//! - Methods of a channel take effect in order: whatever may look at a queue first commits the
+//!   publishes and settlements that came before it.
+//! - A confirm is written after the commit that covers it.
+//! - Input is not looked at while the out-buffer is over its bound, so that a peer that does not
+//!   read cannot make it grow.
+//! - What a channel holds unsettled goes back to its queues when channel or connection end,
+//!   however they end.
+
+mod basic;
+mod channel;
+mod content;
+mod deliver;
+mod exchange;
+mod methods;
+mod queue;
+mod settle;
+mod source;
+mod tx;
+mod unacked;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use backbone_wire::ShortStr;
+use backbone_wire::content::parse_publish;
+use backbone_wire::error::ReplyCode;
+use backbone_wire::frame::{self, Frame, FrameKind};
+use backbone_wire::method::{Method, connection};
+
+use crate::error::Error;
+use crate::out::OutBuf;
+use crate::publisher::Publisher;
+use crate::queue::{Bell, DeleteIf, Queue, Wakes};
+use crate::record::Content;
+use channel::Channel;
+use source::Sources;
+
+/// What was agreed with the peer, and the limits of its connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Largest frame in bytes, the 8 of its frame included.
+    pub frame_max: usize,
+    /// Channels that may be open at a time.
+    pub channel_max: u16,
+    /// Largest body in bytes; larger ones are refused with the channel.
+    pub message_bytes_max: u64,
+    /// Messages that a channel may hold unsettled; delivery to it pauses there.
+    pub unacked_max: usize,
+    /// Bytes that may wait to be written before deliveries and input pause.
+    pub out_bytes_max: usize,
+    /// The peer wants to hear of consumers whose queue is gone.
+    pub cancel_notify: bool,
+}
+
+/// How a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Open.
+    Open,
+    /// A close was sent: close-ok is waited for, everything else is dropped.
+    Closing,
+    /// Over: write what is left and close the socket.
+    Closed,
+}
+
+/// A connection's state machine.
+pub struct Session {
+    core: Core,
+    channels: AHashMap<u16, Box<Channel>>,
+    state: State,
+}
+
+/// What all channels of a connection share.
+struct Core {
+    conn: u64,
+    publisher: Publisher,
+    bell: Arc<dyn Bell>,
+    settings: Settings,
+    sources: Sources,
+    /// Sources whose bell rang, to be served in turn.
+    ready: VecDeque<u32>,
+    /// Channels with publishes to confirm.
+    unconfirmed: Vec<u16>,
+    /// Sources with settlements that their queues do not know of yet.
+    settled: Vec<u32>,
+    /// A run of copies to be released: segment and count.
+    release_run: (u32, u64),
+    exclusive: Vec<Arc<Queue>>,
+    wakes: Wakes,
+    now_ms: u64,
+}
+
+impl Session {
+    /// A session without channels. `conn` is unique in the process; `bell` is rung with keys that
+    /// [`Session::rung`] and [`Session::cancelled`] take.
+    pub fn new(publisher: Publisher, conn: u64, bell: Arc<dyn Bell>, settings: Settings) -> Self {
+        Self {
+            core: Core {
+                conn,
+                publisher,
+                bell,
+                settings,
+                sources: Sources::default(),
+                ready: VecDeque::new(),
+                unconfirmed: Vec::new(),
+                settled: Vec::new(),
+                release_run: (0, 0),
+                exclusive: Vec::new(),
+                wakes: Wakes::default(),
+                now_ms: 0,
+            },
+            channels: AHashMap::new(),
+            state: State::Open,
+        }
+    }
+
+    /// How the connection stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether anything was published on this connection.
+    pub fn has_published(&self) -> bool {
+        self.core.publisher.has_published()
+    }
+
+    /// Channels that are open.
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Handles the frames in `input` and returns how many bytes of it are done with; the rest is
+    /// the beginning of a frame, or waits for room in `out`. `now_ms` is Unix time.
+    pub fn receive(&mut self, input: &[u8], now_ms: u64, out: &mut OutBuf) -> usize {
+        self.core.now_ms = now_ms;
+        let mut at = 0;
+        while at < input.len() && self.state == State::Open {
+            if out.pending() >= self.core.settings.out_bytes_max {
+                break;
+            }
+            match self.publish_in_place(&input[at..], out) {
+                Some(used) => at += used,
+                None => match self.one_frame(&input[at..], out) {
+                    0 => break,
+                    used => at += used,
+                },
+            }
+        }
+        if self.state == State::Closing {
+            at += self.await_close_ok(&input[at..], out);
+        }
+        if self.state == State::Closed {
+            input.len()
+        } else {
+            at
+        }
+    }
+
+    /// Ends a batch: publishes reach their queues, confirms are written, settlements take effect.
+    pub fn end_of_batch(&mut self, out: &mut OutBuf) {
+        self.core.publisher.commit();
+        self.confirm(out);
+        self.core.flush_settled();
+    }
+
+    /// Closes the connection from this side, with `code` and an explanation.
+    pub fn close(&mut self, code: ReplyCode, text: String, out: &mut OutBuf) {
+        if self.state == State::Open {
+            self.fail(&Error { code, text }, 0, 0, out);
+        }
+    }
+
+    /// The fast path: a whole publish with its content at the beginning of `input`.
+    #[inline]
+    fn publish_in_place(&mut self, input: &[u8], out: &mut OutBuf) -> Option<usize> {
+        let max_payload = self.core.settings.frame_max - frame::OVERHEAD;
+        let (publish, used) = parse_publish(input, max_payload)?;
+        let channel = self.channels.get_mut(&publish.channel)?;
+        let too_large = publish.body.len() as u64 > self.core.settings.message_bytes_max;
+        if !channel.takes_publish() || publish.immediate || too_large {
+            return None;
+        }
+        let content = Content {
+            names: publish.names,
+            header: publish.header,
+            body: publish.body,
+        };
+        if let Err(error) = self.core.publish(channel, content, publish.mandatory, out) {
+            self.channel_error(publish.channel, &error, (60, 40), out);
+        }
+        Some(used)
+    }
+
+    /// The general path: one frame. Returns the bytes used, 0 when it is not complete.
+    fn one_frame(&mut self, input: &[u8], out: &mut OutBuf) -> usize {
+        let max_payload = self.core.settings.frame_max - frame::OVERHEAD;
+        let (frame, used) = match frame::parse(input, max_payload) {
+            Ok(Some(parsed)) => parsed,
+            Ok(None) => return 0,
+            Err(error) => {
+                let text = error.to_string();
+                let code = error.reply_code();
+                self.fail(&Error { code, text }, 0, 0, out);
+                return input.len();
+            }
+        };
+        self.on_frame(frame, out);
+        used
+    }
+
+    fn on_frame(&mut self, frame: Frame<'_>, out: &mut OutBuf) {
+        match frame.kind {
+            FrameKind::Heartbeat => {
+                if frame.channel != 0 {
+                    self.unexpected("heartbeat on a channel", out);
+                } else if !frame.payload.is_empty() {
+                    let error = Error::new(ReplyCode::FrameError, "heartbeat with a payload");
+                    self.fail(&error, 0, 0, out);
+                }
+            }
+            FrameKind::Method => self.on_method_frame(frame, out),
+            FrameKind::Header | FrameKind::Body => self.on_content_frame(frame, out),
+        }
+    }
+
+    fn on_method_frame(&mut self, frame: Frame<'_>, out: &mut OutBuf) {
+        if self.channels.get(&frame.channel).is_some_and(|c| c.closing) {
+            let is_close_ok = frame.payload.starts_with(&[0, 20, 0, 41]);
+            let is_close = frame.payload.starts_with(&[0, 20, 0, 40]);
+            if is_close {
+                let ok = backbone_wire::method::channel::CloseOk {};
+                ok.write(frame.channel, &mut out.bytes);
+            }
+            if is_close_ok || is_close {
+                self.channels.remove(&frame.channel);
+            }
+            return;
+        }
+        match Method::decode(frame.payload) {
+            Ok(method) => self.on_method(frame.channel, method, out),
+            Err(error) => {
+                let (class, id) = (error.class_id(), error.method_id());
+                let code = error.reply_code();
+                let text = error.to_string();
+                self.fail(&Error { code, text }, class, id, out);
+            }
+        }
+    }
+
+    /// Ends the connection because of `error`, whose method was (`class`, `method`).
+    fn fail(&mut self, error: &Error, class: u16, method: u16, out: &mut OutBuf) {
+        self.end_of_batch(out);
+        self.release_all();
+        let text = error.code.reply_text(&error.text);
+        let close = connection::Close {
+            reply_code: error.code.code(),
+            reply_text: ShortStr::new(text.as_bytes()).expect("the text was cut to fit"),
+            class_id: class,
+            method_id: method,
+        };
+        close.write(0, &mut out.bytes);
+        self.state = State::Closing;
+    }
+
+    fn unexpected(&mut self, what: &str, out: &mut OutBuf) {
+        let error = Error::new(ReplyCode::UnexpectedFrame, what);
+        self.fail(&error, 0, 0, out);
+    }
+
+    /// After our close: drops everything until close-ok, answers a close that crossed ours.
+    fn await_close_ok(&mut self, input: &[u8], out: &mut OutBuf) -> usize {
+        let max_payload = self.core.settings.frame_max - frame::OVERHEAD;
+        let mut at = 0;
+        while let Ok(Some((frame, used))) = frame::parse(&input[at..], max_payload) {
+            at += used;
+            if frame.kind != FrameKind::Method || frame.channel != 0 {
+                continue;
+            }
+            if frame.payload.starts_with(&[0, 10, 0, 51]) {
+                self.state = State::Closed;
+            } else if frame.payload.starts_with(&[0, 10, 0, 50]) {
+                connection::CloseOk {}.write(0, &mut out.bytes);
+            }
+        }
+        if frame::parse(&input[at..], max_payload).is_err() {
+            // What follows garbage has no frames to be found in.
+            return input.len();
+        }
+        at
+    }
+
+    /// Gives everything back that the connection holds.
+    fn release_all(&mut self) {
+        self.core.publisher.commit();
+        let mut channels: Vec<u16> = self.channels.keys().copied().collect();
+        channels.sort_unstable();
+        for id in channels {
+            self.end_channel(id);
+        }
+        self.core.flush_settled();
+        for queue in std::mem::take(&mut self.core.exclusive) {
+            let vhost = self.core.publisher.vhost();
+            let deleted = vhost.remove_queue(&queue, DeleteIf::default());
+            deleted.expect("an unconditional delete is never refused");
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.state == State::Open {
+            self.release_all();
+        }
+    }
+}

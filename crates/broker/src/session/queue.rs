@@ -1,0 +1,168 @@
+//! Class queue.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use backbone_wire::ShortStr;
+use backbone_wire::method::queue::{
+    Bind, BindOk, Declare, DeclareOk, Delete, DeleteOk, Purge, PurgeOk, Unbind, UnbindOk,
+};
+
+use super::Core;
+use super::channel::Channel;
+use super::methods::name;
+use crate::error::Error;
+use crate::out::OutBuf;
+use crate::queue::DeleteIf;
+use crate::vhost::QueueDeclare;
+
+impl Core {
+    pub(super) fn queue_declare(
+        &mut self,
+        channel: &mut Channel,
+        declare: &Declare<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
+        let passive_last = declare.passive && declare.queue.is_empty();
+        let queue = if passive_last {
+            queue_name(channel, declare.queue)?
+        } else {
+            Cow::Borrowed(name(declare.queue)?)
+        };
+        let origin = self.publisher.origin();
+        let vhost = Arc::clone(self.publisher.vhost());
+        origin
+            .access
+            .declare_queue(&origin.user, vhost.name(), &queue)?;
+        let asked = QueueDeclare {
+            name: &queue,
+            passive: declare.passive,
+            durable: declare.durable,
+            exclusive: declare.exclusive,
+            auto_delete: declare.auto_delete,
+            arguments: declare.arguments,
+            lenient: false,
+        };
+        let queue = vhost.declare_queue(asked, self.conn)?;
+        let ours = queue.options().owner == Some(self.conn);
+        if ours && !self.exclusive.iter().any(|q| Arc::ptr_eq(q, &queue)) {
+            self.exclusive.push(Arc::clone(&queue));
+        }
+        channel.last_queue = Some(queue.name().to_string());
+        if !declare.no_wait {
+            let stats = queue.stats();
+            let ok = DeclareOk {
+                queue: ShortStr::new(queue.name().as_bytes()).expect("a declared name fits"),
+                message_count: u32::try_from(stats.ready).unwrap_or(u32::MAX),
+                consumer_count: stats.consumers,
+            };
+            ok.write(channel.id, &mut out.bytes);
+        }
+        Ok(())
+    }
+
+    pub(super) fn queue_bind(
+        &mut self,
+        channel: &Channel,
+        bind: &Bind<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
+        let queue = queue_name(channel, bind.queue)?;
+        self.may_configure("queue", &queue)?;
+        let vhost = self.publisher.vhost();
+        vhost.queue(&queue, self.conn)?;
+        let both_empty = bind.queue.is_empty() && bind.routing_key.is_empty();
+        let key = if both_empty {
+            queue.as_bytes()
+        } else {
+            bind.routing_key.as_bytes()
+        };
+        let topology = vhost.topology();
+        topology.bind_queue(&queue, name(bind.exchange)?, key, bind.arguments)?;
+        if !bind.no_wait {
+            BindOk {}.write(channel.id, &mut out.bytes);
+        }
+        Ok(())
+    }
+
+    pub(super) fn queue_unbind(
+        &mut self,
+        channel: &Channel,
+        unbind: &Unbind<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
+        let queue = queue_name(channel, unbind.queue)?;
+        self.may_configure("queue", &queue)?;
+        let vhost = self.publisher.vhost();
+        if vhost.topology().queue(&queue).is_some() {
+            vhost.queue(&queue, self.conn)?;
+        }
+        let both_empty = unbind.queue.is_empty() && unbind.routing_key.is_empty();
+        let key = if both_empty {
+            queue.as_bytes()
+        } else {
+            unbind.routing_key.as_bytes()
+        };
+        let topology = vhost.topology();
+        topology.unbind_queue(&queue, name(unbind.exchange)?, key, unbind.arguments)?;
+        UnbindOk {}.write(channel.id, &mut out.bytes);
+        Ok(())
+    }
+
+    pub(super) fn queue_purge(
+        &mut self,
+        channel: &Channel,
+        purge: &Purge<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
+        let queue = queue_name(channel, purge.queue)?;
+        self.may_configure("queue", &queue)?;
+        let vhost = self.publisher.vhost();
+        let count = vhost.purge(&*vhost.queue(&queue, self.conn)?);
+        if !purge.no_wait {
+            let message_count = u32::try_from(count).unwrap_or(u32::MAX);
+            PurgeOk { message_count }.write(channel.id, &mut out.bytes);
+        }
+        Ok(())
+    }
+
+    pub(super) fn queue_delete(
+        &mut self,
+        channel: &Channel,
+        delete: &Delete<'_>,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
+        let queue = queue_name(channel, delete.queue)?;
+        self.may_configure("queue", &queue)?;
+        let vhost = self.publisher.vhost();
+        let there = vhost.topology().queue(&queue);
+        if there.is_some_and(|q| q.options().lenient) {
+            return Err(Error::access_refused(format!(
+                "queue '{queue}' in vhost '{}' belongs to the bus: delete its client instead",
+                vhost.name()
+            )));
+        }
+        let condition = DeleteIf {
+            unused: delete.if_unused,
+            empty: delete.if_empty,
+        };
+        let count = vhost.delete_queue(&queue, self.conn, condition)?;
+        self.exclusive.retain(|q| **q.name() != *queue);
+        if !delete.no_wait {
+            let message_count = u32::try_from(count).unwrap_or(u32::MAX);
+            DeleteOk { message_count }.write(channel.id, &mut out.bytes);
+        }
+        Ok(())
+    }
+}
+
+/// The queue that a method names; empty: the one declared last on the channel.
+pub(super) fn queue_name<'a>(channel: &Channel, raw: ShortStr<'a>) -> Result<Cow<'a, str>, Error> {
+    if !raw.is_empty() {
+        return name(raw).map(Cow::Borrowed);
+    }
+    match &channel.last_queue {
+        Some(last) => Ok(Cow::Owned(last.clone())),
+        None => Err(Error::not_found("no previously declared queue")),
+    }
+}

@@ -1,0 +1,195 @@
+//! Settlements: acknowledgements and returns, batched by source.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use backbone_wire::error::ReplyCode;
+use backbone_wire::method::basic;
+
+use super::channel::Channel;
+use super::tx::Settle;
+use super::unacked::Unacked;
+use super::{Core, Session};
+use crate::counters::add;
+use crate::error::Error;
+use crate::out::OutBuf;
+use crate::record::Entry;
+
+impl Session {
+    /// Writes the confirms that became due, one cumulative ack a channel.
+    pub(super) fn confirm(&mut self, out: &mut OutBuf) {
+        let mut confirmed = 0;
+        for id in self.core.unconfirmed.drain(..) {
+            let channel = self.channels.get_mut(&id);
+            let Some(confirm) = channel.and_then(|c| c.confirm.as_mut()) else {
+                continue;
+            };
+            let count = confirm.published - confirm.confirmed;
+            if count == 0 {
+                continue;
+            }
+            confirm.confirmed = confirm.published;
+            confirmed += count;
+            let ack = basic::Ack {
+                delivery_tag: confirm.published,
+                multiple: count > 1,
+            };
+            ack.write(id, &mut out.bytes);
+        }
+        let counters = self.core.publisher.vhost().counters();
+        add(&counters.messages_confirmed, confirmed);
+        add(&counters.messages_received_confirm, confirmed);
+    }
+}
+
+impl Core {
+    /// `basic.ack`, `basic.nack` and `basic.reject` on `tag`.
+    pub(super) fn settle(
+        &mut self,
+        channel: &mut Channel,
+        tag: u64,
+        multiple: bool,
+        how: Settle,
+    ) -> Result<(), Error> {
+        let all = multiple && tag == 0;
+        let tag = if all { u64::MAX } else { tag };
+        let known = all || channel.unacked.contains(tag) || (multiple && tag <= channel.last_tag);
+        if !known {
+            let text = format!("unknown delivery tag {tag}");
+            return Err(Error::new(ReplyCode::PreconditionFailed, text));
+        }
+        if let Some(tx) = &mut channel.tx {
+            tx.settle(channel.unacked.mark_in_tx(tag, multiple), how);
+            return Ok(());
+        }
+        match (how, multiple) {
+            (Settle::Done, false) => {
+                let taken = channel.unacked.take(tag);
+                self.done(channel, taken.expect("the tag was just seen"));
+            }
+            (Settle::Done, true) => {
+                while let Some(taken) = channel.unacked.take_up_to(tag) {
+                    self.done(channel, taken);
+                }
+            }
+            (Settle::Requeue, false) => {
+                let taken = channel.unacked.take(tag);
+                self.requeue(channel, taken.into_iter().collect());
+            }
+            (Settle::Requeue, true) => {
+                let mut taken = Vec::new();
+                while let Some(next) = channel.unacked.take_up_to(tag) {
+                    taken.push(next);
+                }
+                self.requeue(channel, taken);
+            }
+        }
+        self.unstall(channel);
+        Ok(())
+    }
+
+    /// A message is done with: its copy goes, its queue hears of it with the batch.
+    #[inline]
+    pub(super) fn done(&mut self, channel: &Channel, unacked: Unacked) {
+        if self.release_run.0 != unacked.segment {
+            self.flush_release();
+            self.release_run.0 = unacked.segment;
+        }
+        self.release_run.1 += 1;
+        let index = unacked.source();
+        let source = self.sources.get(index);
+        source.held -= 1;
+        source.settled += 1;
+        if source.shared
+            && let Some(shared) = &channel.shared
+        {
+            shared.give(1);
+        }
+        if source.settled == 1 {
+            self.settled.push(index);
+        }
+    }
+
+    /// Tells the queues of what was settled since the last time.
+    pub(super) fn flush_settled(&mut self) {
+        self.flush_release();
+        let mut count = 0;
+        for index in std::mem::take(&mut self.settled) {
+            let source = self.sources.get(index);
+            let settled = std::mem::take(&mut source.settled);
+            count += u64::from(settled);
+            source
+                .queue
+                .settle(source.consumer, settled, &mut self.wakes);
+            self.poke_siblings(index);
+            self.sources.sweep(index);
+        }
+        add(
+            &self.publisher.vhost().counters().messages_acknowledged,
+            count,
+        );
+        self.wakes.ring();
+    }
+
+    /// Puts messages back, each into its queue and place.
+    pub(super) fn requeue(&mut self, channel: &Channel, mut taken: Vec<Unacked>) {
+        taken.sort_by_key(Unacked::source);
+        for run in taken.chunk_by(|a, b| a.source() == b.source()) {
+            let index = run[0].source();
+            let entries: Vec<Entry> = run.iter().map(Unacked::entry).collect();
+            let source = self.sources.get(index);
+            source.held -= run.len() as u32;
+            if source.shared
+                && let Some(shared) = &channel.shared
+            {
+                shared.give(run.len() as u32);
+            }
+            let queue = Arc::clone(&source.queue);
+            if !queue.requeue(source.consumer, &entries, &mut self.wakes) {
+                crate::flow::release(self.publisher.vhost().arena(), &entries);
+            }
+            self.poke_siblings(index);
+            self.sources.sweep(index);
+        }
+        self.wakes.ring();
+    }
+
+    /// Room under a channel's shared limit is room for all its consumers.
+    fn poke_siblings(&mut self, index: u32) {
+        let source = self.sources.get(index);
+        if !source.shared {
+            return;
+        }
+        let channel = source.channel;
+        for sibling in self.sources.of_channel(channel) {
+            let source = self.sources.get(sibling);
+            if let Some(id) = source.consumer {
+                source.queue.poke(id, &mut self.wakes);
+            }
+        }
+    }
+
+    /// Serves the sources again that waited for the channel to settle something.
+    pub(super) fn unstall(&mut self, channel: &mut Channel) {
+        if channel.unacked.len() < self.settings.unacked_max {
+            self.ready.extend(channel.stalled.drain(..));
+        }
+    }
+
+    fn flush_release(&mut self) {
+        let (segment, count) = std::mem::take(&mut self.release_run);
+        if count > 0 {
+            self.publisher.vhost().arena().release(segment, count);
+        }
+    }
+
+    /// Counts messages that were delivered again.
+    pub(super) fn count_redelivered(&self, count: u64) {
+        if count > 0 {
+            let counters = self.publisher.vhost().counters();
+            counters
+                .messages_redelivered
+                .fetch_add(count, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Transactions: publishes and settlements that take effect together, at tx.commit.
+
+use backbone_wire::error::ReplyCode;
+
+use super::Core;
+use super::channel::Channel;
+use crate::error::Error;
+use crate::out::OutBuf;
+use crate::record::{Content, Record};
+
+/// Bytes of messages that a transaction may hold; beyond, the connection is closed (506).
+const TX_BYTES_MAX: usize = 256 << 20;
+
+/// How messages are settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settle {
+    /// Acknowledged, or rejected for good.
+    Done,
+    /// Put back into the queue.
+    Requeue,
+}
+
+/// What waits for the commit, in order.
+#[derive(Default)]
+pub(super) struct Tx {
+    publishes: Vec<(Vec<u8>, bool)>,
+    bytes: usize,
+    settles: Vec<(u64, Settle)>,
+}
+
+impl Tx {
+    pub fn publish(&mut self, stored: Vec<u8>, mandatory: bool) -> Result<(), Error> {
+        self.bytes += stored.len();
+        if self.bytes > TX_BYTES_MAX {
+            let text = format!("transaction holds more than {TX_BYTES_MAX} bytes of messages");
+            return Err(Error::new(ReplyCode::ResourceError, text));
+        }
+        self.publishes.push((stored, mandatory));
+        Ok(())
+    }
+
+    pub fn settle(&mut self, tags: Vec<u64>, how: Settle) {
+        self.settles.extend(tags.into_iter().map(|tag| (tag, how)));
+    }
+}
+
+impl Core {
+    pub(super) fn tx_select(&mut self, channel: &mut Channel) -> Result<(), Error> {
+        if channel.confirm.is_some() {
+            return Err(Error::precondition_failed(
+                "cannot switch from confirm to tx mode",
+            ));
+        }
+        channel.tx.get_or_insert_default();
+        Ok(())
+    }
+
+    pub(super) fn tx_commit(
+        &mut self,
+        channel: &mut Channel,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
+        let tx = take_tx(channel)?;
+        for (stored, mandatory) in tx.publishes {
+            self.publish_stored(channel, stored, mandatory, out)?;
+        }
+        self.publisher.commit();
+        for (tag, how) in tx.settles {
+            channel.unacked.unmark(tag);
+            let taken = channel
+                .unacked
+                .take(tag)
+                .expect("the mark was just taken off");
+            match how {
+                Settle::Done => self.done(channel, taken),
+                Settle::Requeue => self.requeue(channel, vec![taken]),
+            }
+        }
+        self.flush_settled();
+        self.unstall(channel);
+        Ok(())
+    }
+
+    pub(super) fn tx_rollback(&mut self, channel: &mut Channel) -> Result<(), Error> {
+        for (tag, _) in take_tx(channel)?.settles {
+            channel.unacked.unmark(tag);
+        }
+        Ok(())
+    }
+
+    /// Keeps a publish for the commit; what is wrong with its exchange is said now.
+    pub(super) fn tx_publish(
+        &mut self,
+        channel: &mut Channel,
+        stored: Vec<u8>,
+        mandatory: bool,
+    ) -> Result<(), Error> {
+        let message = Record::read(&stored, 0);
+        self.publisher.check(Content {
+            names: message.names,
+            header: message.header,
+            body: message.body,
+        })?;
+        let tx = channel.tx.as_mut().expect("only called on a tx channel");
+        tx.publish(stored, mandatory)
+    }
+}
+
+/// What waited; the channel stays in tx mode.
+fn take_tx(channel: &mut Channel) -> Result<Tx, Error> {
+    match &mut channel.tx {
+        Some(tx) => Ok(std::mem::take(tx)),
+        None => Err(Error::precondition_failed("channel is not transactional")),
+    }
+}

@@ -1,0 +1,218 @@
+//! The messages that a channel holds unsettled, by delivery tag.
+//!
+//! Invariant: tags grow from front to back; the front is never a settled one.
+
+use std::collections::VecDeque;
+
+use crate::record::Entry;
+
+/// A message out for acknowledgement. 32 bytes, because a channel may hold a million.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unacked {
+    pub tag: u64,
+    pub seq: u64,
+    pub segment: u32,
+    pub offset: u32,
+    pub len: u32,
+    /// Index of the session's source, [`SETTLED`], or a source with the bit [`IN_TX`].
+    source: u32,
+}
+
+const _: () = assert!(size_of::<Unacked>() == 32);
+
+const SETTLED: u32 = u32::MAX;
+/// A transaction that is not committed settles it.
+const IN_TX: u32 = 1 << 31;
+
+impl Unacked {
+    pub fn new(tag: u64, source: u32, entry: &Entry) -> Self {
+        debug_assert!(source < IN_TX);
+        Self {
+            tag,
+            seq: entry.seq,
+            segment: entry.segment,
+            offset: entry.offset,
+            len: entry.len,
+            source,
+        }
+    }
+
+    /// The source that it came from.
+    pub fn source(&self) -> u32 {
+        self.source & !IN_TX
+    }
+
+    /// The entry to put back.
+    pub fn entry(&self) -> Entry {
+        Entry {
+            seq: self.seq,
+            segment: self.segment,
+            offset: self.offset,
+            len: self.len,
+            flags: 0,
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.source & IN_TX == 0
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    slots: VecDeque<Unacked>,
+    open: usize,
+}
+
+impl Ring {
+    /// Messages not settled.
+    pub fn len(&self) -> usize {
+        self.open
+    }
+
+    /// Adds a message; its tag is above all others.
+    #[inline]
+    pub fn push(&mut self, unacked: Unacked) {
+        debug_assert!(self.slots.back().is_none_or(|last| last.tag < unacked.tag));
+        self.slots.push_back(unacked);
+        self.open += 1;
+    }
+
+    /// Takes out the message with `tag`; `None` when there is none to be settled.
+    #[inline]
+    pub fn take(&mut self, tag: u64) -> Option<Unacked> {
+        let index = self.find(tag)?;
+        let slot = &mut self.slots[index];
+        if !slot.is_open() {
+            return None;
+        }
+        let taken = *slot;
+        slot.source = SETTLED;
+        self.open -= 1;
+        self.trim();
+        Some(taken)
+    }
+
+    /// Takes out the oldest message whose tag is at most `tag`.
+    #[inline]
+    pub fn take_up_to(&mut self, tag: u64) -> Option<Unacked> {
+        let index = self.slots.iter().position(Unacked::is_open)?;
+        let tag_there = self.slots[index].tag;
+        if tag_there > tag {
+            return None;
+        }
+        self.take(tag_there)
+    }
+
+    /// Whether `tag` is there to be settled.
+    pub fn contains(&self, tag: u64) -> bool {
+        self.find(tag)
+            .is_some_and(|index| self.slots[index].is_open())
+    }
+
+    /// Marks `tag`, and with `multiple` all open ones below, as settled by a transaction that is
+    /// not committed; returns their tags.
+    pub fn mark_in_tx(&mut self, tag: u64, multiple: bool) -> Vec<u64> {
+        let mut marked = Vec::new();
+        for slot in &mut self.slots {
+            if slot.is_open() && (slot.tag == tag || (multiple && slot.tag < tag)) {
+                slot.source |= IN_TX;
+                marked.push(slot.tag);
+            }
+        }
+        self.open -= marked.len();
+        marked
+    }
+
+    /// Takes the mark of a transaction from `tag`.
+    pub fn unmark(&mut self, tag: u64) {
+        let index = self.find(tag).expect("a marked message stays in the ring");
+        self.slots[index].source &= !IN_TX;
+        self.open += 1;
+    }
+
+    /// Takes out all, marked ones too, oldest first.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Unacked> {
+        self.open = 0;
+        std::mem::take(&mut self.slots)
+            .into_iter()
+            .filter(|slot| slot.source != SETTLED)
+    }
+
+    /// Takes out all but what an open transaction settles, oldest first.
+    pub fn take_open(&mut self) -> Vec<Unacked> {
+        let held = std::mem::take(&mut self.slots).into_iter();
+        let held = held.filter(|slot| slot.source != SETTLED);
+        let (open, marked): (Vec<_>, Vec<_>) = held.partition(Unacked::is_open);
+        self.slots = marked.into();
+        self.open = 0;
+        open
+    }
+
+    fn find(&self, tag: u64) -> Option<usize> {
+        let first = self.slots.front()?.tag;
+        let guess = usize::try_from(tag.checked_sub(first)?).ok()?;
+        match self.slots.get(guess) {
+            Some(slot) if slot.tag == tag => Some(guess),
+            _ => self.slots.binary_search_by_key(&tag, |slot| slot.tag).ok(),
+        }
+    }
+
+    fn trim(&mut self) {
+        while self
+            .slots
+            .front()
+            .is_some_and(|slot| slot.source == SETTLED)
+        {
+            self.slots.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(tags: &[u64]) -> Ring {
+        let mut ring = Ring::default();
+        let entry = Entry {
+            seq: 0,
+            segment: 0,
+            offset: 0,
+            len: 0,
+            flags: 0,
+        };
+        for tag in tags {
+            ring.push(Unacked::new(*tag, 3, &entry));
+        }
+        ring
+    }
+
+    #[test]
+    fn each_tag_is_settled_once() {
+        let mut ring = ring(&[1, 2, 4, 8, 9]);
+        assert_eq!(ring.take(4).unwrap().source(), 3);
+        assert!(ring.take(4).is_none() && ring.take(3).is_none() && ring.take(0).is_none());
+        assert_eq!(ring.take_up_to(8).unwrap().tag, 1);
+        assert_eq!(ring.take_up_to(8).unwrap().tag, 2);
+        assert_eq!(ring.take_up_to(8).unwrap().tag, 8);
+        assert!(ring.take_up_to(8).is_none());
+        assert_eq!(
+            (ring.len(), ring.contains(9), ring.contains(8)),
+            (1, true, false)
+        );
+    }
+
+    #[test]
+    fn a_transaction_holds_what_it_settles_until_rollback() {
+        let mut ring = ring(&[1, 2, 3]);
+        assert_eq!(ring.mark_in_tx(2, true), [1, 2]);
+        assert!(ring.take(1).is_none() && ring.len() == 1);
+        ring.unmark(1);
+        assert!(ring.contains(1) && !ring.contains(2));
+        assert_eq!(
+            ring.take_all().map(|u| u.tag).collect::<Vec<_>>(),
+            [1, 2, 3]
+        );
+    }
+}

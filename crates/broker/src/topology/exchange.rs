@@ -1,0 +1,230 @@
+//! Exchanges: their kinds, how they are declared, and when a second declaration is the same as the first.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use backbone_wire::table::{Table, Value};
+
+use super::arguments::{check_equivalent, check_same};
+use super::headers::Match;
+use super::plain::plain_table;
+use super::snapshot::Routes;
+use crate::error::{Error, Resource};
+
+/// The argument that names where unroutable messages go.
+const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
+/// Names beginning so are the broker's own.
+const RESERVED_PREFIX: &str = "amq.";
+
+/// How an exchange routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ExchangeKind {
+    /// To bindings whose key equals the message's.
+    Direct,
+    /// To all bindings.
+    Fanout,
+    /// To bindings whose pattern matches the message's key word by word.
+    Topic,
+    /// To bindings whose arguments match the message's headers.
+    Headers,
+}
+
+impl ExchangeKind {
+    /// The type as `exchange.declare` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Topic => "topic",
+            Self::Headers => "headers",
+        }
+    }
+
+    /// Reads the type of an `exchange.declare`.
+    ///
+    /// # Errors
+    /// 503 `unknown exchange type 'zzz'`, which closes the connection.
+    pub fn parse(name: &str) -> Result<Self, Error> {
+        [Self::Direct, Self::Fanout, Self::Topic, Self::Headers]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| Error::command_invalid(format!("unknown exchange type '{name}'")))
+    }
+}
+
+impl fmt::Display for ExchangeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What `exchange.declare` asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct ExchangeSpec<'a> {
+    /// The name as received. CR and LF are taken out: [`clean_name`] tells what is left.
+    pub name: &'a str,
+    /// The type as received. Not looked at in a passive declaration.
+    pub kind: &'a str,
+    /// Only ask whether the exchange is there; nothing else is compared.
+    pub passive: bool,
+    /// Survives a restart.
+    pub durable: bool,
+    /// Goes with the last binding from it.
+    pub auto_delete: bool,
+    /// Clients cannot publish to it.
+    pub internal: bool,
+    /// `alternate-exchange` means something; all else is kept as it came.
+    pub arguments: Table<'a>,
+}
+
+/// A name as exchanges and queues are declared under: without CR and LF, as RabbitMQ 3 does it. Borrows when
+/// there is nothing to take out.
+pub fn clean_name(name: &str) -> Cow<'_, str> {
+    if name.contains(['\r', '\n']) {
+        Cow::Owned(name.replace(['\r', '\n'], ""))
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+/// Refuses an operation on the default exchange.
+///
+/// # Errors
+/// 403 `operation not permitted on the default exchange`.
+pub(super) fn check_not_default(name: &str) -> Result<(), Error> {
+    if name.is_empty() {
+        return Err(Error::access_refused(
+            "operation not permitted on the default exchange",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses to delete what is the broker's own, there or not.
+///
+/// # Errors
+/// 403 `deletion of system exchange 'amq.direct' in vhost '/' not allowed`.
+pub(super) fn check_deletable(name: &str, vhost: &str) -> Result<(), Error> {
+    check_not_default(name)?;
+    if name.starts_with(RESERVED_PREFIX) {
+        return Err(Error::access_refused(format!(
+            "deletion of system {} not allowed",
+            Resource::exchange(name, vhost)
+        )));
+    }
+    Ok(())
+}
+
+/// Checks the name and arguments of an exchange that is not there yet.
+///
+/// # Errors
+/// 403 for a reserved name, 406 for an `alternate-exchange` that is no string.
+pub(super) fn check_new(name: &str, arguments: Table<'_>, vhost: &str) -> Result<(), Error> {
+    if name.starts_with(RESERVED_PREFIX) {
+        return Err(Error::access_refused(format!(
+            "exchange name '{name}' contains reserved prefix 'amq.*'"
+        )));
+    }
+    match arguments.get(ALTERNATE_EXCHANGE) {
+        None | Some(Value::LongStr(_)) => Ok(()),
+        Some(value) => Err(Error::precondition_failed(format!(
+            "invalid type '{}' for arg '{ALTERNATE_EXCHANGE}' in {}",
+            value.type_name(),
+            Resource::exchange(name, vhost)
+        ))),
+    }
+}
+
+/// What an exchange was declared with, but its name. Never changes.
+#[derive(Debug)]
+pub(super) struct Declared {
+    pub(super) kind: ExchangeKind,
+    pub(super) durable: bool,
+    pub(super) auto_delete: bool,
+    pub(super) internal: bool,
+    /// The bytes of the arguments' table, which was well-formed.
+    pub(super) arguments: Box<[u8]>,
+}
+
+impl Declared {
+    pub(super) fn new(kind: ExchangeKind, spec: &ExchangeSpec<'_>) -> Self {
+        Self {
+            kind,
+            durable: spec.durable,
+            auto_delete: spec.auto_delete,
+            internal: spec.internal,
+            arguments: spec.arguments.as_bytes().into(),
+        }
+    }
+
+    pub(super) fn arguments(&self) -> Table<'_> {
+        Table::assume_checked(&self.arguments)
+    }
+
+    /// Checks that a second declaration asks for what is there.
+    ///
+    /// # Errors
+    /// 406 `inequivalent arg 'type' for exchange 'x' in vhost '/': …` for the first difference.
+    pub(super) fn check_equivalent(
+        &self,
+        received: &Self,
+        resource: Resource<'_>,
+    ) -> Result<(), Error> {
+        check_same("type", resource, self.kind, received.kind)?;
+        check_same("durable", resource, self.durable, received.durable)?;
+        check_same(
+            "auto_delete",
+            resource,
+            self.auto_delete,
+            received.auto_delete,
+        )?;
+        check_same("internal", resource, self.internal, received.internal)?;
+        check_equivalent(
+            ALTERNATE_EXCHANGE,
+            resource,
+            self.arguments().get(ALTERNATE_EXCHANGE),
+            received.arguments().get(ALTERNATE_EXCHANGE),
+        )
+    }
+
+    /// How bindings of a headers exchange match that do not say it themselves.
+    pub(super) fn default_match(&self) -> Match {
+        Match::of(&plain_table(self.arguments())).unwrap_or_default()
+    }
+}
+
+/// What publishers see of an exchange. Lives as long as the exchange; its routes are compiled by the first
+/// publisher after a change.
+#[derive(Debug)]
+pub(super) struct Slot<T> {
+    /// Never used again, unlike the name.
+    pub(super) id: u64,
+    pub(super) name: Arc<str>,
+    pub(super) internal: bool,
+    /// Where messages go that match no binding.
+    pub(super) alternate: Option<Arc<str>>,
+    /// `None`: the bindings have changed since the last message.
+    pub(super) routes: ArcSwapOption<Routes<T>>,
+}
+
+impl<T> Slot<T> {
+    pub(super) fn new(id: u64, name: Arc<str>, declared: &Declared) -> Self {
+        let alternate = declared.arguments().get(ALTERNATE_EXCHANGE);
+        Self {
+            id,
+            name,
+            internal: declared.internal,
+            alternate: alternate.and_then(|value| value.as_str()).map(Arc::from),
+            routes: ArcSwapOption::empty(),
+        }
+    }
+
+    /// Drops the compiled routes, with the queue handles in them. Cheap when there are none.
+    pub(super) fn invalidate(&self) {
+        if self.routes.load().is_some() {
+            self.routes.store(None);
+        }
+    }
+}

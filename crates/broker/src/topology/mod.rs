@@ -1,0 +1,623 @@
+//! Exchanges, bindings, and the way from a message to its queues. One [`Topology`] for each vhost.
+//!
+//! Two planes. The **control plane** (declare, bind, delete) changes [`bindings::State`] under one lock. **Publishers** never
+//! take that lock to read a route: they find the exchange in a lock-free [`directory`] and read its compiled,
+//! immutable routes ([`snapshot`]). A change drops the routes of the exchanges that it touches, no others, and the next message
+//! through such an exchange compiles them again, under the lock.
+//!
+//! # Costs
+//! - A bind or unbind takes constant time (a map insert), so n in a row take O(n), with one compilation of O(n) after them.
+//! - Changes and messages alternating on **one** exchange with n bindings compile it every time: O(n) for each change
+//!   that a message follows, about 0.2 ms for each 1,000 bindings. Other exchanges do not notice.
+//! - A queue coming or going touches the default exchange, in constant time, and the exchanges that it was bound to.
+//! - A message waits for the control plane's lock only when its exchange has to be compiled.
+//! - A direct or fanout route costs a look-up of the exchange and one of the key; a topic depends on the key
+//!   ([`trie`]); a headers exchange tries its bindings one by one. No allocation up to the room in [`Targets`].
+//!
+//! # Invariants
+//! - [`Topology::generation`] grows **after** the change is visible to publishers, and [`Topology::route`] reads it **before** it looks at
+//!   anything: an answer kept with its generation is right as long as the generation is the same.
+//! - Locks: the control plane's, then (inside it, for one insert) a shard of the queue registry. Nothing of the caller's is called
+//!   under either but `T::clone` and `T::drop`.
+
+mod arguments;
+mod bindings;
+mod directory;
+mod exchange;
+mod headers;
+mod plain;
+mod snapshot;
+mod trie;
+mod walk;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ahash::RandomState;
+use backbone_wire::table::Table;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+pub use arguments::{Term, check_equivalent, check_same};
+pub use exchange::{ExchangeKind, ExchangeSpec, clean_name};
+
+use crate::error::{Error, Resource};
+use bindings::{Binding, State, Target};
+use directory::Directory;
+use exchange::{Declared, Slot, check_deletable, check_new, check_not_default};
+use headers::Match;
+use snapshot::Routes;
+use walk::Walk;
+
+/// The exchanges that every vhost has: name, kind, internal. All durable.
+const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
+    ("", ExchangeKind::Direct, false),
+    ("amq.direct", ExchangeKind::Direct, false),
+    ("amq.fanout", ExchangeKind::Fanout, false),
+    ("amq.headers", ExchangeKind::Headers, false),
+    ("amq.match", ExchangeKind::Headers, false),
+    ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
+    ("amq.topic", ExchangeKind::Topic, false),
+];
+
+/// The queues that a message goes to, each once: queue id and handle.
+pub type Targets<T> = SmallVec<[(u64, T); 8]>;
+
+/// What [`Topology::route`] says about its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// True if the same exchange and key lead to the same queues while the generation is the same; false when a
+    /// headers exchange took part.
+    pub cacheable: bool,
+    /// The generation that the answer belongs to, or an older one.
+    pub generation: u64,
+}
+
+/// The exchanges, bindings and queue names of one vhost. `T` is the handle of a queue.
+#[derive(Debug)]
+pub struct Topology<T> {
+    vhost: Box<str>,
+    state: Mutex<State<T>>,
+    exchanges: Directory<T>,
+    /// Names and aliases of queues: what the default exchange routes by.
+    queues: DashMap<Arc<[u8]>, Named<T>, RandomState>,
+    generation: AtomicU64,
+    compilations: AtomicU64,
+}
+
+/// What a queue name or an alias stands for.
+#[derive(Debug, Clone)]
+struct Named<T> {
+    /// The queue's own name.
+    name: Arc<str>,
+    id: u64,
+    handle: T,
+}
+
+/// An exchange as it was declared, for listings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExchangeInfo {
+    /// Empty for the default exchange.
+    pub name: String,
+    /// How it routes.
+    pub kind: ExchangeKind,
+    /// Survives a restart.
+    pub durable: bool,
+    /// Goes with the last binding from it.
+    pub auto_delete: bool,
+    /// Clients cannot publish to it.
+    pub internal: bool,
+    /// The declaration's arguments: a table's bytes.
+    pub arguments: Vec<u8>,
+    /// Bindings that lead from it.
+    pub bindings_out: usize,
+    /// Bindings that lead to it.
+    pub bindings_in: usize,
+}
+
+/// A binding, for listings. The default exchange's, one for each queue, are not among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindingInfo {
+    /// The exchange it leads from.
+    pub source: String,
+    /// The queue or exchange it leads to.
+    pub destination: String,
+    /// Whether the destination is an exchange.
+    pub to_exchange: bool,
+    /// Routing key or pattern.
+    pub key: Vec<u8>,
+    /// The arguments as they came: a table's bytes.
+    pub arguments: Vec<u8>,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Exchanges, the predeclared ones included.
+    pub exchanges: usize,
+    /// Queues; aliases do not count.
+    pub queues: usize,
+    /// Bindings, without those of the default exchange.
+    pub bindings: usize,
+    /// How often routes have been compiled since the start.
+    pub compilations: u64,
+}
+
+impl<T: Clone> Topology<T> {
+    /// A vhost with the exchanges that every vhost has, and no queues.
+    pub fn new(vhost: &str) -> Self {
+        let topology = Self {
+            vhost: vhost.into(),
+            state: Mutex::new(State::new()),
+            exchanges: Directory::new(),
+            queues: DashMap::with_hasher(RandomState::new()),
+            generation: AtomicU64::new(0),
+            compilations: AtomicU64::new(0),
+        };
+        for (name, kind, internal) in PREDECLARED {
+            let declared = Declared {
+                kind,
+                durable: true,
+                auto_delete: false,
+                internal,
+                arguments: [].into(),
+            };
+            let slot = topology.state.lock().add_exchange(name, declared);
+            topology.exchanges.insert(slot);
+        }
+        topology
+    }
+
+    /// Voids all kept routes, after something that routes depend on changed outside the topology.
+    pub fn touch(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A number that grows with every change that may alter a route, after the change can be seen.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// `exchange.declare`. The exchange is then known by [`clean_name`] of the name.
+    ///
+    /// # Errors
+    /// 503 for an unknown type, 403 for the default exchange and reserved names, 404 in a passive declaration, 406 if the
+    /// exchange is there with other properties or `alternate-exchange` is no string (specification of behaviour, §5).
+    pub fn declare_exchange(&self, spec: &ExchangeSpec<'_>) -> Result<(), Error> {
+        let name = &*clean_name(spec.name);
+        if spec.passive {
+            check_not_default(name)?;
+            return self.require_exchange(&self.state.lock(), name);
+        }
+        let declared = Declared::new(ExchangeKind::parse(spec.kind)?, spec);
+        check_not_default(name)?;
+        let mut state = self.state.lock();
+        if let Some(exchange) = state.exchanges.get(name) {
+            let resource = Resource::exchange(name, &self.vhost);
+            return exchange.declared.check_equivalent(&declared, resource);
+        }
+        check_new(name, spec.arguments, &self.vhost)?;
+        self.exchanges.insert(state.add_exchange(name, declared));
+        self.changed();
+        Ok(())
+    }
+
+    /// `exchange.delete`. Takes the bindings from and to it; what is not there counts as deleted.
+    ///
+    /// # Errors
+    /// 403 for the default exchange and reserved names, 406 `exchange 'x' in vhost '/' in use` if bindings lead from it and it is to
+    /// be deleted only if unused.
+    pub fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<(), Error> {
+        let name = &*clean_name(name);
+        check_deletable(name, &self.vhost)?;
+        let mut state = self.state.lock();
+        let in_use = |state: &State<T>| {
+            state
+                .exchanges
+                .get(name)
+                .is_some_and(|it| !it.bindings.is_empty())
+        };
+        if if_unused && in_use(&state) {
+            let resource = Resource::exchange(name, &self.vhost);
+            return Err(Error::precondition_failed(format!("{resource} in use")));
+        }
+        let removed = state.remove_exchange(name);
+        if !removed.is_empty() {
+            self.forget_exchanges(&removed);
+            self.changed();
+        }
+        Ok(())
+    }
+
+    /// Makes a queue bindable and reachable through the default exchange. A queue of that name that is there already gets the new
+    /// id and handle, and keeps its bindings.
+    pub fn add_queue(&self, name: &str, id: u64, handle: T) {
+        let name: Arc<str> = name.into();
+        let mut state = self.state.lock();
+        state.add_queue(&name, id, handle.clone());
+        let named = Named {
+            name: name.clone(),
+            id,
+            handle,
+        };
+        let aliases = state
+            .queues
+            .get(&name)
+            .map(|queue| queue.aliases.clone())
+            .unwrap_or_default();
+        for alias in aliases {
+            self.queues.insert(alias.into(), named.clone());
+        }
+        if let Some(before) = self.queues.insert(name.clone().into(), named)
+            && before.name != name
+            && let Some(other) = state.queues.get_mut(&before.name)
+        {
+            // It was another queue's alias: the queue's own name goes first.
+            other.aliases.retain(|alias| *alias != name);
+        }
+        self.changed();
+    }
+
+    /// Removes a queue with its aliases and bindings, and auto-delete exchanges that have no binding left. Nothing happens if
+    /// there is no such queue.
+    pub fn remove_queue(&self, name: &str) {
+        let mut state = self.state.lock();
+        if let Some((aliases, removed)) = state.remove_queue(name) {
+            self.queues.remove(name.as_bytes());
+            for alias in aliases {
+                self.queues.remove(alias.as_bytes());
+            }
+            self.forget_exchanges(&removed);
+            self.changed();
+        }
+    }
+
+    /// Gives a queue a second name for the default exchange, for binds and for [`Self::queue`]. It goes with the queue. False, and no
+    /// change, if there is no such queue or the alias is taken.
+    pub fn alias_queue(&self, alias: &str, name: &str) -> bool {
+        let mut state = self.state.lock();
+        if self.queues.contains_key(alias.as_bytes()) {
+            return false;
+        }
+        let Some(queue) = state.queues.get_mut(name) else {
+            return false;
+        };
+        let alias: Arc<str> = alias.into();
+        queue.aliases.push(alias.clone());
+        let named = Named {
+            name: name.into(),
+            id: queue.id,
+            handle: queue.handle.clone(),
+        };
+        self.queues.insert(alias.into(), named);
+        self.changed();
+        true
+    }
+
+    /// The queue of a name or alias.
+    pub fn queue(&self, name: &str) -> Option<T> {
+        self.queues
+            .get(name.as_bytes())
+            .map(|named| named.handle.clone())
+    }
+
+    /// `queue.bind`. A binding that is there already stays as it is.
+    ///
+    /// # Errors
+    /// 403 for the default exchange, 404 if exchange or queue is missing, 406 for a bad `x-match`.
+    pub fn bind_queue(
+        &self,
+        queue: &str,
+        exchange: &str,
+        key: &[u8],
+        arguments: Table<'_>,
+    ) -> Result<(), Error> {
+        check_not_default(exchange)?;
+        let mut state = self.state.lock();
+        self.require_exchange(&state, exchange)?;
+        let Some(queue) = self.queue_name(queue) else {
+            return Err(Error::no_queue(queue, &self.vhost));
+        };
+        self.bind(&mut state, exchange, Target::Queue(queue), key, arguments)
+    }
+
+    /// `queue.unbind`. What is not bound, or not there, counts as unbound.
+    ///
+    /// # Errors
+    /// 403 for the default exchange.
+    pub fn unbind_queue(
+        &self,
+        queue: &str,
+        exchange: &str,
+        key: &[u8],
+        arguments: Table<'_>,
+    ) -> Result<(), Error> {
+        check_not_default(exchange)?;
+        let mut state = self.state.lock();
+        if let Some(queue) = self.queue_name(queue) {
+            self.unbind(&mut state, exchange, Target::Queue(queue), key, arguments);
+        }
+        Ok(())
+    }
+
+    /// `exchange.bind`: from `source` to `destination`. A binding that is there already stays as it is.
+    ///
+    /// # Errors
+    /// 403 for the default exchange at either end, 404 if one is missing, 406 for a bad `x-match`.
+    pub fn bind_exchange(
+        &self,
+        destination: &str,
+        source: &str,
+        key: &[u8],
+        arguments: Table<'_>,
+    ) -> Result<(), Error> {
+        check_not_default(destination)?;
+        check_not_default(source)?;
+        let mut state = self.state.lock();
+        self.require_exchange(&state, source)?;
+        self.require_exchange(&state, destination)?;
+        self.bind(
+            &mut state,
+            source,
+            Target::Exchange(destination.into()),
+            key,
+            arguments,
+        )
+    }
+
+    /// `exchange.unbind`. What is not bound, or not there, counts as unbound.
+    ///
+    /// # Errors
+    /// 403 for the default exchange at either end.
+    pub fn unbind_exchange(
+        &self,
+        destination: &str,
+        source: &str,
+        key: &[u8],
+        arguments: Table<'_>,
+    ) -> Result<(), Error> {
+        check_not_default(destination)?;
+        check_not_default(source)?;
+        let mut state = self.state.lock();
+        self.unbind(
+            &mut state,
+            source,
+            Target::Exchange(destination.into()),
+            key,
+            arguments,
+        );
+        Ok(())
+    }
+
+    /// Appends the queues that a message published to `exchange` goes to and that `out` does not hold yet. Their order depends
+    /// only on the order of the bindings.
+    ///
+    /// The default exchange routes by queue name. An exchange none of whose bindings match, neither to a queue nor to an exchange, hands
+    /// the message to its alternate exchange. An alternate exchange that is missing, or is the default one, drops it.
+    ///
+    /// # Errors
+    /// 404 if the exchange is missing, 403 `cannot publish to internal exchange 'x' in vhost '/'`.
+    pub fn route(
+        &self,
+        exchange: &[u8],
+        key: &[u8],
+        headers: Option<Table<'_>>,
+        out: &mut Targets<T>,
+    ) -> Result<Route, Error> {
+        self.route_from(exchange, key, headers, out, false)
+    }
+
+    /// As [`Self::route`], into internal exchanges too: for what the broker publishes itself.
+    ///
+    /// # Errors
+    /// 404 if the exchange is missing.
+    pub fn route_internal(
+        &self,
+        exchange: &[u8],
+        key: &[u8],
+        headers: Option<Table<'_>>,
+        out: &mut Targets<T>,
+    ) -> Result<Route, Error> {
+        self.route_from(exchange, key, headers, out, true)
+    }
+
+    /// All exchanges, by name.
+    pub fn list_exchanges(&self) -> Vec<ExchangeInfo> {
+        let state = self.state.lock();
+        let mut exchanges: Vec<ExchangeInfo> = state
+            .exchanges
+            .iter()
+            .map(|(name, exchange)| ExchangeInfo {
+                name: name.to_string(),
+                kind: exchange.declared.kind,
+                durable: exchange.declared.durable,
+                auto_delete: exchange.declared.auto_delete,
+                internal: exchange.declared.internal,
+                arguments: exchange.declared.arguments.to_vec(),
+                bindings_out: exchange.bindings.len(),
+                bindings_in: exchange.incoming.len(),
+            })
+            .collect();
+        drop(state);
+        exchanges.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        exchanges
+    }
+
+    /// All bindings, by source and then in the order in which they were made.
+    pub fn list_bindings(&self) -> Vec<BindingInfo> {
+        let state = self.state.lock();
+        let mut bindings = Vec::new();
+        for (source, exchange) in &state.exchanges {
+            for binding in exchange.bindings.values() {
+                let (destination, to_exchange) = match &binding.target {
+                    Target::Queue(name) => (name, false),
+                    Target::Exchange(name) => (name, true),
+                };
+                bindings.push(BindingInfo {
+                    source: source.to_string(),
+                    destination: destination.to_string(),
+                    to_exchange,
+                    key: binding.key.to_vec(),
+                    arguments: binding.arguments_raw.to_vec(),
+                });
+            }
+        }
+        drop(state);
+        // Stable: keeps the order inside a source.
+        bindings.sort_by(|a, b| a.source.cmp(&b.source));
+        bindings
+    }
+
+    /// How many exchanges, queues and bindings there are.
+    pub fn counts(&self) -> Counts {
+        let state = self.state.lock();
+        Counts {
+            exchanges: state.exchanges.len(),
+            queues: state.queues.len(),
+            bindings: state
+                .exchanges
+                .values()
+                .map(|exchange| exchange.bindings.len())
+                .sum(),
+            compilations: self.compilations.load(Ordering::Relaxed),
+        }
+    }
+
+    fn route_from(
+        &self,
+        exchange: &[u8],
+        key: &[u8],
+        headers: Option<Table<'_>>,
+        out: &mut Targets<T>,
+        internal: bool,
+    ) -> Result<Route, Error> {
+        let generation = self.generation();
+        if exchange.is_empty() {
+            if let Some(named) = self.queues.get(key)
+                && !out.iter().any(|(id, _)| *id == named.id)
+            {
+                out.push((named.id, named.handle.clone()));
+            }
+            return Ok(Route {
+                cacheable: true,
+                generation,
+            });
+        }
+        let found = self.exchanges.find(exchange);
+        let Some(slot) = found.get(exchange) else {
+            return Err(Error::no_exchange(
+                &String::from_utf8_lossy(exchange),
+                &self.vhost,
+            ));
+        };
+        if slot.internal && !internal {
+            let resource = Resource::exchange(&slot.name, &self.vhost);
+            return Err(Error::access_refused(format!(
+                "cannot publish to internal {resource}"
+            )));
+        }
+        let mut walk = Walk::new(key, headers, out);
+        self.visit(&mut walk, slot);
+        while let Some(name) = walk.pending.pop() {
+            // Without a slot the exchange was deleted meanwhile, or is an alternate that never was.
+            if let Some(slot) = self.exchanges.find(name.as_bytes()).get(name.as_bytes()) {
+                self.visit(&mut walk, slot);
+            }
+        }
+        Ok(Route {
+            cacheable: walk.cacheable,
+            generation,
+        })
+    }
+
+    fn visit(&self, walk: &mut Walk<'_, T>, slot: &Slot<T>) {
+        if !walk.enter(slot) {
+            return;
+        }
+        let routes = slot.routes.load();
+        match &*routes {
+            Some(routes) => walk.visit(slot, routes),
+            None => {
+                if let Some(routes) = self.compile(slot) {
+                    walk.visit(slot, &routes);
+                }
+            }
+        }
+    }
+
+    /// Compiles the routes of an exchange, unless another publisher was faster. `None`: the exchange is gone.
+    fn compile(&self, slot: &Slot<T>) -> Option<Arc<Routes<T>>> {
+        let state = self.state.lock();
+        if let Some(routes) = slot.routes.load_full() {
+            return Some(routes);
+        }
+        let routes = Arc::new(state.compile(slot)?);
+        slot.routes.store(Some(routes.clone()));
+        self.compilations.fetch_add(1, Ordering::Relaxed);
+        Some(routes)
+    }
+
+    fn bind(
+        &self,
+        state: &mut State<T>,
+        source: &str,
+        target: Target,
+        key: &[u8],
+        arguments: Table<'_>,
+    ) -> Result<(), Error> {
+        let kind = state
+            .exchanges
+            .get(source)
+            .map(|exchange| exchange.declared.kind);
+        if kind == Some(ExchangeKind::Headers) {
+            Match::check(arguments)?;
+        }
+        if state.add_binding(source, Binding::new(target, key, arguments)) {
+            self.changed();
+        }
+        Ok(())
+    }
+
+    fn unbind(
+        &self,
+        state: &mut State<T>,
+        source: &str,
+        target: Target,
+        key: &[u8],
+        arguments: Table<'_>,
+    ) {
+        if let Some(removed) = state.remove_binding(source, &Binding::new(target, key, arguments)) {
+            self.forget_exchanges(&removed);
+            self.changed();
+        }
+    }
+
+    fn require_exchange(&self, state: &State<T>, name: &str) -> Result<(), Error> {
+        if state.exchanges.contains_key(name) {
+            return Ok(());
+        }
+        Err(Error::no_exchange(name, &self.vhost))
+    }
+
+    /// A queue's own name.
+    fn queue_name(&self, name_or_alias: &str) -> Option<Arc<str>> {
+        self.queues
+            .get(name_or_alias.as_bytes())
+            .map(|named| named.name.clone())
+    }
+
+    fn forget_exchanges(&self, removed: &[Arc<str>]) {
+        for name in removed {
+            self.exchanges.remove(name);
+        }
+    }
+
+    /// Ends a change: what publishers remember is no longer to be used.
+    fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests;

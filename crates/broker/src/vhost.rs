@@ -1,0 +1,278 @@
+//! A virtual host: its queues and their rules, its topology, and the arena they store in.
+//!
+//! Owns the life of queues: created by a declare, gone by a delete, with their connection
+//! (exclusive) or with their last consumer (auto-delete). `control` serialises these; publishing
+//! and consuming never take it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ahash::RandomState;
+use backbone_log::Arena;
+use backbone_wire::table::{Table, Value};
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use crate::counters::{Counters, add};
+use crate::error::{Error, Resource};
+use crate::flow::{self, Flow};
+use crate::queue::{DeleteIf, Queue, QueueOptions, Refused};
+use crate::record::Record;
+use crate::topology::{Topology, check_equivalent, check_same, clean_name};
+
+/// Arguments of queues that make a redeclare differ; others are kept and ignored.
+const QUEUE_ARGUMENTS: &[&str] = &[
+    "x-expires",
+    "x-message-ttl",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-overflow",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-max-priority",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-single-active-consumer",
+    "x-queue-type",
+    "x-delivery-limit",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+];
+
+/// A virtual host.
+pub struct Vhost {
+    name: Arc<str>,
+    node: u64,
+    topology: Topology<Arc<Queue>>,
+    arena: Arc<Arena>,
+    counters: Counters,
+    control: Mutex<()>,
+    numbers: AtomicU64,
+    random: RandomState,
+    /// Senders that do not get their own messages, with the identities of their inboxes.
+    exclude_own: DashMap<Box<[u8]>, u64>,
+}
+
+/// A `queue.declare`, or what the bus declares for itself.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueDeclare<'a> {
+    /// Name; empty: the server makes one.
+    pub name: &'a str,
+    /// Only look whether it exists.
+    pub passive: bool,
+    /// See [`QueueOptions`].
+    pub durable: bool,
+    /// Only for this connection.
+    pub exclusive: bool,
+    /// See [`QueueOptions`].
+    pub auto_delete: bool,
+    /// The arguments.
+    pub arguments: Table<'a>,
+    /// See [`QueueOptions`].
+    pub lenient: bool,
+}
+
+impl Vhost {
+    /// A vhost with the exchanges that every vhost has. `node` should differ from start to
+    /// start: it goes into the ids of messages.
+    pub fn new(name: &str, node: u64, arena: Arc<Arena>) -> Self {
+        Self {
+            name: name.into(),
+            node,
+            topology: Topology::new(name),
+            arena,
+            counters: Counters::default(),
+            control: Mutex::new(()),
+            numbers: AtomicU64::new(1),
+            random: RandomState::new(),
+            exclude_own: DashMap::new(),
+        }
+    }
+
+    /// The vhost's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Exchanges, bindings and routes.
+    pub fn topology(&self) -> &Topology<Arc<Queue>> {
+        &self.topology
+    }
+
+    /// Where the messages are.
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    /// What happened since start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Declares a queue for connection `conn` (AMQP 0-9-1 queue.declare).
+    pub fn declare_queue(&self, declare: QueueDeclare<'_>, conn: u64) -> Result<Arc<Queue>, Error> {
+        let name = clean_name(declare.name);
+        let _control = self.control.lock();
+        if let Some(queue) = self.topology.queue(&name) {
+            self.check_owner(&queue, conn)?;
+            if !declare.passive && !queue.options().lenient {
+                self.check_equivalent(&queue, &declare)?;
+            }
+            return Ok(queue);
+        }
+        if declare.passive {
+            return Err(Error::no_queue(&name, &self.name));
+        }
+        if name.starts_with("amq.") {
+            return Err(Error::access_refused(format!(
+                "queue name '{name}' contains reserved prefix 'amq.*'"
+            )));
+        }
+        let name = if name.is_empty() {
+            self.server_name("amq.gen-").into()
+        } else {
+            name
+        };
+        let options = QueueOptions {
+            durable: declare.durable,
+            auto_delete: declare.auto_delete,
+            owner: declare.exclusive.then_some(conn),
+            arguments: declare.arguments.as_bytes().to_vec(),
+            lenient: declare.lenient,
+        };
+        let id = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let queue = Arc::new(Queue::new(&name, id, options));
+        self.topology.add_queue(&name, id, Arc::clone(&queue));
+        add(&self.counters.queues_declared, 1);
+        Ok(queue)
+    }
+
+    /// The queue `name` for an operation of connection `conn`: not found, or locked by another's
+    /// exclusive declare, is an error.
+    pub fn queue(&self, name: &str, conn: u64) -> Result<Arc<Queue>, Error> {
+        let queue = self
+            .topology
+            .queue(name)
+            .ok_or_else(|| Error::no_queue(name, &self.name))?;
+        self.check_owner(&queue, conn)?;
+        Ok(queue)
+    }
+
+    /// Deletes the queue `name`; returns how many ready messages went with it (0 when there is
+    /// no such queue).
+    pub fn delete_queue(&self, name: &str, conn: u64, condition: DeleteIf) -> Result<u64, Error> {
+        let Some(queue) = self.topology.queue(name) else {
+            return Ok(0);
+        };
+        self.check_owner(&queue, conn)?;
+        match self.remove_queue(&queue, condition) {
+            Ok(count) => Ok(count),
+            Err(refused) => {
+                let why = if refused == Refused::InUse {
+                    "in use"
+                } else {
+                    "not empty"
+                };
+                let vhost = &self.name;
+                Err(Error::precondition_failed(format!(
+                    "queue '{name}' in vhost '{vhost}' {why}"
+                )))
+            }
+        }
+    }
+
+    /// Deletes `queue` itself, with its bindings; returns how many ready messages went with it.
+    pub fn remove_queue(&self, queue: &Queue, condition: DeleteIf) -> Result<u64, Refused> {
+        let _control = self.control.lock();
+        let Some(entries) = queue.delete(condition)? else {
+            return Ok(0);
+        };
+        self.topology.remove_queue(queue.name());
+        flow::release(&self.arena, &entries);
+        add(&self.counters.queues_deleted, 1);
+        Ok(entries.len() as u64)
+    }
+
+    /// Drops the ready messages of a queue; returns how many.
+    pub fn purge(&self, queue: &Queue) -> u64 {
+        let entries = queue.purge();
+        flow::release(&self.arena, &entries);
+        entries.len() as u64
+    }
+
+    /// Installs, changes or removes the flow of `queue`.
+    pub fn install_flow(&self, queue: &Queue, flow: Option<Arc<Flow>>) {
+        queue.set_flow(flow);
+        self.topology.touch();
+    }
+
+    /// Says whether messages with header `sender` of this value keep out of the queue `inbox`.
+    pub fn set_exclude_own(&self, sender: &str, inbox: u64, exclude: bool) {
+        if exclude {
+            self.exclude_own.insert(sender.as_bytes().into(), inbox);
+        } else {
+            self.exclude_own.remove(sender.as_bytes());
+        }
+    }
+
+    /// The inbox that a message with [`crate::record::EXCLUDE_OWN`] must not reach.
+    pub(crate) fn own_inbox(&self, message: &Record<'_>) -> Option<u64> {
+        match message.properties().headers()?.get("sender")? {
+            Value::LongStr(sender) => self.exclude_own.get(sender).map(|id| *id),
+            _ => None,
+        }
+    }
+
+    /// A first part for message ids that no other publisher uses.
+    pub(crate) fn unique_prefix(&self) -> String {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}-{number:x}-", self.node)
+    }
+
+    /// `prefix` and 22 random characters, as RabbitMQ names what a client leaves nameless.
+    pub fn server_name(&self, prefix: &str) -> String {
+        const ALPHABET: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let mut bits = (u128::from(self.random.hash_one(number)) << 64)
+            | u128::from(self.random.hash_one((number, self.node)));
+        let mut name = String::from(prefix);
+        for _ in 0..22 {
+            name.push(char::from(ALPHABET[(bits & 63) as usize]));
+            bits >>= 6;
+        }
+        name
+    }
+
+    fn check_owner(&self, queue: &Queue, conn: u64) -> Result<(), Error> {
+        match queue.options().owner {
+            Some(owner) if owner != conn => Err(self.locked(queue)),
+            _ => Ok(()),
+        }
+    }
+
+    fn locked(&self, queue: &Queue) -> Error {
+        Error::resource_locked(format!(
+            "cannot obtain exclusive access to locked queue '{}' in vhost '{}'. It could be originally declared on \
+             another connection or the exclusive property value does not match that of the original declaration.",
+            queue.name(),
+            self.name
+        ))
+    }
+
+    fn check_equivalent(&self, queue: &Queue, declare: &QueueDeclare<'_>) -> Result<(), Error> {
+        let options = queue.options();
+        let of = Resource::queue(queue.name(), &self.name);
+        check_same("durable", of, options.durable, declare.durable)?;
+        check_same("auto_delete", of, options.auto_delete, declare.auto_delete)?;
+        if declare.exclusive != options.owner.is_some() {
+            return Err(self.locked(queue));
+        }
+        let current = Table::from_bytes(&options.arguments).expect("arguments were checked");
+        for key in QUEUE_ARGUMENTS {
+            check_equivalent(key, of, current.get(key), declare.arguments.get(key))?;
+        }
+        Ok(())
+    }
+}

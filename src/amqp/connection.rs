@@ -1,0 +1,395 @@
+//! The task of one connection: read, handle, deliver, write, then wait.
+//!
+//! One read brings many messages; they are handled in place, their replies and the deliveries
+//! that are due leave in one write, and only then does the task wait. It waits for input (unless
+//! too much waits to be written, or the memory alarm holds this publisher back), for room in the
+//! socket, for its bell, and for its heartbeat.
+
+use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use backbone_broker::out::OutBuf;
+use backbone_broker::publisher::{Origin, Publisher};
+use backbone_broker::session::{Session, Settings, State};
+use backbone_wire::ShortStr;
+use backbone_wire::error::ReplyCode;
+use backbone_wire::frame::HEARTBEAT;
+use backbone_wire::method::connection;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::buffers::{self, ReadBuffer};
+use super::doorbell::{Doorbell, News};
+use super::handshake::{self, Failed, Opened};
+use super::{Registered, Shared};
+
+/// Reads in a row before other connections of the arbiter have their turn.
+const READS_IN_A_ROW_MAX: u32 = 8;
+/// How long close-ok is waited for, and how long a peer may take to read our last words.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a publisher that is held back looks whether the alarm is over.
+const ALARM_POLL: Duration = Duration::from_millis(20);
+
+/// Serves one accepted socket to its end.
+pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Registered) {
+    let mut input = ReadBuffer::default();
+    let loopback = crate::auth::is_loopback(registered.peer.ip());
+    let agreed = handshake::run(&stream, &shared, loopback, &mut input);
+    match timeout(shared.handshake_timeout, agreed).await {
+        Ok(Ok(opened)) => {
+            registered.opened(&opened.user);
+            Connection::new(stream, shared, &registered, opened, input).run().await;
+        }
+        Ok(Err(Failed::Refused { error, class, method })) => {
+            let frame = handshake::close_frame(&error, class, method);
+            let _ = timeout(CLOSE_TIMEOUT, last_words(&stream, &frame, &mut input)).await;
+        }
+        Ok(Err(Failed::Dropped)) | Err(_) => {}
+    }
+    input.rest();
+}
+
+/// Says `frame` and waits until the peer closes, so that it is not lost to a reset.
+async fn last_words(stream: &TcpStream, frame: &[u8], input: &mut ReadBuffer) {
+    if handshake::write_all(stream, frame).await.is_err() {
+        return;
+    }
+    loop {
+        input.consume(input.filled().len());
+        if stream.readable().await.is_err() {
+            return;
+        }
+        match stream.try_read(input.room(4096)) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    bell: Arc<Doorbell>,
+    session: Session,
+    input: ReadBuffer,
+    out: OutBuf,
+    news: News,
+    heartbeat: Heartbeat,
+    blocked_notify: bool,
+    /// The memory alarm holds this publisher back.
+    held_back: bool,
+    /// The socket said that it takes no more.
+    write_full: bool,
+    /// Nothing more comes from the peer.
+    ended: bool,
+    closing_since: Option<Instant>,
+}
+
+/// What a wait ended with.
+#[derive(Default)]
+struct Woken {
+    readable: bool,
+    writable: bool,
+    tick: bool,
+}
+
+impl Connection {
+    fn new(
+        stream: TcpStream,
+        shared: Arc<Shared>,
+        registered: &Registered,
+        opened: Opened,
+        input: ReadBuffer,
+    ) -> Self {
+        let bell = Arc::clone(&registered.bell);
+        let origin = Origin {
+            user: opened.user,
+            access: opened.access,
+        };
+        let settings = Settings {
+            frame_max: opened.frame_max as usize,
+            channel_max: opened.channel_max,
+            message_bytes_max: shared.message_bytes_max,
+            unacked_max: shared.unacked_max,
+            out_bytes_max: shared.out_bytes_max,
+            cancel_notify: opened.cancel_notify,
+        };
+        let publisher = Publisher::new(Arc::clone(&shared.vhost), origin);
+        let session = Session::new(publisher, registered.id, Arc::<Doorbell>::clone(&bell), settings);
+        Self {
+            stream,
+            shared,
+            bell,
+            session,
+            input,
+            out: OutBuf::new(),
+            news: News::default(),
+            heartbeat: Heartbeat::new(opened.heartbeat_s),
+            blocked_notify: opened.blocked_notify,
+            held_back: false,
+            write_full: false,
+            ended: false,
+            closing_since: None,
+        }
+    }
+
+    async fn run(mut self) {
+        let mut timer = pin!(sleep(self.heartbeat.period()));
+        let mut woken = Woken::default();
+        let mut turns = 0;
+        loop {
+            if self.turn(&woken).is_err() || self.is_over() {
+                return;
+            }
+            turns += 1;
+            if turns >= READS_IN_A_ROW_MAX {
+                turns = 0;
+                tokio::task::yield_now().await;
+            }
+            woken = self.wait(timer.as_mut()).await;
+            if woken.tick {
+                if self.on_tick().is_err() {
+                    return;
+                }
+                timer.as_mut().reset(Instant::now() + self.tick_period());
+            }
+        }
+    }
+
+    /// Everything that can be done without waiting, once.
+    fn turn(&mut self, woken: &Woken) -> std::io::Result<()> {
+        buffers::lend(&mut self.out.bytes);
+        if woken.writable {
+            self.write_full = false;
+        }
+        self.hear();
+        if woken.readable {
+            self.read()?;
+        }
+        self.handle();
+        loop {
+            let more = self.session.deliver(&mut self.out);
+            self.write()?;
+            // Written: there may be room for what had to wait.
+            if self.write_full || (!more && self.handle() == 0) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the bell brought.
+    fn hear(&mut self) {
+        let mut news = std::mem::take(&mut self.news);
+        self.bell.take(&mut news);
+        for key in news.rung.drain(..) {
+            self.session.rung(key);
+        }
+        for key in news.cancelled.drain(..) {
+            self.session.cancelled(key, &mut self.out);
+        }
+        if let Some(reason) = news.close.take() {
+            let text = format!("broker forced connection closure with reason '{reason}'");
+            self.session.close(ReplyCode::ConnectionForced, text, &mut self.out);
+        }
+        self.news = news;
+    }
+
+    fn read(&mut self) -> std::io::Result<()> {
+        match self.stream.try_read(self.input.room(self.shared.read_bytes)) {
+            Ok(0) => self.ended = true,
+            Ok(count) => {
+                self.input.grow(count);
+                self.heartbeat.received = true;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Handles what was read; returns how many bytes of it.
+    fn handle(&mut self) -> usize {
+        if self.input.filled().is_empty() {
+            return 0;
+        }
+        let handled = self.session.receive(self.input.filled(), now_ms(), &mut self.out);
+        self.session.end_of_batch(&mut self.out);
+        self.input.consume(handled);
+        handled
+    }
+
+    /// Writes until nothing is left or the socket takes no more.
+    fn write(&mut self) -> std::io::Result<()> {
+        while !self.out.is_empty() && !self.write_full {
+            let written = self.stream.try_write_vectored(&self.out.slices());
+            match written {
+                Ok(count) => {
+                    self.out.advance(count);
+                    self.heartbeat.sent = true;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.write_full = true,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_over(&mut self) -> bool {
+        match self.session.state() {
+            State::Closed => return self.out.is_empty() || self.closed_too_long(),
+            State::Closing if self.closed_too_long() => return true,
+            State::Closing | State::Open => {}
+        }
+        self.ended
+    }
+
+    fn closed_too_long(&mut self) -> bool {
+        let since = *self.closing_since.get_or_insert_with(Instant::now);
+        since.elapsed() > CLOSE_TIMEOUT
+    }
+
+    /// Whether input may be looked at now.
+    fn may_read(&mut self) -> bool {
+        if self.out.pending() >= self.shared.out_bytes_max {
+            return false;
+        }
+        let alarm = self.session.has_published()
+            && self.session.state() == State::Open
+            && self.shared.memory.is_raised();
+        if alarm != self.held_back {
+            self.held_back = alarm;
+            if self.blocked_notify {
+                self.tell_alarm(alarm);
+            }
+        }
+        !alarm
+    }
+
+    fn tell_alarm(&mut self, raised: bool) {
+        if raised {
+            let reason = ShortStr::lit("low on memory");
+            connection::Blocked { reason }.write(0, &mut self.out.bytes);
+        } else {
+            connection::Unblocked {}.write(0, &mut self.out.bytes);
+        }
+    }
+
+    async fn wait(&mut self, mut timer: Pin<&mut Sleep>) -> Woken {
+        let may_read = self.may_read();
+        if self.held_back {
+            timer.as_mut().reset(Instant::now() + ALARM_POLL);
+        }
+        self.input.rest();
+        buffers::give_back(&mut self.out.bytes);
+        let has_output = !self.out.is_empty();
+        poll_fn(|cx| self.poll_woken(cx, timer.as_mut(), may_read, has_output)).await
+    }
+
+    fn poll_woken(
+        &self,
+        cx: &mut Context<'_>,
+        timer: Pin<&mut Sleep>,
+        may_read: bool,
+        has_output: bool,
+    ) -> Poll<Woken> {
+        let woken = Woken {
+            readable: may_read && self.stream.poll_read_ready(cx).is_ready(),
+            // A write is due at once where the socket has not refused one.
+            writable: has_output && (!self.write_full || self.stream.poll_write_ready(cx).is_ready()),
+            tick: timer.poll(cx).is_ready(),
+        };
+        let rung = self.bell.poll(cx).is_ready();
+        if woken.readable || woken.writable || woken.tick || rung {
+            Poll::Ready(woken)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn on_tick(&mut self) -> std::io::Result<()> {
+        if self.held_back || self.out.pending() >= self.shared.out_bytes_max {
+            // We do not read: silence is ours, not the peer's.
+            self.heartbeat.received = true;
+        }
+        if !self.heartbeat.tick() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        if self.heartbeat.due() && self.session.state() == State::Open {
+            self.out.bytes.extend_from_slice(&HEARTBEAT);
+        }
+        Ok(())
+    }
+
+    fn tick_period(&self) -> Duration {
+        match self.session.state() {
+            State::Open => self.heartbeat.period(),
+            _ => CLOSE_TIMEOUT,
+        }
+    }
+}
+
+/// Heartbeats both ways: one is sent when nothing else was for half the interval; the peer is
+/// taken for dead after two halves without an octet.
+struct Heartbeat {
+    half: Option<Duration>,
+    next: Instant,
+    received: bool,
+    sent: bool,
+    silent_halves: u32,
+    due: bool,
+}
+
+impl Heartbeat {
+    fn new(interval_s: u16) -> Self {
+        let half = (interval_s > 0).then(|| Duration::from_secs(interval_s.into()) / 2);
+        Self {
+            half,
+            next: Instant::now() + half.unwrap_or_default(),
+            received: true,
+            sent: false,
+            silent_halves: 0,
+            due: false,
+        }
+    }
+
+    /// How long until the next look; a day where heartbeats are off.
+    fn period(&self) -> Duration {
+        match self.half {
+            Some(_) => self.next.saturating_duration_since(Instant::now()),
+            None => Duration::from_secs(24 * 3600),
+        }
+    }
+
+    /// Looks at the half interval that is over, if it is. False: the peer is dead.
+    fn tick(&mut self) -> bool {
+        self.due = false;
+        let Some(half) = self.half else { return true };
+        if Instant::now() < self.next {
+            return true;
+        }
+        self.next = Instant::now() + half;
+        self.due = !std::mem::take(&mut self.sent);
+        if std::mem::take(&mut self.received) {
+            self.silent_halves = 0;
+        } else {
+            self.silent_halves += 1;
+        }
+        self.silent_halves < 2
+    }
+
+    fn due(&self) -> bool {
+        self.due
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_millis() as u64
+}

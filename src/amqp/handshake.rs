@@ -1,0 +1,405 @@
+//! From the first byte to `connection.open-ok` (AMQP 0-9-1 §2.2.4, §4.2.2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backbone_broker::Error;
+use backbone_broker::access::Access;
+use backbone_wire::error::ReplyCode;
+use backbone_wire::frame::{self, FrameKind};
+use backbone_wire::method::{Method, connection};
+use backbone_wire::table::{Table, TableBuf, Value};
+use backbone_wire::{PROTOCOL_HEADER, ShortStr};
+use tokio::net::TcpStream;
+
+use super::Shared;
+use super::buffers::ReadBuffer;
+use crate::auth::{Identity, IdentityKind};
+
+/// Smallest frame-max that a peer may ask for (AMQP 0-9-1 §4.2.3).
+const FRAME_MAX_MIN: u32 = 4096;
+/// How long a login that was refused is left without an answer, so that guessing is slow.
+const REFUSED_DELAY: Duration = Duration::from_millis(1000);
+
+/// What was agreed.
+pub(super) struct Opened {
+    pub user: Arc<str>,
+    pub access: Access,
+    pub channel_max: u16,
+    pub frame_max: u32,
+    /// Seconds; 0 = none.
+    pub heartbeat_s: u16,
+    pub cancel_notify: bool,
+    pub blocked_notify: bool,
+}
+
+/// Why a handshake ended without a connection.
+pub(super) enum Failed {
+    /// The peer went away, or is dropped without a word.
+    Dropped,
+    /// The peer is told.
+    Refused { error: Error, class: u16, method: u16 },
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(_: std::io::Error) -> Self {
+        Self::Dropped
+    }
+}
+
+struct Handshake<'a> {
+    stream: &'a TcpStream,
+    shared: &'a Shared,
+    input: &'a mut ReadBuffer,
+    consumed: usize,
+}
+
+/// Agrees with the peer on a connection. What it sent beyond stays in `input`.
+pub(super) async fn run(
+    stream: &TcpStream,
+    shared: &Shared,
+    loopback: bool,
+    input: &mut ReadBuffer,
+) -> Result<Opened, Failed> {
+    let mut handshake = Handshake { stream, shared, input, consumed: 0 };
+    handshake.protocol_header().await?;
+    handshake.write_start().await?;
+    let login = handshake.start_ok().await?;
+    let identity = handshake.login(&login, loopback).await?;
+    let mut opened = handshake.tune(&login, &identity).await?;
+    handshake.open().await?;
+    opened.user = identity.name;
+    handshake.input.consume(handshake.consumed);
+    Ok(opened)
+}
+
+/// A start-ok, kept beyond its frame.
+struct Login {
+    mechanism: Vec<u8>,
+    response: Vec<u8>,
+    failure_close: bool,
+    cancel_notify: bool,
+    blocked_notify: bool,
+}
+
+impl Handshake<'_> {
+    async fn protocol_header(&mut self) -> Result<(), Failed> {
+        loop {
+            let got = self.input.filled();
+            let prefix = got.len().min(8);
+            if got[..prefix] != PROTOCOL_HEADER[..prefix] {
+                // §4.2.2: the answer to another protocol is the header of ours.
+                self.write(&PROTOCOL_HEADER).await?;
+                return Err(Failed::Dropped);
+            }
+            if prefix == 8 {
+                self.consumed = 8;
+                return Ok(());
+            }
+            self.read().await?;
+        }
+    }
+
+    async fn write_start(&mut self) -> Result<(), Failed> {
+        let properties = server_properties();
+        let mut out = Vec::new();
+        let start = connection::Start {
+            version_major: 0,
+            version_minor: 9,
+            server_properties: properties.as_table(),
+            mechanisms: b"PLAIN AMQPLAIN",
+            locales: b"en_US",
+        };
+        start.write(0, &mut out);
+        self.write(&out).await
+    }
+
+    async fn start_ok(&mut self) -> Result<Login, Failed> {
+        self.method(|method| match method {
+            Method::ConnectionStartOk(ok) => {
+                let capabilities = match ok.client_properties.get("capabilities") {
+                    Some(Value::Table(capabilities)) => capabilities,
+                    _ => Table::EMPTY,
+                };
+                let can = |name| capabilities.get(name).and_then(|v| v.as_bool()) == Some(true);
+                Some(Login {
+                    mechanism: ok.mechanism.as_bytes().to_vec(),
+                    response: ok.response.to_vec(),
+                    failure_close: can("authentication_failure_close"),
+                    cancel_notify: can("consumer_cancel_notify"),
+                    blocked_notify: can("connection.blocked"),
+                })
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    async fn login(&mut self, login: &Login, loopback: bool) -> Result<Identity, Failed> {
+        let credentials = match &login.mechanism[..] {
+            b"PLAIN" => plain(&login.response),
+            b"AMQPLAIN" => amqplain(&login.response),
+            _ => None,
+        };
+        if let Some((user, password)) = credentials
+            && let Ok(identity) = self.shared.auth.login(&user, &password, loopback)
+        {
+            return Ok(identity);
+        }
+        if !login.failure_close {
+            tokio::time::sleep(REFUSED_DELAY).await;
+            return Err(Failed::Dropped);
+        }
+        let mechanism = String::from_utf8_lossy(&login.mechanism).into_owned();
+        Err(Failed::Refused {
+            error: Error::access_refused(format!(
+                "Login was refused using authentication mechanism {mechanism}. \
+                 For details see the broker logfile."
+            )),
+            class: 0,
+            method: 0,
+        })
+    }
+
+    async fn tune(&mut self, login: &Login, identity: &Identity) -> Result<Opened, Failed> {
+        let ours = self.shared.tune;
+        let mut out = Vec::new();
+        ours.write(0, &mut out);
+        self.write(&out).await?;
+        let theirs = self
+            .method(|method| match method {
+                Method::ConnectionTuneOk(ok) => Some(ok),
+                _ => None,
+            })
+            .await?;
+        let frame_max = agreed("frame_max", theirs.frame_max, ours.frame_max)?;
+        if frame_max < FRAME_MAX_MIN {
+            return Err(not_allowed(format!(
+                "negotiated frame_max = {frame_max} is lower than the minimum allowed value ({FRAME_MAX_MIN})"
+            )));
+        }
+        let channel_max = agreed("channel_max", theirs.channel_max.into(), ours.channel_max.into())?;
+        Ok(Opened {
+            user: Arc::clone(&identity.name),
+            access: match identity.kind {
+                IdentityKind::Operator => Access::Full,
+                IdentityKind::Client => Access::BusClient(Arc::clone(&identity.name)),
+            },
+            channel_max: channel_max as u16,
+            frame_max,
+            heartbeat_s: theirs.heartbeat,
+            cancel_notify: login.cancel_notify,
+            blocked_notify: login.blocked_notify,
+        })
+    }
+
+    async fn open(&mut self) -> Result<(), Failed> {
+        let vhost = self
+            .method(|method| match method {
+                Method::ConnectionOpen(open) => Some(open.virtual_host.as_bytes().to_vec()),
+                _ => None,
+            })
+            .await?;
+        if vhost != self.shared.vhost.name().as_bytes() {
+            let name = String::from_utf8_lossy(&vhost);
+            return Err(Failed::Refused {
+                error: Error::not_allowed(format!("vhost {name} not found")),
+                class: 10,
+                method: 40,
+            });
+        }
+        let mut out = Vec::new();
+        connection::OpenOk {}.write(0, &mut out);
+        self.write(&out).await
+    }
+
+    /// The next method, of which `take` keeps what it needs; `None` from it means that this
+    /// method was not due. Heartbeats are passed over; a close is answered.
+    async fn method<T>(&mut self, take: impl Fn(Method<'_>) -> Option<T>) -> Result<T, Failed> {
+        let max_payload = self.shared.tune.frame_max as usize - frame::OVERHEAD;
+        loop {
+            let bytes = &self.input.filled()[self.consumed..];
+            let parsed = frame::parse(bytes, max_payload).map_err(|error| Failed::Refused {
+                error: Error::new(error.reply_code(), error.to_string()),
+                class: 0,
+                method: 0,
+            })?;
+            let Some((frame, used)) = parsed else {
+                self.read().await?;
+                continue;
+            };
+            self.consumed += used;
+            match frame.kind {
+                FrameKind::Heartbeat => continue,
+                FrameKind::Method if frame.channel == 0 => {}
+                _ => return Err(unexpected(0, 0)),
+            }
+            let method = Method::decode(frame.payload).map_err(|error| Failed::Refused {
+                error: Error::new(error.reply_code(), error.to_string()),
+                class: error.class_id(),
+                method: error.method_id(),
+            })?;
+            if let Method::ConnectionClose(_) = method {
+                let mut out = Vec::new();
+                connection::CloseOk {}.write(0, &mut out);
+                self.write(&out).await?;
+                return Err(Failed::Dropped);
+            }
+            let ids = (method.class_id(), method.method_id());
+            return take(method).ok_or_else(|| unexpected(ids.0, ids.1));
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), Failed> {
+        self.input.consume(self.consumed);
+        self.consumed = 0;
+        loop {
+            self.stream.readable().await?;
+            match self.stream.try_read(self.input.room(self.shared.read_bytes)) {
+                Ok(0) => return Err(Failed::Dropped),
+                Ok(count) => {
+                    self.input.grow(count);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    // Nobody who says nothing holds a buffer.
+                    self.input.rest();
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn write(&self, bytes: &[u8]) -> Result<(), Failed> {
+        write_all(self.stream, bytes).await.map_err(Failed::from)
+    }
+}
+
+/// Writes all of `bytes`.
+pub(super) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The lower of both limits; a peer may not ask for more than ours, and 0 is more.
+fn agreed(what: &str, theirs: u32, ours: u32) -> Result<u32, Failed> {
+    if ours != 0 && (theirs == 0 || theirs > ours) {
+        return Err(not_allowed(format!(
+            "negotiated {what} = {theirs} is higher than the maximum allowed value ({ours})"
+        )));
+    }
+    Ok(theirs)
+}
+
+fn not_allowed(text: String) -> Failed {
+    Failed::Refused {
+        error: Error::not_allowed(text),
+        class: 10,
+        method: 31,
+    }
+}
+
+fn unexpected(class: u16, method: u16) -> Failed {
+    let text = "unexpected frame before the connection is open";
+    Failed::Refused {
+        error: Error::new(ReplyCode::ChannelError, text),
+        class,
+        method,
+    }
+}
+
+/// `\0user\0password`, with an empty identity to act for (RFC 4616).
+fn plain(response: &[u8]) -> Option<(String, Vec<u8>)> {
+    let mut parts = response.splitn(3, |b| *b == 0);
+    let (authzid, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    if !authzid.is_empty() {
+        return None;
+    }
+    Some((String::from_utf8(user.to_vec()).ok()?, password.to_vec()))
+}
+
+/// A field table without its length: `LOGIN` and `PASSWORD`.
+fn amqplain(response: &[u8]) -> Option<(String, Vec<u8>)> {
+    let table = Table::from_bytes(response).ok()?;
+    let user = table.get("LOGIN")?.as_str()?.to_owned();
+    match table.get("PASSWORD")? {
+        Value::LongStr(password) => Some((user, password.to_vec())),
+        _ => None,
+    }
+}
+
+fn server_properties() -> TableBuf {
+    let mut capabilities = TableBuf::new();
+    for capability in [
+        "publisher_confirms",
+        "exchange_exchange_bindings",
+        "basic.nack",
+        "consumer_cancel_notify",
+        "connection.blocked",
+        "authentication_failure_close",
+        "per_consumer_qos",
+    ] {
+        capabilities.put(capability, &Value::Bool(true));
+    }
+    let mut properties = TableBuf::new();
+    properties.put("capabilities", &Value::Table(capabilities.as_table()));
+    for (key, text) in [
+        ("cluster_name", "backbone"),
+        ("copyright", "Copyright the Backbone authors"),
+        ("information", "Licensed under the Apache License 2.0"),
+        ("platform", "Rust"),
+        ("product", "Backbone"),
+        ("version", env!("CARGO_PKG_VERSION")),
+    ] {
+        properties.put(key, &Value::LongStr(text.as_bytes()));
+    }
+    properties
+}
+
+/// A refusal as a frame for the peer.
+pub(super) fn close_frame(error: &Error, class: u16, method: u16) -> Vec<u8> {
+    let text = error.code.reply_text(&error.text);
+    let mut out = Vec::new();
+    let close = connection::Close {
+        reply_code: error.code.code(),
+        reply_text: ShortStr::new(text.as_bytes()).unwrap_or_default(),
+        class_id: class,
+        method_id: method,
+    };
+    close.write(0, &mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_taken_from_both_mechanisms() {
+        let pair = |user: &str, password: &str| Some((user.to_owned(), password.into()));
+        assert_eq!(plain(b"\0guest\0gu\0est"), pair("guest", "gu\0est"));
+        assert_eq!(plain(b"\0\0"), pair("", ""));
+        assert_eq!(plain(b"admin\0guest\0guest"), None);
+        assert_eq!(plain(b"guest"), None);
+        let mut table = TableBuf::new();
+        table.put("LOGIN", &Value::LongStr(b"guest"));
+        table.put("PASSWORD", &Value::LongStr(b"secret"));
+        assert_eq!(amqplain(table.as_table().as_bytes()), pair("guest", "secret"));
+        assert_eq!(amqplain(b"\x05LOGIN"), None);
+    }
+
+    #[test]
+    fn a_peer_may_lower_limits_and_not_raise_them() {
+        assert!(matches!(agreed("x", 5, 10), Ok(5)));
+        assert!(matches!(agreed("x", 10, 10), Ok(10)));
+        assert!(agreed("x", 11, 10).is_err() && agreed("x", 0, 10).is_err());
+        assert!(matches!(agreed("x", 0, 0), Ok(0)));
+    }
+}

@@ -4,6 +4,7 @@ pub mod actor;
 pub mod auth;
 pub mod bus;
 pub mod config;
+pub mod engine;
 pub mod runtime;
 pub mod state;
 pub mod telemetry;

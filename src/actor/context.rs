@@ -2,20 +2,23 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::{ActorContext, ActorFutureExt, AsyncContext};
 use futures_util::FutureExt;
 
-use super::Actor;
 use super::host::Host;
+use super::{Actor, Bell};
 
 /// The actor's view of its own life.
 pub struct Context<'a, A: Actor> {
     pub(super) inner: &'a mut actix::Context<Host<A>>,
     /// Which life this is; work that an earlier life left behind is dropped.
     pub(super) life: u64,
+    pub(super) rung: &'a Arc<AtomicBool>,
 }
 
 impl<A: Actor> Context<'_, A> {
@@ -44,6 +47,11 @@ impl<A: Actor> Context<'_, A> {
         self.inner.run_later(delay, move |host, ctx| {
             host.run(life, ctx, |actor, ctx| actor.handle(message, ctx));
         });
+    }
+
+    /// A bell that wakes this actor.
+    pub fn bell(&self) -> Bell<A> {
+        Bell::new(self.inner.address().downgrade(), Arc::clone(self.rung))
     }
 
     /// Ends the actor after the current message; what waits in the mailbox is dropped.

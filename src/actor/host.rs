@@ -118,15 +118,12 @@ impl<A: Actor> Host<A> {
             return None;
         }
         let actor = self.actor.as_mut()?;
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            call(
-                actor,
-                &mut Context {
-                    inner: &mut *ctx,
-                    life,
-                },
-            )
-        }));
+        let mut ctx_of_life = Context {
+            inner: &mut *ctx,
+            life,
+            rung: &self.end.mailbox.rung,
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| call(actor, &mut ctx_of_life)));
         match outcome {
             Ok(value) => Some(value),
             Err(panic) => {

@@ -1,8 +1,8 @@
 //! The envelope that REST puts around a payload, and what a reader gets out of a message again.
 //!
 //! On a queue a REST message is `{"topic":…,"message":<payload>}` with the payload's bytes exactly as
-//! they were sent, or the raw bytes when they are not JSON. The header [`MARK`] says which, so that a
-//! payload that itself looks like an envelope comes back intact. Messages that came over AMQP carry no
+//! they were sent, or the raw bytes when they are not JSON. A header says which, so that a payload
+//! that itself looks like an envelope comes back intact. Messages that came over AMQP carry no such
 //! mark and are unwrapped only if they are an envelope and nothing else. Pure; JSON values are never
 //! parsed into numbers or maps on the way, so nothing about them can change.
 
@@ -14,9 +14,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-
-/// The AMQP header on messages from REST: true, the body is an envelope; false, it is the payload.
-pub const MARK: &str = "x-backbone-envelope";
 
 /// The names under which a payload is accepted.
 pub const PAYLOAD_KEYS: [&str; 4] = ["body", "message", "payload", "data"];
@@ -54,7 +51,8 @@ pub fn wrap(topic: Option<&str>, payload: &RawValue, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Takes off one envelope, if there is one. `mark` is the value of [`MARK`], if the message has it.
+/// Takes off one envelope, if there is one. `mark`: true, the body is
+/// an envelope; false, it is the payload; `None`, whoever wrote it did not say.
 pub fn unwrap<'a>(body: &'a [u8], mark: Option<bool>, content_type: Option<&str>) -> Unwrapped<'a> {
     let whole = |content| Unwrapped {
         topic: None,

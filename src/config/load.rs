@@ -91,7 +91,7 @@ fn file_path(flags: &Flags, environment: &Environment) -> Result<Option<PathBuf>
             ))
         });
     if let Some((path, origin)) = named {
-        return match path.is_file() {
+        return match path.exists() {
             true => Ok(Some(path)),
             false => Err(ConfigError::new(
                 origin,
@@ -128,8 +128,12 @@ impl Merge {
         let text = fs::read_to_string(path).map_err(|error| {
             ConfigError::new(name.to_string(), format!("cannot be read: {error}"))
         })?;
+        // The error's own text would quote the line, which may hold a secret.
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            ConfigError::new(name.to_string(), error.to_string().trim().to_owned())
+            let line = error
+                .span()
+                .map_or(1, |span| text[..span.start].lines().count().max(1));
+            ConfigError::new(format!("{name}: line {line}"), error.message().to_owned())
         })?;
         for (key, value) in flatten(table) {
             self.put(&key, value, format!("{name}: {key}"))?;
@@ -393,15 +397,6 @@ mod tests {
     /// A file without keys, so that tests do not read the one in the working directory.
     fn empty_file() -> PathBuf {
         PathBuf::from("/dev/null")
-            .canonicalize()
-            .ok()
-            .filter(|path| path.is_file())
-            .unwrap_or_else(|| {
-                let path = std::env::temp_dir()
-                    .join(format!("backbone-empty-{}.toml", std::process::id()));
-                fs::write(&path, "").unwrap();
-                path
-            })
     }
 
     /// The packaged file with the `#` taken off every line that holds a key.
@@ -547,7 +542,10 @@ mod tests {
             from_file("[amqp]\nframe_max_bytes = 1"),
             ["b.toml: amqp.frame_max_bytes: ", "at least 4096"],
         );
-        says(from_file("[amqp\n"), ["b.toml: ", "line 1"]);
+        says(
+            from_file("[amqp]\nbind = [\n[admin"),
+            ["b.toml: line 3: ", ""],
+        );
         says(
             from_env(&[("BACKBONE_HTTP_BIND", "x")]),
             ["variable BACKBONE_HTTP_BIND: ", "`BACKBONE_HTTP__BIND`"],
@@ -560,8 +558,9 @@ mod tests {
             from_env(&[("BACKBONE_LIMITS__CONNECTIONS", "many")]),
             ["LIMITS__CONNECTIONS: ", "a whole number"],
         );
+        let environment = Environment::of([("BACKBONE_CONFIG", "/nowhere")]);
         says(
-            from_env(&[("BACKBONE_CONFIG", "/nowhere")]),
+            load(&Flags::default(), &environment),
             ["BACKBONE_CONFIG: ", "no file /nowhere"],
         );
         let flags = Flags {

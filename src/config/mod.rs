@@ -14,6 +14,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 pub use environment::Environment;
 pub use load::{ConfigError, Flags, load};
@@ -77,6 +79,8 @@ pub struct Http {
     pub open_registration: bool,
     /// Whether `client_id` and `secret` are accepted in the query and in the body.
     pub inline_credentials: bool,
+    /// Origins of web pages that may call, e.g. `https://example.org`; `*` for all, empty for none.
+    pub cors_origins: Vec<String>,
 }
 
 /// `[metrics]`.
@@ -215,6 +219,7 @@ impl Default for Http {
             path_prefix: String::new(),
             open_registration: false,
             inline_credentials: true,
+            cors_origins: Vec::new(),
         }
     }
 }
@@ -320,11 +325,9 @@ impl Config {
                 "must be at least amqp.frame_max_bytes".into(),
             ));
         }
-        if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
-            return Err((
-                "log.level",
-                "must be error, warn, info, debug, trace or off, or directives".into(),
-            ));
+        if !is_log_level(&self.log.level) {
+            let want = "must be off, error, warn, info, debug or trace, or directives such as info,backbone::amqp=debug";
+            return Err(("log.level", want.into()));
         }
         Ok(())
     }
@@ -367,6 +370,16 @@ impl Config {
     }
 }
 
+/// Whether this is a list of levels and of `target=level`. A bare word that is no level would be taken for a
+/// target, so that a misspelt level would log everything of nothing.
+fn is_log_level(directives: &str) -> bool {
+    let bare_levels = directives
+        .split(',')
+        .filter(|directive| !directive.contains(['=', '[']))
+        .all(|directive| directive.trim().parse::<LevelFilter>().is_ok());
+    bare_levels && EnvFilter::try_new(directives).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,6 +420,7 @@ mod tests {
             "token.lifetime_hours"
         );
         assert_eq!(blamed(|c| c.log.level = "a=b=c".into()), "log.level");
+        assert_eq!(blamed(|c| c.log.level = "inof".into()), "log.level");
         assert_eq!(
             blamed(|c| c.limits.out_buffer_bytes = 1),
             "limits.out_buffer_bytes"

@@ -1,10 +1,17 @@
 //! The life of the process: starting, ready, draining.
 //!
-//! [`Lifecycle`] is the one signal that everything long-running watches; `/health/ready` shows it.
+//! [`Lifecycle`] is the one signal that everything long-running watches; `/health/ready` shows it. Beside it
+//! stands what the process takes from the machine: listeners, memory, open files.
+
+mod listen;
+mod machine;
 
 use std::future::pending;
 
 use tokio::sync::watch;
+
+pub use listen::{BindError, bind};
+pub use machine::{memory_limit_bytes, raise_open_files};
 
 /// Where the process is in its life; it only ever moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

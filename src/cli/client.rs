@@ -1,0 +1,223 @@
+//! `backbone client`: the clients of the bus.
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Map, Value};
+
+use super::{Failure, OPERATOR, RemoteArgs};
+use crate::config::Environment;
+
+#[derive(Args)]
+pub(super) struct ClientArgs {
+    #[command(subcommand)]
+    command: ClientCommand,
+}
+
+#[derive(Subcommand)]
+enum ClientCommand {
+    /// Register a client; prints its record with the secret, which is shown only now
+    Add {
+        #[command(flatten)]
+        remote: RemoteArgs,
+        /// The client's id: letters, digits, `-`, `_`, `.`
+        client_id: String,
+        #[command(flatten)]
+        fields: Fields,
+    },
+    /// List all clients
+    List {
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// Show one client
+    Show {
+        #[command(flatten)]
+        remote: RemoteArgs,
+        /// The client's id
+        client_id: String,
+    },
+    /// Change a client's name or subscriptions
+    Update {
+        #[command(flatten)]
+        remote: RemoteArgs,
+        /// The client's id
+        client_id: String,
+        #[command(flatten)]
+        fields: Fields,
+    },
+    /// Remove a client with its queues
+    Remove {
+        #[command(flatten)]
+        remote: RemoteArgs,
+        /// The client's id
+        client_id: String,
+    },
+    /// Give a client a new secret; the old one ends at once
+    Rotate {
+        #[command(flatten)]
+        remote: RemoteArgs,
+        /// The client's id
+        client_id: String,
+    },
+}
+
+#[derive(Args)]
+struct Fields {
+    /// A name for people
+    #[arg(long)]
+    name: Option<String>,
+    /// A topic pattern, e.g. soar.noc.#; may be given several times
+    #[arg(long)]
+    subscription: Vec<String>,
+}
+
+impl Fields {
+    fn into_json(self) -> Map<String, Value> {
+        let mut fields = Map::new();
+        if let Some(name) = self.name {
+            fields.insert("client_name".into(), name.into());
+        }
+        if !self.subscription.is_empty() {
+            fields.insert("subscriptions".into(), self.subscription.into());
+        }
+        fields
+    }
+}
+
+/// Runs one of the verbs.
+pub(super) async fn run(args: ClientArgs, environment: &Environment) -> Result<(), Failure> {
+    let Call {
+        remote,
+        method,
+        path,
+        body,
+    } = args.command.try_into()?;
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let api = remote.connect(environment, &OPERATOR)?;
+    let answer = api
+        .json(
+            method,
+            &path,
+            body.map(|fields| Value::Object(fields).to_string()),
+        )
+        .await?;
+    if remote.json {
+        println!("{answer:#}");
+        return Ok(());
+    }
+    match &answer {
+        Value::Array(clients) => clients
+            .iter()
+            .for_each(|client| println!("{}", line(client))),
+        Value::Object(record) => record
+            .iter()
+            .for_each(|(name, value)| println!("{name}: {}", plain(value))),
+        _ => println!("done"),
+    }
+    Ok(())
+}
+
+/// A verb as a call over HTTP.
+struct Call {
+    remote: RemoteArgs,
+    method: Method,
+    path: Vec<String>,
+    body: Option<Map<String, Value>>,
+}
+
+impl Call {
+    fn new(remote: RemoteArgs, method: Method, below_clients: &[&str]) -> Self {
+        let path = ["clients"]
+            .iter()
+            .chain(below_clients)
+            .map(|&segment| segment.to_owned())
+            .collect();
+        Self {
+            remote,
+            method,
+            path,
+            body: None,
+        }
+    }
+
+    fn with_body(self, fields: Map<String, Value>) -> Self {
+        Self {
+            body: Some(fields),
+            ..self
+        }
+    }
+}
+
+impl TryFrom<ClientCommand> for Call {
+    type Error = Failure;
+
+    fn try_from(command: ClientCommand) -> Result<Self, Failure> {
+        Ok(match command {
+            ClientCommand::Add {
+                remote,
+                client_id,
+                fields,
+            } => {
+                let mut body = fields.into_json();
+                body.insert("client_id".into(), client_id.into());
+                Self::new(remote, Method::POST, &[]).with_body(body)
+            }
+            ClientCommand::List { remote } => Self::new(remote, Method::GET, &[]),
+            ClientCommand::Show { remote, client_id } => {
+                Self::new(remote, Method::GET, &[&client_id])
+            }
+            ClientCommand::Update {
+                remote,
+                client_id,
+                fields,
+            } => {
+                let body = fields.into_json();
+                if body.is_empty() {
+                    return Err(Failure::Usage(
+                        "nothing to change: give --name or --subscription".into(),
+                    ));
+                }
+                Self::new(remote, Method::PATCH, &[&client_id]).with_body(body)
+            }
+            ClientCommand::Remove { remote, client_id } => {
+                Self::new(remote, Method::DELETE, &[&client_id])
+            }
+            ClientCommand::Rotate { remote, client_id } => {
+                Self::new(remote, Method::POST, &[&client_id, "secret"])
+            }
+        })
+    }
+}
+
+fn line(client: &Value) -> String {
+    let field = |name: &str| plain(&client[name]);
+    format!(
+        "{}\t{}\t{}",
+        field("client_id"),
+        field("client_name"),
+        field("subscriptions")
+    )
+}
+
+/// A value as people write it: text without quotes, lists with spaces.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_are_shown_as_people_write_them() {
+        let client = json!({"client_id": "a", "client_name": null, "subscriptions": ["x.#", "y"]});
+        assert_eq!(line(&client), "a\t\tx.# y");
+    }
+}

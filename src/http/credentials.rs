@@ -1,0 +1,450 @@
+//! Who is calling, as extractors.
+//!
+//! Credentials are looked for in this order, and the first place that has any decides; a wrong pair there
+//! is an error and nothing further is tried: `Authorization: Bearer`, `Authorization: Basic`, `client_id`
+//! and `secret` in the query, the same in a JSON or form body (alias `client_secret`). The caller's
+//! identity comes from them alone: a client that names another `client_id` elsewhere is refused.
+//!
+//! The extractors read the body too, because it may hold the credentials; handlers take it from them.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use actix_web::http::header;
+use actix_web::{FromRequest, HttpRequest, dev, web};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::body::{self, BodyKind, body_kind, form_value};
+use super::{ApiError, Services};
+use crate::auth::{Identity, IdentityKind, Secret, is_loopback};
+
+/// A body that is read before its sender is known may be this large at most, bytes.
+const UNKNOWN_SENDER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Anybody with valid credentials, and the request's body.
+#[derive(Debug)]
+pub struct Caller {
+    /// Who it is.
+    pub identity: Identity,
+    /// The whole body, at most `limits.max_body_bytes`.
+    pub body: Bytes,
+}
+
+/// An operator; a client gets 403.
+#[derive(Debug)]
+pub struct Operator(pub Caller);
+
+/// A client of the bus; an operator gets 403, because it has no outbox and no inbox.
+#[derive(Debug)]
+pub struct ClientIdentity(pub Caller);
+
+/// Somebody who may register clients: an operator, or anybody under `http.open_registration`.
+#[derive(Debug)]
+pub struct Registrar {
+    /// The whole body, at most `limits.max_body_bytes`.
+    pub body: Bytes,
+}
+
+/// A name and a secret as they were given.
+struct Pair {
+    name: String,
+    secret: Secret,
+}
+
+/// The fields that matter here in a JSON body.
+#[derive(Deserialize)]
+struct InlineFields {
+    client_id: Option<Value>,
+    #[serde(alias = "client_secret")]
+    secret: Option<String>,
+}
+
+type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
+
+impl FromRequest for Caller {
+    type Error = ApiError;
+    type Future = Extraction<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move { identify(&request, payload).await?.ok_or_else(missing) })
+    }
+}
+
+impl FromRequest for Operator {
+    type Error = ApiError;
+    type Future = Extraction<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let caller = Caller::from_request(request, payload);
+        Box::pin(async move { operator(caller.await?).map(Self) })
+    }
+}
+
+impl FromRequest for ClientIdentity {
+    type Error = ApiError;
+    type Future = Extraction<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let caller = Caller::from_request(request, payload);
+        Box::pin(async move {
+            let caller = caller.await?;
+            match caller.identity.kind {
+                IdentityKind::Client => Ok(Self(caller)),
+                IdentityKind::Operator => Err(ApiError::forbidden(
+                    "an operator has no outbox and no inbox; call as a client",
+                )),
+            }
+        })
+    }
+}
+
+impl FromRequest for Registrar {
+    type Error = ApiError;
+    type Future = Extraction<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let (request, mut payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let services = services(&request)?;
+            if services.config.http.open_registration && outside_body(&request, services)?.is_none()
+            {
+                let body = body::read(
+                    &request,
+                    &mut payload,
+                    body_limit(services).min(UNKNOWN_SENDER_BYTES_MAX),
+                )
+                .await?;
+                return Ok(Self { body });
+            }
+            let caller = identify(&request, payload).await?.ok_or_else(missing)?;
+            operator(caller).map(|caller| Self { body: caller.body })
+        })
+    }
+}
+
+/// The caller by the first credentials present; `None` when there are none at all.
+async fn identify(
+    request: &HttpRequest,
+    mut payload: dev::Payload,
+) -> Result<Option<Caller>, ApiError> {
+    let services = services(request)?;
+    if let Some(pair) = outside_body(request, services)? {
+        // The sender proves itself before anything is read from it.
+        let identity = login(request, services, &pair)?;
+        let body = body::read(request, &mut payload, body_limit(services)).await?;
+        check_same_client(request, &identity, &body)?;
+        return Ok(Some(Caller { identity, body }));
+    }
+    if !services.config.http.inline_credentials {
+        return Ok(None);
+    }
+    let body = body::read(
+        request,
+        &mut payload,
+        body_limit(services).min(UNKNOWN_SENDER_BYTES_MAX),
+    )
+    .await?;
+    let Some(pair) = in_body(request, &body)? else {
+        return Ok(None);
+    };
+    let identity = login(request, services, &pair)?;
+    check_same_client(request, &identity, &body)?;
+    Ok(Some(Caller { identity, body }))
+}
+
+fn services(request: &HttpRequest) -> Result<&web::Data<Services>, ApiError> {
+    request
+        .app_data()
+        .ok_or_else(|| ApiError::internal(&"the application has no services"))
+}
+
+fn body_limit(services: &Services) -> u64 {
+    services.config.limits.max_body_bytes
+}
+
+fn operator(caller: Caller) -> Result<Caller, ApiError> {
+    match caller.identity.kind {
+        IdentityKind::Operator => Ok(caller),
+        IdentityKind::Client => Err(ApiError::forbidden("this needs an operator's credentials")),
+    }
+}
+
+fn login(request: &HttpRequest, services: &Services, pair: &Pair) -> Result<Identity, ApiError> {
+    let forwarded = [header::FORWARDED, header::X_FORWARDED_FOR]
+        .iter()
+        .any(|name| request.headers().contains_key(name));
+    // A proxy on this machine speaks for others, so its own address proves nothing.
+    let local = !forwarded
+        && request
+            .peer_addr()
+            .is_some_and(|peer| is_loopback(peer.ip()));
+    services
+        .auth
+        .login(&pair.name, pair.secret.expose().as_bytes(), local)
+        .map_err(|denied| ApiError::unauthorized("invalid_credentials", denied.to_string()))
+}
+
+fn missing() -> ApiError {
+    let message = "credentials are missing; send Authorization: Basic with the id and the secret";
+    ApiError::unauthorized("missing_credentials", message)
+}
+
+/// Credentials in the header or the query.
+fn outside_body(request: &HttpRequest, services: &Services) -> Result<Option<Pair>, ApiError> {
+    if let Some(value) = request.headers().get(header::AUTHORIZATION) {
+        return value
+            .to_str()
+            .map_err(|_| malformed_header())
+            .and_then(authorization)
+            .map(Some);
+    }
+    if !services.config.http.inline_credentials {
+        return Ok(None);
+    }
+    let query = request.query_string();
+    let Some(secret) = form_value(query, "secret").or_else(|| form_value(query, "client_secret"))
+    else {
+        return Ok(None);
+    };
+    let name = form_value(query, "client_id").ok_or_else(|| missing().with_field("client_id"))?;
+    Ok(Some(Pair {
+        name,
+        secret: Secret::new(secret),
+    }))
+}
+
+fn malformed_header() -> ApiError {
+    let message = "the Authorization header is not Basic followed by base64 of id:secret";
+    ApiError::unauthorized("malformed_credentials", message).with_field("Authorization")
+}
+
+fn authorization(value: &str) -> Result<Pair, ApiError> {
+    let (scheme, rest) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
+    if scheme.eq_ignore_ascii_case("bearer") {
+        let message =
+            "tokens are not available on this server; use Basic with the id and the secret";
+        return Err(
+            ApiError::unauthorized("tokens_unavailable", message).with_field("Authorization")
+        );
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(malformed_header());
+    }
+    let decoded = STANDARD
+        .decode(rest.trim())
+        .map(Zeroizing::new)
+        .map_err(|_| malformed_header())?;
+    let decoded = std::str::from_utf8(&decoded).map_err(|_| malformed_header())?;
+    let (name, secret) = decoded.split_once(':').ok_or_else(malformed_header)?;
+    Ok(Pair {
+        name: name.to_owned(),
+        secret: Secret::new(secret),
+    })
+}
+
+/// Credentials in the body; a body that claims to be JSON and is not is an error of its own.
+fn in_body(request: &HttpRequest, bytes: &[u8]) -> Result<Option<Pair>, ApiError> {
+    let (name, secret) = match body_kind(request, bytes) {
+        BodyKind::Json if !bytes.is_empty() => match inline_fields(bytes)? {
+            Some(fields) => (
+                fields
+                    .client_id
+                    .as_ref()
+                    .and_then(Value::as_str)
+                    .map(str::to_owned),
+                fields.secret,
+            ),
+            None => (None, None),
+        },
+        BodyKind::Form => {
+            let form = std::str::from_utf8(bytes).unwrap_or_default();
+            (
+                form_value(form, "client_id"),
+                form_value(form, "secret").or_else(|| form_value(form, "client_secret")),
+            )
+        }
+        _ => (None, None),
+    };
+    Ok(name.zip(secret).map(|(name, secret)| Pair {
+        name,
+        secret: Secret::new(secret),
+    }))
+}
+
+/// The fields of a JSON object; `None` for any other JSON. (serde would take an array for the fields in
+/// their order, so the first byte is looked at.)
+fn inline_fields(bytes: &[u8]) -> Result<Option<InlineFields>, ApiError> {
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    match first {
+        Some(b'{') => body::parse_json(bytes).map(Some),
+        _ => body::parse_json::<IgnoredAny>(bytes).map(|_| None),
+    }
+}
+
+/// A client that names another client anywhere is refused rather than served as somebody else.
+/// Operators name clients because that is their work.
+fn check_same_client(
+    request: &HttpRequest,
+    identity: &Identity,
+    bytes: &[u8],
+) -> Result<(), ApiError> {
+    if identity.is_operator() {
+        return Ok(());
+    }
+    let in_query = form_value(request.query_string(), "client_id").map(Value::String);
+    let in_body = match body_kind(request, bytes) {
+        // What does not parse here is the handler's to refuse.
+        BodyKind::Json => inline_fields(bytes)
+            .ok()
+            .flatten()
+            .and_then(|fields| fields.client_id),
+        BodyKind::Form => std::str::from_utf8(bytes)
+            .ok()
+            .and_then(|form| form_value(form, "client_id"))
+            .map(Value::String),
+        BodyKind::Raw => None,
+    };
+    let differs = |named: &Value| named.as_str() != Some(&*identity.name);
+    match [in_query, in_body].iter().flatten().any(differs) {
+        true => Err(
+            ApiError::forbidden("client_id differs from the credentials").with_field("client_id"),
+        ),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::{TestRequest, call_service, init_service};
+    use actix_web::{App, HttpResponse};
+
+    use super::*;
+    use crate::http::testing::services;
+
+    /// The status of each request; handlers answer 200 when the extractor lets it pass.
+    async fn statuses(
+        open_registration: bool,
+        requests: impl IntoIterator<Item = TestRequest>,
+    ) -> Vec<u16> {
+        let pass = || std::future::ready(HttpResponse::Ok().finish());
+        let app = App::new()
+            .app_data(services(|config| config.http.open_registration = open_registration).await)
+            .route("/client", web::post().to(move |_: ClientIdentity| pass()))
+            .route("/operator", web::post().to(move |_: Operator| pass()))
+            .route("/register", web::post().to(move |_: Registrar| pass()));
+        let app = init_service(app).await;
+        let mut statuses = Vec::new();
+        for request in requests {
+            statuses.push(
+                call_service(&app, request.to_request())
+                    .await
+                    .status()
+                    .as_u16(),
+            );
+        }
+        statuses
+    }
+
+    fn basic(uri: &str, pair: &str) -> TestRequest {
+        TestRequest::post()
+            .uri(uri)
+            .insert_header(("authorization", format!("Basic {}", STANDARD.encode(pair))))
+    }
+
+    fn json(request: TestRequest, body: &'static str) -> TestRequest {
+        request
+            .insert_header(("content-type", "application/json"))
+            .set_payload(body)
+    }
+
+    #[actix_web::test]
+    async fn each_extractor_lets_its_own_kind_pass() {
+        let requests = ["/client", "/operator", "/register"]
+            .map(|uri| [basic(uri, "noc:s"), basic(uri, "admin:a")]);
+        assert_eq!(
+            statuses(false, requests.into_iter().flatten()).await,
+            [200, 403, 403, 200, 403, 200]
+        );
+    }
+
+    #[actix_web::test]
+    async fn a_client_that_names_another_is_refused() {
+        let requests = [
+            json(
+                basic("/client", "noc:s"),
+                r#"{"client_id":"noc","body":{"client_id":"other"}}"#,
+            ),
+            json(basic("/client", "noc:s"), r#"{"client_id":"other"}"#),
+            json(basic("/client", "noc:s"), r#"{"client_id":7}"#),
+            basic("/client?client_id=other", "noc:s"),
+            json(
+                TestRequest::post().uri("/client?client_id=noc&secret=s"),
+                r#"{"client_id":"other"}"#,
+            ),
+            json(
+                TestRequest::post().uri("/client?client_id=other"),
+                r#"{"client_id":"noc","secret":"s"}"#,
+            ),
+            json(basic("/operator", "admin:a"), r#"{"client_id":"other"}"#),
+        ];
+        assert_eq!(
+            statuses(false, requests).await,
+            [200, 403, 403, 403, 403, 403, 200]
+        );
+    }
+
+    #[actix_web::test]
+    async fn open_registration_needs_no_credentials_but_checks_those_given() {
+        let anybody = || {
+            json(
+                TestRequest::post().uri("/register"),
+                r#"{"client_id":"new"}"#,
+            )
+        };
+        let requests = || {
+            [
+                anybody(),
+                basic("/register", "admin:a"),
+                basic("/register", "admin:wrong"),
+            ]
+        };
+        assert_eq!(statuses(true, requests()).await, [200, 200, 401]);
+        assert_eq!(statuses(false, requests()).await, [401, 200, 401]);
+    }
+
+    #[test]
+    fn basic_is_read_whatever_the_case_and_the_secret_may_hold_colons() {
+        let pair = authorization(&format!("bAsIc {}", STANDARD.encode("a:b:c"))).unwrap();
+        assert_eq!((pair.name.as_str(), pair.secret.expose()), ("a", "b:c"));
+    }
+
+    #[test]
+    fn other_schemes_say_what_to_use() {
+        let says = |value: &str| authorization(value).err().unwrap().to_string();
+        assert!(says("Bearer x").starts_with("tokens_unavailable"));
+        for broken in ["Digest x", "Basic", "Basic ???", "Basic YQ==", ""] {
+            assert!(
+                says(broken).starts_with("malformed_credentials"),
+                "{broken}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_an_object_holds_credentials() {
+        let fields =
+            inline_fields(br#" {"client_id":"a","client_secret":"b","body":{"secret":"c"}}"#)
+                .unwrap()
+                .unwrap();
+        assert_eq!(fields.secret.as_deref(), Some("b"));
+        assert!(inline_fields(br#"["a","b"]"#).unwrap().is_none());
+        assert!(inline_fields(b"nonsense").is_err());
+    }
+}

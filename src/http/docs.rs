@@ -1,0 +1,96 @@
+//! `/openapi.json`, made from the handlers' own annotations, and `/docs`, which shows it. The page's files
+//! are in the binary: nothing is fetched from elsewhere.
+
+use std::sync::Arc;
+
+use actix_web::http::header::ContentType;
+use actix_web::{HttpResponse, web};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{OpenApi, ServerBuilder};
+use utoipa::{Modify, OpenApi as _};
+use utoipa_swagger_ui::{Config, serve};
+
+use super::{ApiError, Services, health, metrics};
+
+/// Registers the routes.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            web::resource("/openapi.json")
+                .route(web::get().to(openapi))
+                .route(web::head().to(openapi)),
+        )
+        .service(
+            web::resource(["/docs", "/docs/{file:.*}"])
+                .route(web::get().to(page))
+                .route(web::head().to(page)),
+        );
+}
+
+/// The documentation of every module's routes. A module with annotated handlers adds its own here.
+fn document(path_prefix: &str) -> OpenApi {
+    let mut api = Base::openapi();
+    for module in [health::Api::openapi(), metrics::Api::openapi()] {
+        api.merge(module);
+    }
+    let root = if path_prefix.is_empty() {
+        "/"
+    } else {
+        path_prefix
+    };
+    api.servers = Some(vec![ServerBuilder::new().url(root).build()]);
+    api
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(info(title = "Backbone"), modifiers(&BasicAuth), components(schemas(super::ErrorBody)))]
+struct Base;
+
+/// Says how requests authenticate.
+struct BasicAuth;
+
+impl Modify for BasicAuth {
+    fn modify(&self, api: &mut OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
+        api.components
+            .get_or_insert_default()
+            .add_security_scheme("basic", scheme);
+    }
+}
+
+async fn openapi(services: web::Data<Services>) -> HttpResponse {
+    HttpResponse::Ok().json(document(&services.config.http.path_prefix))
+}
+
+async fn page(
+    services: web::Data<Services>,
+    file: Option<web::Path<String>>,
+) -> Result<HttpResponse, ApiError> {
+    let name = file.map(web::Path::into_inner).unwrap_or_default();
+    let found = serve(&name, Arc::new(Config::from("../openapi.json")));
+    let found = found.map_err(|error| ApiError::internal(&error))?;
+    let Some(found) = found else {
+        return Err(ApiError::not_found("the documentation has no such file"));
+    };
+    let bytes = match name.as_str() {
+        "" | "index.html" => with_base(&found.bytes, &services.config.http.path_prefix),
+        _ => found.bytes.into_owned(),
+    };
+    let content_type = found
+        .content_type
+        .parse()
+        .map_or_else(|_| ContentType::octet_stream(), ContentType);
+    Ok(HttpResponse::Ok().insert_header(content_type).body(bytes))
+}
+
+/// The page is served at `/docs` without the slash that its relative links count on, and a redirect is no
+/// way to repair a path here: the page is told its base instead.
+fn with_base(page: &[u8], path_prefix: &str) -> Vec<u8> {
+    let page = String::from_utf8_lossy(page);
+    page.replacen(
+        "<head>",
+        &format!("<head>\n    <base href=\"{path_prefix}/docs/\">"),
+        1,
+    )
+    .into_bytes()
+}

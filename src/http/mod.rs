@@ -1,0 +1,50 @@
+//! The HTTP face: actix-web on every address of `http.bind`, all with the same routes.
+//!
+//! Owns routes, error bodies and how a caller proves itself; each handler calls one service. A feature is a
+//! module here with its own `configure`, listed in [`configure`], and, when its handlers are annotated,
+//! its `Api` in `docs.rs`. Paths are repaired (doubled slashes, one at the end), never redirected, since
+//! clients turn a redirected POST into a GET. There is no access log: queries may hold secrets.
+
+mod body;
+mod cors;
+mod credentials;
+mod docs;
+mod error;
+mod health;
+mod metrics;
+mod server;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+
+use actix_web::web::ServiceConfig;
+
+pub use body::{BodyKind, body_kind, parse_json, parse_query};
+pub use credentials::{Caller, ClientIdentity, Operator, Registrar};
+pub use error::{ApiError, ErrorBody};
+pub use server::start;
+
+use crate::auth::Authenticator;
+use crate::config::Config;
+use crate::runtime::Lifecycle;
+use crate::telemetry::Telemetry;
+
+/// What handlers call; they take it as `web::Data<Services>`.
+pub struct Services {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// Names and secrets.
+    pub auth: Arc<Authenticator>,
+    /// Metrics.
+    pub telemetry: Telemetry,
+    /// The phase of the process.
+    pub lifecycle: Lifecycle,
+}
+
+/// Registers the routes of every module: a new feature adds its line here.
+fn configure(config: &mut ServiceConfig) {
+    health::configure(config);
+    metrics::configure(config);
+    docs::configure(config);
+}

@@ -1,0 +1,33 @@
+//! Services for handlers' unit tests.
+
+use std::sync::Arc;
+
+use actix_web::web;
+
+use super::Services;
+use crate::auth::{Authenticator, Secret, SecretHash};
+use crate::config::Config;
+use crate::runtime::Lifecycle;
+use crate::state::StateStore;
+use crate::telemetry::Telemetry;
+
+/// Services with the administrator `admin`, secret `a`, and the client `noc`, secret `s`.
+pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<Services> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.admin.secret = Secret::new("a");
+    configure(&mut config);
+    let state = StateStore::open(dir.path()).unwrap();
+    let telemetry = Telemetry::new(dir.path());
+    let (auth, _) = Authenticator::open(&config, &state, telemetry.events())
+        .await
+        .unwrap();
+    auth.put_client_secret("noc", SecretHash::of(&Secret::new("s")));
+    let lifecycle = Lifecycle::default();
+    web::Data::new(Services {
+        config: Arc::new(config),
+        auth: Arc::new(auth),
+        telemetry,
+        lifecycle,
+    })
+}

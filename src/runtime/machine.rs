@@ -1,0 +1,73 @@
+//! What the machine gives: memory and open files.
+
+use std::fs;
+
+/// The share of the machine's memory that is used when nothing is configured.
+const SHARE_PERCENT: u64 = 60;
+/// Taken when the system does not tell how much memory there is, bytes.
+const UNKNOWN_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// The memory above which publishers are paused, bytes: `configured` (`limits.memory_bytes`), or when that is 0
+/// a share of the machine's memory or of the container's, whichever is less.
+pub fn memory_limit_bytes(configured: u64) -> u64 {
+    if configured > 0 {
+        return configured;
+    }
+    let machine = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| total_bytes(&text));
+    let container = fs::read_to_string("/sys/fs/cgroup/memory.max")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    let memory = [machine, container]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(UNKNOWN_MEMORY_BYTES);
+    memory / 100 * SHARE_PERCENT
+}
+
+fn total_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Lets this process open as many files and connections as the system allows without asking anybody; the usual
+/// default of 1,024 is fewer than the connections that we are made for.
+#[cfg(unix)]
+pub fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    ) {
+        tracing::warn!(%error, "the limit on open files could not be raised");
+    }
+}
+
+/// There is no such limit here.
+#[cfg(not(unix))]
+pub fn raise_open_files() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_as_configured_or_a_share_of_what_there_is() {
+        assert_eq!(memory_limit_bytes(5), 5);
+        assert!(memory_limit_bytes(0) > 0);
+        assert_eq!(
+            total_bytes("MemFree: 1 kB\nMemTotal:       2048 kB\n"),
+            Some(2 * 1024 * 1024)
+        );
+        assert_eq!(total_bytes("nothing"), None);
+    }
+}

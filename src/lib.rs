@@ -4,6 +4,7 @@
 //! What others read from standard output is stable: `listening http 127.0.0.1:3000`, one line an address.
 
 pub mod actor;
+pub mod amqp;
 pub mod auth;
 pub mod bus;
 pub mod cli;
@@ -20,8 +21,15 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_rt::Arbiter;
+use amqp::Amqp;
 use auth::Authenticator;
+use backbone_broker::memory::MemoryGate;
+use backbone_broker::vhost::Vhost;
+use backbone_log::Arena;
+use bus::{Bus, BusError, BusParts};
 use config::Config;
+use engine::Engine;
 use runtime::{Lifecycle, Phase};
 use state::{StateError, StateStore};
 use telemetry::Telemetry;
@@ -35,6 +43,9 @@ pub enum RunError {
     /// An address could not be listened on.
     #[error(transparent)]
     Bind(#[from] runtime::BindError),
+    /// The bus could not be brought back from the state store.
+    #[error(transparent)]
+    Bus(#[from] BusError),
     /// The system refused something else.
     #[error("the system refused: {0}")]
     Io(#[from] std::io::Error),
@@ -67,11 +78,44 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         ));
     }
 
+    let vhost = Arc::new(Vhost::new("/", node_number(), Arc::new(Arena::new())));
+    let memory_limit = runtime::memory_limit_bytes(config.limits.memory_bytes);
+    let memory = Arc::new(MemoryGate::new(
+        Arc::clone(vhost.arena()),
+        memory_limit as usize,
+    ));
+    let amqp = Amqp::new(
+        &config,
+        Arc::clone(&vhost),
+        Arc::clone(&auth),
+        telemetry.events(),
+        Arc::clone(&memory),
+    );
+    add_metrics(&telemetry, &vhost, &amqp);
+    let arbiters: Vec<_> = (0..arbiter_count(&config))
+        .map(|_| Arbiter::new())
+        .collect();
+    let handles: Vec<_> = arbiters.iter().map(Arbiter::handle).collect();
+    let closing = amqp.clone();
+    let bus = Bus::open(BusParts {
+        engine: Engine::new(vhost, memory),
+        state,
+        auth: Arc::clone(&auth),
+        arbiters: handles.clone(),
+        disconnect: Arc::new(move |client, reason| closing.close_user(client, reason)),
+        lenient_declare: config.bus.lenient_declare,
+    })
+    .await?;
+    let sampled = bus.clone();
+    telemetry.add_source(Box::new(move |samples| sampled.sample(samples)));
+
+    let amqp_listeners = runtime::bind("amqp.bind", &config.amqp.bind)?;
     let http_listeners = runtime::bind("http.bind", &config.http.bind)?;
     let http_addresses = local_addresses(&http_listeners)?;
     let services = http::Services {
         config: config.clone(),
         auth,
+        bus,
         telemetry,
         lifecycle: lifecycle.clone(),
     };
@@ -79,6 +123,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let http_handle = http_server.handle();
     let mut http_task = actix_rt::spawn(http_server);
 
+    for listener in amqp_listeners {
+        let address = listener.local_addr()?;
+        amqp.listen(listener, &handles, &lifecycle);
+        say(format_args!("listening amqp {address}"));
+    }
     for address in http_addresses {
         say(format_args!("listening http {address}"));
     }
@@ -92,6 +141,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     lifecycle.advance(Phase::Draining);
     tracing::info!(drain_ms = config.shutdown.drain_ms, "draining");
     let drain = Duration::from_millis(config.shutdown.drain_ms);
+    let left = amqp.drain(drain).await;
+    if left > 0 {
+        tracing::warn!(left, "AMQP connections did not finish in time");
+    }
     if tokio::time::timeout(drain, http_handle.stop(true))
         .await
         .is_err()
@@ -100,6 +153,31 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     }
     say("stopped");
     Ok(())
+}
+
+/// One arbiter a core, unless configured otherwise.
+fn arbiter_count(config: &Config) -> usize {
+    match config.runtime.arbiters {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count.into(),
+    }
+}
+
+/// A number that differs from start to start.
+fn node_number() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the system has random numbers");
+    u64::from_ne_bytes(bytes)
+}
+
+fn add_metrics(telemetry: &Telemetry, vhost: &Arc<Vhost>, amqp: &Amqp) {
+    let (vhost, amqp) = (Arc::clone(vhost), amqp.clone());
+    telemetry.add_source(Box::new(move |samples| {
+        amqp.sample(samples);
+        for (metric, help, value) in vhost.counters().snapshot() {
+            samples.counter(metric, help, &[], value as f64);
+        }
+    }));
 }
 
 fn local_addresses(listeners: &[TcpListener]) -> std::io::Result<Vec<std::net::SocketAddr>> {

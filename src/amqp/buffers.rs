@@ -30,7 +30,9 @@ impl ReadBuffer {
     pub fn room(&mut self, size: usize) -> &mut [u8] {
         if self.data.is_empty() {
             let recycled = READ.with_borrow_mut(Vec::pop);
-            self.data = recycled.filter(|b| b.len() >= size).unwrap_or_else(|| vec![0; size]);
+            self.data = recycled
+                .filter(|b| b.len() >= size)
+                .unwrap_or_else(|| vec![0; size]);
         }
         if self.start > 0 && self.end == self.data.len() {
             self.data.copy_within(self.start..self.end, 0);

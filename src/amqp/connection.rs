@@ -42,15 +42,20 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Re
     match timeout(shared.handshake_timeout, agreed).await {
         Ok(Ok(opened)) => {
             registered.opened(&opened.user);
-            Connection::new(stream, shared, &registered, opened, input).run().await;
+            Connection::new(stream, shared, &registered, opened, input)
+                .run()
+                .await;
         }
-        Ok(Err(Failed::Refused { error, class, method })) => {
+        Ok(Err(Failed::Refused {
+            error,
+            class,
+            method,
+        })) => {
             let frame = handshake::close_frame(&error, class, method);
             let _ = timeout(CLOSE_TIMEOUT, last_words(&stream, &frame, &mut input)).await;
         }
         Ok(Err(Failed::Dropped)) | Err(_) => {}
     }
-    input.rest();
 }
 
 /// Says `frame` and waits until the peer closes, so that it is not lost to a reset.
@@ -121,7 +126,12 @@ impl Connection {
             cancel_notify: opened.cancel_notify,
         };
         let publisher = Publisher::new(Arc::clone(&shared.vhost), origin);
-        let session = Session::new(publisher, registered.id, Arc::<Doorbell>::clone(&bell), settings);
+        let session = Session::new(
+            publisher,
+            registered.id,
+            Arc::<Doorbell>::clone(&bell),
+            settings,
+        );
         Self {
             stream,
             shared,
@@ -196,13 +206,17 @@ impl Connection {
         }
         if let Some(reason) = news.close.take() {
             let text = format!("broker forced connection closure with reason '{reason}'");
-            self.session.close(ReplyCode::ConnectionForced, text, &mut self.out);
+            self.session
+                .close(ReplyCode::ConnectionForced, text, &mut self.out);
         }
         self.news = news;
     }
 
     fn read(&mut self) -> std::io::Result<()> {
-        match self.stream.try_read(self.input.room(self.shared.read_bytes)) {
+        match self
+            .stream
+            .try_read(self.input.room(self.shared.read_bytes))
+        {
             Ok(0) => self.ended = true,
             Ok(count) => {
                 self.input.grow(count);
@@ -219,7 +233,9 @@ impl Connection {
         if self.input.filled().is_empty() {
             return 0;
         }
-        let handled = self.session.receive(self.input.filled(), now_ms(), &mut self.out);
+        let handled = self
+            .session
+            .receive(self.input.filled(), now_ms(), &mut self.out);
         self.session.end_of_batch(&mut self.out);
         self.input.consume(handled);
         handled
@@ -302,7 +318,8 @@ impl Connection {
         let woken = Woken {
             readable: may_read && self.stream.poll_read_ready(cx).is_ready(),
             // A write is due at once where the socket has not refused one.
-            writable: has_output && (!self.write_full || self.stream.poll_write_ready(cx).is_ready()),
+            writable: has_output
+                && (!self.write_full || self.stream.poll_write_ready(cx).is_ready()),
             tick: timer.poll(cx).is_ready(),
         };
         let rung = self.bell.poll(cx).is_ready();

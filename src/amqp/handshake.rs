@@ -38,7 +38,11 @@ pub(super) enum Failed {
     /// The peer went away, or is dropped without a word.
     Dropped,
     /// The peer is told.
-    Refused { error: Error, class: u16, method: u16 },
+    Refused {
+        error: Error,
+        class: u16,
+        method: u16,
+    },
 }
 
 impl From<std::io::Error> for Failed {
@@ -61,7 +65,12 @@ pub(super) async fn run(
     loopback: bool,
     input: &mut ReadBuffer,
 ) -> Result<Opened, Failed> {
-    let mut handshake = Handshake { stream, shared, input, consumed: 0 };
+    let mut handshake = Handshake {
+        stream,
+        shared,
+        input,
+        consumed: 0,
+    };
     handshake.protocol_header().await?;
     handshake.write_start().await?;
     let login = handshake.start_ok().await?;
@@ -178,7 +187,11 @@ impl Handshake<'_> {
                 "negotiated frame_max = {frame_max} is lower than the minimum allowed value ({FRAME_MAX_MIN})"
             )));
         }
-        let channel_max = agreed("channel_max", theirs.channel_max.into(), ours.channel_max.into())?;
+        let channel_max = agreed(
+            "channel_max",
+            theirs.channel_max.into(),
+            ours.channel_max.into(),
+        )?;
         Ok(Opened {
             user: Arc::clone(&identity.name),
             access: match identity.kind {
@@ -255,7 +268,10 @@ impl Handshake<'_> {
         self.consumed = 0;
         loop {
             self.stream.readable().await?;
-            match self.stream.try_read(self.input.room(self.shared.read_bytes)) {
+            match self
+                .stream
+                .try_read(self.input.room(self.shared.read_bytes))
+            {
                 Ok(0) => return Err(Failed::Dropped),
                 Ok(count) => {
                     self.input.grow(count);
@@ -391,7 +407,10 @@ mod tests {
         let mut table = TableBuf::new();
         table.put("LOGIN", &Value::LongStr(b"guest"));
         table.put("PASSWORD", &Value::LongStr(b"secret"));
-        assert_eq!(amqplain(table.as_table().as_bytes()), pair("guest", "secret"));
+        assert_eq!(
+            amqplain(table.as_table().as_bytes()),
+            pair("guest", "secret")
+        );
         assert_eq!(amqplain(b"\x05LOGIN"), None);
     }
 

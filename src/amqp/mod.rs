@@ -7,7 +7,6 @@ mod buffers;
 mod connection;
 mod doorbell;
 mod handshake;
-mod memory;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
+use backbone_broker::memory::MemoryGate;
 use backbone_broker::vhost::Vhost;
 use backbone_wire::method::connection::Tune;
 use dashmap::DashMap;
@@ -26,14 +26,11 @@ use crate::config::Config;
 use crate::runtime::Lifecycle;
 use crate::telemetry::{Events, Samples};
 pub use doorbell::Doorbell;
-pub use memory::MemoryGate;
 
 /// Messages that a channel may hold unsettled; delivery to it pauses there.
 const UNACKED_PER_CHANNEL_MAX: usize = 1_048_576;
 /// Bytes read at a time; at least one frame fits.
 const READ_BYTES: usize = 256 * 1024;
-/// Connections waiting to be accepted.
-const BACKLOG: i32 = 4096;
 
 /// The AMQP side of the server.
 #[derive(Clone)]
@@ -102,20 +99,12 @@ impl Amqp {
         }))
     }
 
-    /// Listens on `address` and serves its connections on `arbiters` in turn, until the process
-    /// drains. Returns the address that it really is.
-    pub fn listen(
-        &self,
-        address: SocketAddr,
-        arbiters: &[ArbiterHandle],
-        lifecycle: &Lifecycle,
-    ) -> std::io::Result<SocketAddr> {
-        let listener = bind(address)?;
-        let local = listener.local_addr()?;
+    /// Serves the connections that come to `listener` on `arbiters` in turn, until the process drains.
+    pub fn listen(&self, listener: TcpListener, arbiters: &[ArbiterHandle], lifecycle: &Lifecycle) {
         let (shared, lifecycle) = (Arc::clone(&self.0), lifecycle.clone());
         let arbiters = arbiters.to_vec();
-        let on = arbiters[0].clone();
-        on.spawn_fn(move || {
+        let first = arbiters[0].clone();
+        first.spawn_fn(move || {
             actix_rt::spawn(async move {
                 tokio::select! {
                     () = accept(listener, &shared, &arbiters) => {}
@@ -123,7 +112,6 @@ impl Amqp {
                 }
             });
         });
-        Ok(local)
     }
 
     /// Closes all connections of `user`, telling them why.
@@ -195,19 +183,6 @@ impl Drop for Registered {
     }
 }
 
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
 async fn accept(listener: TcpListener, shared: &Arc<Shared>, arbiters: &[ArbiterHandle]) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -236,7 +211,9 @@ fn dispatch(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, arbiters:
     let shared = Arc::clone(shared);
     let turn = shared.next_arbiter.fetch_add(1, Ordering::Relaxed);
     arbiters[turn % arbiters.len()].spawn_fn(move || {
-        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        let Ok(stream) = TcpStream::from_std(stream) else {
+            return;
+        };
         actix_rt::spawn(connection::serve(stream, shared, registered));
     });
 }

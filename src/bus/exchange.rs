@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use backbone_broker::queue::Queue;
-
 use super::Shared;
 use super::movers::Movers;
 use crate::actor::{self, Actor, Context, Handle, Start, Turn};
+use crate::engine::Queue;
 
 /// Moves what waits in `soar-publish` or `soar-broadcast` to the exchange of that name.
 pub(super) struct BusExchange {

@@ -2,11 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backbone_broker::flow::{Flow, FlowCounters};
-
 use super::Shared;
 use super::client::Client;
 use crate::actor;
+use crate::engine::{Flow, FlowCounters};
 use crate::telemetry::Samples;
 
 /// What is counted beside the flows' own counters.

@@ -32,7 +32,7 @@ use serde_json::value::RawValue;
 
 use crate::actor::{self, AskError, Handle, Reply};
 use crate::auth::{Authenticator, Secret};
-use crate::engine::{Engine, EngineError, Outgoing, Taken};
+use crate::engine::{Engine, EngineError, Outgoing, Queue, Taken};
 use crate::state::{StateError, StateStore};
 use crate::telemetry::Samples;
 use client::{Client, ClientActor, ClientMessage};
@@ -313,7 +313,7 @@ impl Bus {
 
     fn put(
         &self,
-        queue: &backbone_broker::queue::Queue,
+        queue: &Queue,
         topic: Option<&str>,
         payload: Payload<'_>,
     ) -> Result<String, BusError> {

@@ -84,10 +84,12 @@ impl NewClient {
     /// # Errors
     /// [`BusError::Invalid`] names the field and what is wrong with it.
     pub fn from_json(object: &Map<String, Value>) -> Result<Self, BusError> {
-        let client_id = text(object, "client_id")?;
-        if let Some(id) = client_id {
-            check_client_id(id)?;
-        }
+        let client_id = match object.get("client_id") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(id)) => Some(id.as_str()),
+            Some(_) => return Err(invalid("client_id", "must be a text")),
+        };
+        client_id.map(check_client_id).transpose()?;
         let patch = ClientPatch::from_json(object)?;
         Ok(Self {
             client_id: client_id.map(str::to_owned),
@@ -377,6 +379,7 @@ mod tests {
         let long = "x".repeat(256);
         for (value, field) in [
             (json!({"client_id": 5}), "client_id"),
+            (json!({"client_id": ""}), "client_id"),
             (json!({"client_id": "a b"}), "client_id"),
             (json!({"client_id": "x".repeat(101)}), "client_id"),
             (json!({"client_id": "ä"}), "client_id"),

@@ -1,11 +1,8 @@
 //! The bus with its actors on the embedded broker, without listeners.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use actix_rt::Arbiter;
-use backbone_broker::vhost::Vhost;
-use backbone_log::Arena;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,12 +11,12 @@ use super::*;
 use crate::config::Config;
 
 const ALL: usize = usize::MAX;
+const MEMORY_BYTES: usize = 1 << 20;
 
 struct Fixture {
     bus: Bus,
     engine: Engine,
     auth: Arc<Authenticator>,
-    short_of_memory: Arc<AtomicBool>,
     disconnected: Arc<Mutex<Vec<String>>>,
 }
 
@@ -37,10 +34,7 @@ async fn open(dir: &TempDir) -> Fixture {
     };
     let opened = Authenticator::open(&Config::default(), &state, Arc::default()).await;
     let auth = Arc::new(opened.unwrap().0);
-    let short_of_memory = Arc::new(AtomicBool::new(false));
-    let gate = Arc::clone(&short_of_memory);
-    let vhost = Arc::new(Vhost::new("/", 7, Arc::new(Arena::new())));
-    let engine = Engine::new(vhost, Arc::new(move || gate.load(Ordering::Relaxed)));
+    let engine = Engine::for_tests(MEMORY_BYTES);
     let disconnected = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&disconnected);
     let bus = Bus::open(BusParts {
@@ -56,7 +50,6 @@ async fn open(dir: &TempDir) -> Fixture {
         bus,
         engine,
         auth,
-        short_of_memory,
         disconnected,
     }
 }
@@ -285,11 +278,7 @@ async fn many_clients_lose_nothing_and_each_senders_order_is_kept() {
             assert_eq!(from, expected, "from c{sender} to c{reader}");
         }
     }
-    assert_eq!(
-        it.engine.vhost().arena().segments(),
-        0,
-        "nothing is left in memory"
-    );
+    assert_eq!(it.engine.segments(), 0, "nothing is left in memory");
 }
 
 #[actix_web::test]
@@ -336,10 +325,7 @@ async fn clients_come_back_after_a_restart() {
         .unwrap()
         .0;
     assert!(auth.login("a", secret.expose().as_bytes(), false).is_ok());
-    let engine = Engine::new(
-        Arc::new(Vhost::new("/", 8, Arc::new(Arena::new()))),
-        Arc::new(|| false),
-    );
+    let engine = Engine::for_tests(MEMORY_BYTES);
     let again = Bus::open(BusParts {
         engine,
         state,
@@ -382,7 +368,7 @@ async fn ids_that_are_taken_are_refused_and_missing_ones_are_made() {
     );
     assert_eq!(it.bus.client("a").unwrap().subscriptions, ["x"]);
     assert!(
-        !it.engine.has_queue("q-outbox"),
+        it.engine.queue("q-outbox").is_none(),
         "nothing is left of a refused client"
     );
     for id in ["soar", "soar-x", "a b"] {
@@ -447,7 +433,7 @@ async fn a_deleted_client_leaves_nothing_and_its_id_is_free() {
     );
     assert_eq!(*it.disconnected.lock(), ["a"]);
     for name in topology::queue_names("a") {
-        assert!(!it.engine.has_queue(&name), "{name}");
+        assert!(it.engine.queue(&name).is_none(), "{name}");
     }
     assert!(matches!(
         it.bus.delete_client("a").await,
@@ -473,7 +459,7 @@ async fn a_deleted_client_leaves_nothing_and_its_id_is_free() {
         it.receive("a").is_empty(),
         "old messages and bindings are gone"
     );
-    assert_eq!(it.engine.vhost().arena().segments(), 0);
+    assert_eq!(it.engine.segments(), 0);
 }
 
 #[actix_web::test]
@@ -509,13 +495,11 @@ async fn short_memory_refuses_senders_and_lets_readers_go_on() {
     let it = open(&dir).await;
     it.client("a", &["t"]).await;
     settled().await;
-    it.send("a", "t", 1);
-    it.short_of_memory.store(true, Ordering::Relaxed);
-    let payload: &RawValue = serde_json::from_str("2").unwrap();
-    let refused = it.bus.send("a", "t", Payload::Json(payload));
+    let large = serde_json::value::to_raw_value(&"x".repeat(MEMORY_BYTES)).unwrap();
+    it.bus.send("a", "t", Payload::Json(&large)).unwrap();
+    let refused = it.bus.send("a", "t", Payload::Json(&large));
     assert!(matches!(refused, Err(BusError::Unavailable(_))));
-    assert_eq!(it.payloads("a", 1).await, [1]);
-    it.short_of_memory.store(false, Ordering::Relaxed);
+    assert_eq!(it.receive("a").len(), 1);
     it.send("a", "t", 3);
     assert_eq!(it.payloads("a", 1).await, [3]);
 }
@@ -526,7 +510,7 @@ async fn what_has_no_topic_goes_to_the_dead_letters() {
     let it = open(&dir).await;
     it.client("a", &["#"]).await;
     settled().await;
-    let outbox = it.engine.vhost().topology().queue("a-outbox").unwrap();
+    let outbox = it.engine.queue("a-outbox").unwrap();
     let message = |topic| Outgoing {
         body: b"no topic here",
         content_type: "text/plain",
@@ -538,12 +522,7 @@ async fn what_has_no_topic_goes_to_the_dead_letters() {
     it.engine.publish(&outbox, &message(Some("t"))).unwrap();
     let got = it.receive("a");
     assert_eq!((got.len(), &got[0]["body"]), (1, &json!("no topic here")));
-    let dead = it
-        .engine
-        .vhost()
-        .topology()
-        .queue("soar-dead-letter")
-        .unwrap();
+    let dead = it.engine.queue("soar-dead-letter").unwrap();
     let dead = it.engine.take(&dead, ALL, ALL);
     assert_eq!(dead.len(), 1);
     dead.with(0, |message| assert_eq!(message.body, b"no topic here"));
@@ -564,7 +543,7 @@ async fn messages_that_wait_in_the_exchange_queues_are_published() {
         is_envelope: false,
     };
     for queue in ["soar-publish", "soar-broadcast"] {
-        let queue = it.engine.vhost().topology().queue(queue).unwrap();
+        let queue = it.engine.queue(queue).unwrap();
         it.engine.publish(&queue, &message).unwrap();
     }
     let got = it.receive("a");

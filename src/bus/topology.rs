@@ -3,12 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use backbone_broker::flow::{Flow, FlowCounters};
-use backbone_broker::queue::Queue;
-use backbone_broker::topology::ExchangeKind;
-
 use super::{BusError, ClientRecord};
-use crate::engine::Engine;
+use crate::engine::{Engine, ExchangeKind, Flow, FlowCounters, Queue};
 
 /// The queue that all outboxes are forwarded to, and the topic exchange behind it.
 pub(super) const PUBLISH: &str = "soar-publish";
@@ -75,7 +71,7 @@ impl ClientQueues {
     ) -> Result<Self, BusError> {
         let id = record.client_id.as_str();
         let names = queue_names(id);
-        if let Some(taken) = names.iter().find(|name| engine.has_queue(name)) {
+        if let Some(taken) = names.iter().find(|name| engine.queue(name).is_some()) {
             return Err(BusError::Conflict(format!(
                 "there is a queue {taken} already: delete it, or choose another client_id"
             )));

@@ -5,22 +5,27 @@
 //! [`Taken`] that is either settled or puts everything back in order.
 
 mod message;
+mod mover;
 mod taken;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use backbone_broker::access::Access;
-use backbone_broker::flow::Flow;
+use backbone_broker::memory::MemoryGate;
 use backbone_broker::publisher::{Origin, Publisher, Routed};
-use backbone_broker::queue::{DeleteIf, Queue};
+use backbone_broker::queue::DeleteIf;
 use backbone_broker::record;
-use backbone_broker::topology::{ExchangeKind, ExchangeSpec};
+use backbone_broker::topology::ExchangeSpec;
 use backbone_broker::vhost::{QueueDeclare, Vhost};
 use backbone_wire::table::Table;
 use parking_lot::Mutex;
 
+pub use backbone_broker::flow::{Flow, FlowCounters};
+pub use backbone_broker::queue::Queue;
+pub use backbone_broker::topology::ExchangeKind;
 pub use message::{Outgoing, StoredMessage};
+pub use mover::{Mover, Wake};
 pub use taken::Taken;
 
 /// Publishers kept for the next calls, with their route caches.
@@ -29,9 +34,6 @@ const PUBLISHERS_KEPT: usize = 16;
 const NO_CONNECTION: u64 = 0;
 /// What the engine publishes as; no permission is asked.
 const USER: &str = "backbone";
-
-/// Tells whether publishers are paused because memory is short.
-pub type PublishersPaused = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Why the broker refused.
 #[derive(Debug, thiserror::Error)]
@@ -53,23 +55,18 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     vhost: Arc<Vhost>,
-    paused: PublishersPaused,
+    memory: Arc<MemoryGate>,
     publishers: Mutex<Vec<Publisher>>,
 }
 
 impl Engine {
-    /// The engine on `vhost`.
-    pub fn new(vhost: Arc<Vhost>, paused: PublishersPaused) -> Self {
+    /// The engine on `vhost`, whose publishers `memory` pauses.
+    pub fn new(vhost: Arc<Vhost>, memory: Arc<MemoryGate>) -> Self {
         Self(Arc::new(Inner {
             vhost,
-            paused,
+            memory,
             publishers: Mutex::default(),
         }))
-    }
-
-    /// The vhost behind, for whoever installs movers.
-    pub fn vhost(&self) -> &Arc<Vhost> {
-        &self.0.vhost
     }
 
     /// Declares a durable exchange.
@@ -106,9 +103,9 @@ impl Engine {
         Ok(self.0.vhost.declare_queue(declare, NO_CONNECTION)?)
     }
 
-    /// Whether there is a queue or an alias of that name.
-    pub fn has_queue(&self, name: &str) -> bool {
-        self.0.vhost.topology().queue(name).is_some()
+    /// The queue of a name or an alias, if it is there.
+    pub fn queue(&self, name: &str) -> Option<Arc<Queue>> {
+        self.0.vhost.topology().queue(name)
     }
 
     /// Gives a queue a second name; false if that name is taken.
@@ -147,6 +144,12 @@ impl Engine {
         self.0.vhost.install_flow(queue, Some(flow));
     }
 
+    /// The mover of a queue's flow, paused; `None` for a queue without a flow. `wake` is called when
+    /// there is something to move.
+    pub fn mover(&self, queue: &Arc<Queue>, wake: Wake) -> Option<Mover> {
+        Mover::new(&self.0.vhost, queue, wake)
+    }
+
     /// Says whether what `sender` publishes keeps out of the queue `inbox`.
     pub fn exclude_own(&self, sender: &str, inbox: &Queue, exclude: bool) {
         self.0.vhost.set_exclude_own(sender, inbox.id(), exclude);
@@ -158,7 +161,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Paused`]: try again later. [`EngineError::NoQueue`].
     pub fn publish(&self, queue: &Queue, message: &Outgoing<'_>) -> Result<(), EngineError> {
-        if (self.0.paused)() {
+        if self.0.memory.is_raised() {
             return Err(EngineError::Paused);
         }
         let now_ms = now_ms();
@@ -211,23 +214,29 @@ fn now_ms() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use backbone_log::Arena;
-
+pub(crate) mod testing {
     use super::*;
 
-    fn engine() -> (Engine, Arc<AtomicBool>) {
-        let paused = Arc::new(AtomicBool::new(false));
-        let vhost = Vhost::new("/", 7, Arc::new(Arena::new()));
-        let gate = Arc::clone(&paused);
-        let engine = Engine::new(
-            Arc::new(vhost),
-            Arc::new(move || gate.load(Ordering::Relaxed)),
-        );
-        (engine, paused)
+    impl Engine {
+        /// An engine of its own, short of memory when messages take more than `limit_bytes`.
+        pub(crate) fn for_tests(limit_bytes: usize) -> Self {
+            let vhost = Arc::new(Vhost::new("/", 7, Arc::default()));
+            let memory = MemoryGate::new(Arc::clone(vhost.arena()), limit_bytes);
+            Self::new(vhost, Arc::new(memory))
+        }
+
+        /// Batches of messages that are in memory.
+        pub(crate) fn segments(&self) -> usize {
+            self.0.vhost.arena().segments()
+        }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENOUGH: usize = 1 << 30;
 
     fn put(engine: &Engine, queue: &Queue, body: &[u8]) -> Result<(), EngineError> {
         let message = Outgoing {
@@ -250,7 +259,7 @@ mod tests {
 
     #[test]
     fn what_is_published_is_taken_in_order_with_its_properties() {
-        let (engine, _) = engine();
+        let engine = Engine::for_tests(ENOUGH);
         let queue = engine.declare_queue("q", true).unwrap();
         put(&engine, &queue, b"1").unwrap();
         put(&engine, &queue, b"2").unwrap();
@@ -270,16 +279,12 @@ mod tests {
         taken.settle();
         assert_eq!(engine.take(&queue, 10, 1 << 20).len(), 0);
         assert_eq!(queue.stats().unsettled, 0);
-        assert_eq!(
-            engine.vhost().arena().segments(),
-            0,
-            "nothing is left in memory"
-        );
+        assert_eq!(engine.segments(), 0, "nothing is left in memory");
     }
 
     #[test]
     fn what_is_not_settled_comes_back_in_order() {
-        let (engine, _) = engine();
+        let engine = Engine::for_tests(ENOUGH);
         let queue = engine.declare_queue("q", true).unwrap();
         for body in [b"1", b"2", b"3"] {
             put(&engine, &queue, body).unwrap();
@@ -295,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_byte_bound_is_kept_but_one_message_always_passes() {
-        let (engine, _) = engine();
+        let engine = Engine::for_tests(ENOUGH);
         let queue = engine.declare_queue("q", true).unwrap();
         put(&engine, &queue, &[0; 1000]).unwrap();
         put(&engine, &queue, &[1; 1000]).unwrap();
@@ -307,14 +312,14 @@ mod tests {
 
     #[test]
     fn paused_publishers_and_missing_queues_are_told_apart() {
-        let (engine, paused) = engine();
+        let engine = Engine::for_tests(10_000);
         let queue = engine.declare_queue("q", true).unwrap();
-        paused.store(true, Ordering::Relaxed);
+        put(&engine, &queue, &[0; 20_000]).unwrap();
         assert!(matches!(
             put(&engine, &queue, b"x"),
             Err(EngineError::Paused)
         ));
-        paused.store(false, Ordering::Relaxed);
+        engine.take(&queue, 1, 1).settle();
         put(&engine, &queue, b"x").unwrap();
         let held = engine.take(&queue, 1, 100);
         engine.delete_queue(&queue);
@@ -324,16 +329,12 @@ mod tests {
             Err(EngineError::NoQueue(_))
         ));
         drop(held);
-        assert_eq!(
-            engine.vhost().arena().segments(),
-            0,
-            "nothing is left in memory"
-        );
+        assert_eq!(engine.segments(), 0, "nothing is left in memory");
     }
 
     #[test]
     fn a_large_message_comes_back_whole() {
-        let (engine, _) = engine();
+        let engine = Engine::for_tests(ENOUGH);
         let queue = engine.declare_queue("q", true).unwrap();
         let body = vec![7; 300_000];
         put(&engine, &queue, &body).unwrap();

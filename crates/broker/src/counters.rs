@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($name:ident: $help:literal,)*) => {
+    ($($name:ident = $metric:literal: $help:literal,)*) => {
         /// Totals since start. Names follow RabbitMQ's metric stems.
         #[derive(Debug, Default)]
         pub struct Counters {
@@ -11,32 +11,32 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// Each counter's name, what it counts, and its value.
+            /// Each counter's metric, what it counts, and its value.
             pub fn snapshot(&self) -> Vec<(&'static str, &'static str, u64)> {
-                vec![$((stringify!($name), $help, self.$name.load(Ordering::Relaxed)),)*]
+                vec![$(($metric, $help, self.$name.load(Ordering::Relaxed)),)*]
             }
         }
     };
 }
 
 counters! {
-    messages_received: "Messages received from publishers.",
-    messages_received_confirm: "Messages received on channels with publisher confirms.",
-    messages_routed: "Copies of messages put into queues.",
-    messages_confirmed: "Messages confirmed to publishers.",
-    messages_unroutable_dropped: "Messages that no queue took, dropped.",
-    messages_unroutable_returned: "Mandatory messages that no queue took, returned.",
-    messages_delivered_consume_auto_ack: "Messages delivered to consumers without acknowledgement.",
-    messages_delivered_consume_manual_ack: "Messages delivered to consumers that acknowledge.",
-    messages_delivered_get_auto_ack: "Messages fetched by basic.get without acknowledgement.",
-    messages_delivered_get_manual_ack: "Messages fetched by basic.get that are acknowledged.",
-    messages_get_empty: "basic.get that found nothing.",
-    messages_redelivered: "Messages delivered again after they came back.",
-    messages_acknowledged: "Messages acknowledged or rejected without requeue.",
-    queues_declared: "Queues created.",
-    queues_deleted: "Queues deleted.",
-    channels_opened: "Channels opened.",
-    channels_closed: "Channels closed.",
+    messages_received = "backbone_global_messages_received_total": "Messages received from publishers.",
+    messages_received_confirm = "backbone_global_messages_received_confirm_total": "Messages received on channels with publisher confirms.",
+    messages_routed = "backbone_global_messages_routed_total": "Copies of messages put into queues.",
+    messages_confirmed = "backbone_global_messages_confirmed_total": "Messages confirmed to publishers.",
+    messages_unroutable_dropped = "backbone_channel_messages_unroutable_dropped_total": "Messages that no queue took, dropped.",
+    messages_unroutable_returned = "backbone_channel_messages_unroutable_returned_total": "Mandatory messages that no queue took, returned.",
+    messages_delivered_consume_auto_ack = "backbone_global_messages_delivered_consume_auto_ack_total": "Messages delivered to consumers without acknowledgement.",
+    messages_delivered_consume_manual_ack = "backbone_global_messages_delivered_consume_manual_ack_total": "Messages delivered to consumers that acknowledge.",
+    messages_delivered_get_auto_ack = "backbone_global_messages_delivered_get_auto_ack_total": "Messages fetched by basic.get without acknowledgement.",
+    messages_delivered_get_manual_ack = "backbone_global_messages_delivered_get_manual_ack_total": "Messages fetched by basic.get that are acknowledged.",
+    messages_get_empty = "backbone_global_messages_get_empty_total": "basic.get that found nothing.",
+    messages_redelivered = "backbone_global_messages_redelivered_total": "Messages delivered again after they came back.",
+    messages_acknowledged = "backbone_global_messages_acknowledged_total": "Messages acknowledged or rejected without requeue.",
+    queues_declared = "backbone_queues_declared_total": "Queues created.",
+    queues_deleted = "backbone_queues_deleted_total": "Queues deleted.",
+    channels_opened = "backbone_channels_opened_total": "Channels opened.",
+    channels_closed = "backbone_channels_closed_total": "Channels closed.",
 }
 
 /// Raises `counter` by `count`; nothing is touched for 0.

@@ -8,6 +8,7 @@ pub mod access;
 pub mod counters;
 pub mod error;
 pub mod flow;
+pub mod memory;
 pub mod out;
 pub mod publisher;
 pub mod queue;

@@ -36,7 +36,8 @@ fn any(classes: &[Class]) -> String {
         .collect();
     line!(out, "//! All methods. {ORIGIN}");
     line!(out);
-    line!(out, "use super::{{Facts, Sender}};");
+    line!(out, "use super::Facts;");
+    line!(out, "use super::Sender::{{Both, Client, Server}};");
     let mut names: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
     names.sort_unstable();
     line!(out, "use super::{{{}}};", names.join(", "));
@@ -62,13 +63,12 @@ fn any(classes: &[Class]) -> String {
     );
     line!(out, "pub(super) static ALL: [Facts; {}] = [", all.len());
     for (class, method) in &all {
-        line!(out, "    Facts {{");
-        line!(out, "        class_id: {},", class.id);
-        line!(out, "        method_id: {},", method.id);
-        line!(out, "        name: \"{}.{}\",", class.name, method.name);
-        line!(out, "        sender: Sender::{:?},", method.sender);
-        line!(out, "        has_content: {},", method.content);
-        line!(out, "    }},");
+        let (class_id, id, sender, content) = (class.id, method.id, method.sender, method.content);
+        let name = format!("{}.{}", class.name, method.name);
+        line!(
+            out,
+            "    Facts::new({class_id}, {id}, \"{name}\", {sender:?}, {content}),"
+        );
     }
     line!(out, "];");
     line!(out);

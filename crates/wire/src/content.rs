@@ -2,7 +2,8 @@
 //!
 //! [`parse_publish`] is the hot path of a broker: it takes the three frames of an ordinary `basic.publish`
 //! in one look. What it does not recognise, it leaves to [`crate::frame::parse`] and the decoders, which
-//! know what is wrong with it; what it does recognise, they would decode to the same.
+//! know what is wrong with it; what it does recognise, they would decode to the same. [`Delivery`] is the
+//! way back out: the pieces of a published message, framed for a consumer.
 
 use crate::ShortStr;
 use crate::frame::{self, END, FrameKind, HEADER_LEN, OVERHEAD};
@@ -10,8 +11,10 @@ use crate::properties::{BASIC_CLASS_ID, FIXED_LEN, Properties};
 
 /// Class and method of `basic.publish`, as the first four octets of its frame's payload.
 const PUBLISH_IDS: [u8; 4] = [0, 60, 0, 40];
-/// Octets of a publish frame before the exchange's name: frame header, ids, reserved short.
-const NAMES_AT: usize = HEADER_LEN + 4 + 2;
+/// Class and method of `basic.deliver`.
+const DELIVER_IDS: [u8; 4] = [0, 60, 0, 60];
+/// Class `basic` and weight 0, as the first four octets of a header frame's payload.
+const CONTENT_IDS: [u8; 4] = [0, BASIC_CLASS_ID as u8, 0, 0];
 
 /// A whole published message, borrowed from the receive buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,38 +44,123 @@ pub struct PublishTriple<'a> {
 /// most `max_payload` bytes. Yields the message and the bytes that it occupies.
 ///
 /// `None` for anything else, incomplete, malformed or merely unusual.
-#[inline]
+///
+/// Inlined always: handing the message over through memory costs half as much as finding it.
+#[inline(always)]
 pub fn parse_publish(buf: &[u8], max_payload: usize) -> Option<(PublishTriple<'_>, usize)> {
-    let (method, rest) = publish_frame(buf, max_payload)?;
-    let (header, rest) = frame_on(rest, FrameKind::Header, method.channel, max_payload)?;
+    let (head, method) = frame_at(buf, max_payload)?;
+    let [kind, c0, c1] = head;
+    let (names, bits) = publish_arguments(method)?;
+    let (exchange, after_exchange) = short_str(names)?;
+    let (routing_key, after_names) = short_str(after_exchange)?;
+    if kind != FrameKind::Method as u8 || !after_names.is_empty() {
+        return None;
+    }
+    let mut used = method.len() + OVERHEAD;
+    let (head, header) = frame_at(&buf[used..], max_payload)?;
     let (fixed, list) = header.split_first_chunk::<FIXED_LEN>()?;
-    let [c0, c1, w0, w1, size @ ..] = *fixed;
-    if u16::from_be_bytes([c0, c1]) != BASIC_CLASS_ID || [w0, w1] != [0, 0] {
+    let [i0, i1, i2, i3, body_size @ ..] = *fixed;
+    if head != [FrameKind::Header as u8, c0, c1] || [i0, i1, i2, i3] != CONTENT_IDS {
         return None;
     }
     let properties = Properties::checked(list).ok()?;
-    let (body, rest) = match u64::from_be_bytes(size) {
-        0 => (&[][..], rest),
-        size => {
-            let (body, rest) = frame_on(rest, FrameKind::Body, method.channel, max_payload)?;
-            if body.len() as u64 != size {
-                return None;
-            }
-            (body, rest)
+    used += header.len() + OVERHEAD;
+    let body_size = u64::from_be_bytes(body_size);
+    let mut body: &[u8] = &[];
+    if body_size != 0 {
+        let head;
+        (head, body) = frame_at(&buf[used..], max_payload)?;
+        if head != [FrameKind::Body as u8, c0, c1] || body.len() as u64 != body_size {
+            return None;
         }
-    };
+        used += body.len() + OVERHEAD;
+    }
     let triple = PublishTriple {
-        channel: method.channel,
-        exchange: method.exchange,
-        routing_key: method.routing_key,
-        names: method.names,
-        mandatory: method.bits & 1 != 0,
-        immediate: method.bits & 2 != 0,
+        channel: u16::from_be_bytes([c0, c1]),
+        exchange,
+        routing_key,
+        names,
+        mandatory: bits & 1 != 0,
+        immediate: bits & 2 != 0,
         header,
         properties,
         body,
     };
-    Some((triple, buf.len() - rest.len()))
+    Some((triple, used))
+}
+
+/// A message on its way to a consumer, in the pieces in which [`parse_publish`] found it: what was received
+/// is copied, nothing of it is encoded again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery<'a> {
+    /// Channel of the consumer.
+    pub channel: u16,
+    /// The consumer.
+    pub consumer_tag: ShortStr<'a>,
+    /// Number of the delivery on its channel.
+    pub delivery_tag: u64,
+    /// It may have been delivered before.
+    pub redelivered: bool,
+    /// Exchange and routing key with their length octets: [`PublishTriple::names`].
+    pub names: &'a [u8],
+    /// Payload of the header frame: [`PublishTriple::header`]. It has to name the length of the body.
+    pub header: &'a [u8],
+    /// The whole body.
+    pub body: &'a [u8],
+}
+
+impl Delivery<'_> {
+    /// Appends `basic.deliver`, header frame and body frames, as [`write_body`] cuts them.
+    ///
+    /// # Panics
+    /// As [`write_body`].
+    #[inline]
+    pub fn write(&self, frame_max: u32, out: &mut Vec<u8>) {
+        self.write_head(self.body.len() + OVERHEAD, out);
+        write_body(self.channel, self.body, frame_max, out);
+    }
+
+    /// Appends `basic.deliver` and the header frame only, for those who send the body from where it is, and
+    /// makes room for `more` bytes behind them.
+    #[inline]
+    pub fn write_head(&self, more: usize, out: &mut Vec<u8>) {
+        debug_assert!(
+            is_two_short_strs(self.names),
+            "not two short strings: {:?}",
+            self.names
+        );
+        let tag = self.consumer_tag.as_bytes();
+        let size = 4 + 1 + tag.len() + 8 + 1 + self.names.len();
+        out.reserve(size + self.header.len() + 2 * OVERHEAD + more);
+        let [c0, c1] = self.channel.to_be_bytes();
+        let [s0, s1, s2, s3] = (size as u32).to_be_bytes();
+        let [i0, i1, i2, i3] = DELIVER_IDS;
+        const METHOD: u8 = FrameKind::Method as u8;
+        let head = [
+            METHOD,
+            c0,
+            c1,
+            s0,
+            s1,
+            s2,
+            s3,
+            i0,
+            i1,
+            i2,
+            i3,
+            tag.len() as u8,
+        ];
+        out.extend_from_slice(&head);
+        out.extend_from_slice(tag);
+        let [d0, d1, d2, d3, d4, d5, d6, d7] = self.delivery_tag.to_be_bytes();
+        out.extend_from_slice(&[d0, d1, d2, d3, d4, d5, d6, d7, u8::from(self.redelivered)]);
+        out.extend_from_slice(self.names);
+        let [s0, s1, s2, s3] = (self.header.len() as u32).to_be_bytes();
+        const HEADER: u8 = FrameKind::Header as u8;
+        out.extend_from_slice(&[END, HEADER, c0, c1, s0, s1, s2, s3]);
+        out.extend_from_slice(self.header);
+        out.push(END);
+    }
 }
 
 /// Appends `body` as body frames for a peer whose frame-max (bytes, overhead included, 0 for no limit) is
@@ -104,44 +192,25 @@ pub fn body_pieces(body: &[u8], frame_max: u32) -> impl Iterator<Item = &[u8]> {
     body.chunks(piece_max)
 }
 
-/// A `basic.publish` method.
-struct PublishFrame<'a> {
-    channel: u16,
-    exchange: ShortStr<'a>,
-    routing_key: ShortStr<'a>,
-    names: &'a [u8],
-    bits: u8,
+/// The frame at the start of `buf`: the octets of its type and channel, and its payload.
+#[inline]
+fn frame_at(buf: &[u8], max_payload: usize) -> Option<([u8; 3], &[u8])> {
+    let ([k, c0, c1, s0, s1, s2, s3], rest) = buf.split_first_chunk::<HEADER_LEN>()?;
+    let size = u32::from_be_bytes([*s0, *s1, *s2, *s3]) as usize;
+    if size > max_payload || *rest.get(size)? != END {
+        return None;
+    }
+    Some(([*k, *c0, *c1], &rest[..size]))
 }
 
-/// Takes a `basic.publish` frame and what follows it.
+/// The two names and the octet of bits in the payload of a `basic.publish` frame.
 #[inline]
-fn publish_frame(buf: &[u8], max_payload: usize) -> Option<(PublishFrame<'_>, &[u8])> {
-    let (fixed, names_on) = buf.split_first_chunk::<NAMES_AT>()?;
-    let [kind, c0, c1, s0, s1, s2, s3, i0, i1, i2, i3, _, _] = *fixed;
-    let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
-    if kind != FrameKind::Method as u8 || [i0, i1, i2, i3] != PUBLISH_IDS || size > max_payload {
-        return None;
+fn publish_arguments(payload: &[u8]) -> Option<(&[u8], u8)> {
+    let (ids, arguments) = payload.split_first_chunk::<4>()?;
+    match arguments {
+        [_, _, names @ .., bits] if *ids == PUBLISH_IDS => Some((names, *bits)),
+        _ => None,
     }
-    let (exchange, after) = short_str(names_on)?;
-    let (routing_key, after) = short_str(after)?;
-    let [bits, END, rest @ ..] = after else {
-        return None;
-    };
-    let names = &names_on[..exchange.len() + routing_key.len() + 2];
-    if size != NAMES_AT - HEADER_LEN + names.len() + 1 {
-        return None;
-    }
-    let channel = u16::from_be_bytes([c0, c1]);
-    Some((
-        PublishFrame {
-            channel,
-            exchange,
-            routing_key,
-            names,
-            bits: *bits,
-        },
-        rest,
-    ))
 }
 
 #[inline]
@@ -151,25 +220,9 @@ fn short_str(bytes: &[u8]) -> Option<(ShortStr<'_>, &[u8])> {
     Some((ShortStr::new(bytes).ok()?, rest))
 }
 
-/// Takes the payload of a frame of this kind on this channel, and what follows the frame.
-#[inline]
-fn frame_on(
-    buf: &[u8],
-    kind: FrameKind,
-    channel: u16,
-    max_payload: usize,
-) -> Option<(&[u8], &[u8])> {
-    let (header, rest) = buf.split_first_chunk::<HEADER_LEN>()?;
-    let [k, c0, c1, s0, s1, s2, s3] = *header;
-    let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
-    if k != kind as u8 || u16::from_be_bytes([c0, c1]) != channel || size > max_payload {
-        return None;
-    }
-    let (payload, after) = rest.split_at_checked(size)?;
-    match after {
-        [END, rest @ ..] => Some((payload, rest)),
-        _ => None,
-    }
+fn is_two_short_strs(bytes: &[u8]) -> bool {
+    let after = short_str(bytes).and_then(|(_, after)| short_str(after));
+    after.is_some_and(|(_, after)| after.is_empty())
 }
 
 #[cfg(test)]
@@ -256,6 +309,45 @@ mod tests {
             &[0x20, 0, 0, 0, 0, 1, 0],
         ] {
             assert_eq!(parse_publish(&message(list, b"x"), MAX), None, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn a_delivery_is_the_publish_in_other_frames() {
+        for (body, frame_max) in [
+            (&b""[..], 4096),
+            (b"body", 4096),
+            (&[7; 9000], 4096),
+            (b"body", 0),
+        ] {
+            let published = message(&[0x10, 0, 2], body);
+            let (triple, _) = parse_publish(&published, MAX).unwrap();
+            let tag = ShortStr::lit("ctag");
+            let delivery = Delivery {
+                channel: 4,
+                consumer_tag: tag,
+                delivery_tag: u64::MAX - 1,
+                redelivered: true,
+                names: triple.names,
+                header: triple.header,
+                body: triple.body,
+            };
+            let mut written = vec![1, 2];
+            delivery.write(frame_max, &mut written);
+            let mut expected = vec![1, 2];
+            let deliver = basic::Deliver {
+                consumer_tag: tag,
+                delivery_tag: u64::MAX - 1,
+                redelivered: true,
+                exchange: triple.exchange,
+                routing_key: triple.routing_key,
+            };
+            deliver.write(4, &mut expected);
+            ContentHeader::decode(triple.header)
+                .unwrap()
+                .write(4, &mut expected);
+            write_body(4, body, frame_max, &mut expected);
+            assert_eq!(written, expected);
         }
     }
 

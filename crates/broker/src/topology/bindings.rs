@@ -205,8 +205,11 @@ impl<T: Clone> State<T> {
             let number = match numbers.get(&binding.target) {
                 Some(&number) => number,
                 None => {
+                    let Some(destination) = self.destination(&binding.target) else {
+                        continue;
+                    };
                     let number = destinations.len() as u32;
-                    destinations.push(self.destination(&binding.target)?);
+                    destinations.push(destination);
                     numbers.insert(&binding.target, number);
                     number
                 }

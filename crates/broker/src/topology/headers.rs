@@ -6,7 +6,6 @@
 use std::cell::OnceCell;
 
 use backbone_wire::table::{Table, Value};
-use smallvec::SmallVec;
 
 use super::arguments::Term;
 use super::plain::Plain;
@@ -94,7 +93,7 @@ impl Match {
 #[derive(Debug)]
 pub(super) struct Headers<'a> {
     /// In the order of their names; of equal names the first is meant.
-    sorted: SmallVec<[Header<'a>; 16]>,
+    sorted: Vec<Header<'a>>,
 }
 
 #[derive(Debug)]
@@ -108,7 +107,7 @@ struct Header<'a> {
 impl<'a> Headers<'a> {
     pub(super) fn new(table: Option<Table<'a>>) -> Self {
         let entries = table.unwrap_or_default().iter().flatten();
-        let mut sorted: SmallVec<[Header<'a>; 16]> = entries
+        let mut sorted: Vec<Header<'a>> = entries
             .map(|(key, value)| Header {
                 key,
                 value,

@@ -8,7 +8,7 @@
 //! # Costs
 //! - A bind or unbind takes constant time (a map insert), so n in a row take O(n), with one compilation of O(n) after them.
 //! - Changes and messages alternating on **one** exchange with n bindings compile it every time: O(n) for each change
-//!   that a message follows, about 0.2 ms for each 1,000 bindings. Other exchanges do not notice.
+//!   that a message follows, about 0.35 ms for each 1,000 wildcard bindings. Other exchanges do not notice.
 //! - A queue coming or going touches the default exchange, in constant time, and the exchanges that it was bound to.
 //! - A message waits for the control plane's lock only when its exchange has to be compiled.
 //! - A direct or fanout route costs a look-up of the exchange and one of the key; a topic depends on the key
@@ -25,6 +25,7 @@ mod bindings;
 mod directory;
 mod exchange;
 mod headers;
+mod list;
 mod plain;
 mod snapshot;
 mod trie;
@@ -41,6 +42,7 @@ use smallvec::SmallVec;
 
 pub use arguments::{Term, check_equivalent, check_same};
 pub use exchange::{ExchangeKind, ExchangeSpec, clean_name};
+pub use list::{BindingInfo, Counts, ExchangeInfo};
 
 use crate::error::{Error, Resource};
 use bindings::{Binding, State, Target};
@@ -93,55 +95,6 @@ struct Named<T> {
     name: Arc<str>,
     id: u64,
     handle: T,
-}
-
-/// An exchange as it was declared, for listings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExchangeInfo {
-    /// Empty for the default exchange.
-    pub name: String,
-    /// How it routes.
-    pub kind: ExchangeKind,
-    /// Survives a restart.
-    pub durable: bool,
-    /// Goes with the last binding from it.
-    pub auto_delete: bool,
-    /// Clients cannot publish to it.
-    pub internal: bool,
-    /// The declaration's arguments: a table's bytes.
-    pub arguments: Vec<u8>,
-    /// Bindings that lead from it.
-    pub bindings_out: usize,
-    /// Bindings that lead to it.
-    pub bindings_in: usize,
-}
-
-/// A binding, for listings. The default exchange's, one for each queue, are not among them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BindingInfo {
-    /// The exchange it leads from.
-    pub source: String,
-    /// The queue or exchange it leads to.
-    pub destination: String,
-    /// Whether the destination is an exchange.
-    pub to_exchange: bool,
-    /// Routing key or pattern.
-    pub key: Vec<u8>,
-    /// The arguments as they came: a table's bytes.
-    pub arguments: Vec<u8>,
-}
-
-/// How much there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    /// Exchanges, the predeclared ones included.
-    pub exchanges: usize,
-    /// Queues; aliases do not count.
-    pub queues: usize,
-    /// Bindings, without those of the default exchange.
-    pub bindings: usize,
-    /// How often routes have been compiled since the start.
-    pub compilations: u64,
 }
 
 impl<T: Clone> Topology<T> {
@@ -313,13 +266,14 @@ impl<T: Clone> Topology<T> {
         key: &[u8],
         arguments: Table<'_>,
     ) -> Result<(), Error> {
+        let (queue, exchange) = (&*clean_name(queue), &*clean_name(exchange));
         check_not_default(exchange)?;
         let mut state = self.state.lock();
         self.require_exchange(&state, exchange)?;
         let Some(queue) = self.queue_name(queue) else {
             return Err(Error::no_queue(queue, &self.vhost));
         };
-        self.bind(&mut state, exchange, Target::Queue(queue), key, arguments)
+        self.add_binding(&mut state, exchange, Target::Queue(queue), key, arguments)
     }
 
     /// `queue.unbind`. What is not bound, or not there, counts as unbound.
@@ -333,10 +287,11 @@ impl<T: Clone> Topology<T> {
         key: &[u8],
         arguments: Table<'_>,
     ) -> Result<(), Error> {
+        let (queue, exchange) = (&*clean_name(queue), &*clean_name(exchange));
         check_not_default(exchange)?;
         let mut state = self.state.lock();
         if let Some(queue) = self.queue_name(queue) {
-            self.unbind(&mut state, exchange, Target::Queue(queue), key, arguments);
+            self.drop_binding(&mut state, exchange, Target::Queue(queue), key, arguments);
         }
         Ok(())
     }
@@ -352,12 +307,13 @@ impl<T: Clone> Topology<T> {
         key: &[u8],
         arguments: Table<'_>,
     ) -> Result<(), Error> {
+        let (destination, source) = (&*clean_name(destination), &*clean_name(source));
         check_not_default(destination)?;
         check_not_default(source)?;
         let mut state = self.state.lock();
         self.require_exchange(&state, source)?;
         self.require_exchange(&state, destination)?;
-        self.bind(
+        self.add_binding(
             &mut state,
             source,
             Target::Exchange(destination.into()),
@@ -377,10 +333,11 @@ impl<T: Clone> Topology<T> {
         key: &[u8],
         arguments: Table<'_>,
     ) -> Result<(), Error> {
+        let (destination, source) = (&*clean_name(destination), &*clean_name(source));
         check_not_default(destination)?;
         check_not_default(source)?;
         let mut state = self.state.lock();
-        self.unbind(
+        self.drop_binding(
             &mut state,
             source,
             Target::Exchange(destination.into()),
@@ -420,68 +377,6 @@ impl<T: Clone> Topology<T> {
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
         self.route_from(exchange, key, headers, out, true)
-    }
-
-    /// All exchanges, by name.
-    pub fn list_exchanges(&self) -> Vec<ExchangeInfo> {
-        let state = self.state.lock();
-        let mut exchanges: Vec<ExchangeInfo> = state
-            .exchanges
-            .iter()
-            .map(|(name, exchange)| ExchangeInfo {
-                name: name.to_string(),
-                kind: exchange.declared.kind,
-                durable: exchange.declared.durable,
-                auto_delete: exchange.declared.auto_delete,
-                internal: exchange.declared.internal,
-                arguments: exchange.declared.arguments.to_vec(),
-                bindings_out: exchange.bindings.len(),
-                bindings_in: exchange.incoming.len(),
-            })
-            .collect();
-        drop(state);
-        exchanges.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        exchanges
-    }
-
-    /// All bindings, by source and then in the order in which they were made.
-    pub fn list_bindings(&self) -> Vec<BindingInfo> {
-        let state = self.state.lock();
-        let mut bindings = Vec::new();
-        for (source, exchange) in &state.exchanges {
-            for binding in exchange.bindings.values() {
-                let (destination, to_exchange) = match &binding.target {
-                    Target::Queue(name) => (name, false),
-                    Target::Exchange(name) => (name, true),
-                };
-                bindings.push(BindingInfo {
-                    source: source.to_string(),
-                    destination: destination.to_string(),
-                    to_exchange,
-                    key: binding.key.to_vec(),
-                    arguments: binding.arguments_raw.to_vec(),
-                });
-            }
-        }
-        drop(state);
-        // Stable: keeps the order inside a source.
-        bindings.sort_by(|a, b| a.source.cmp(&b.source));
-        bindings
-    }
-
-    /// How many exchanges, queues and bindings there are.
-    pub fn counts(&self) -> Counts {
-        let state = self.state.lock();
-        Counts {
-            exchanges: state.exchanges.len(),
-            queues: state.queues.len(),
-            bindings: state
-                .exchanges
-                .values()
-                .map(|exchange| exchange.bindings.len())
-                .sum(),
-            compilations: self.compilations.load(Ordering::Relaxed),
-        }
     }
 
     fn route_from(
@@ -558,7 +453,7 @@ impl<T: Clone> Topology<T> {
         Some(routes)
     }
 
-    fn bind(
+    fn add_binding(
         &self,
         state: &mut State<T>,
         source: &str,
@@ -579,7 +474,7 @@ impl<T: Clone> Topology<T> {
         Ok(())
     }
 
-    fn unbind(
+    fn drop_binding(
         &self,
         state: &mut State<T>,
         source: &str,
@@ -619,5 +514,7 @@ impl<T: Clone> Topology<T> {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

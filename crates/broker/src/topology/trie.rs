@@ -220,26 +220,28 @@ impl Walk<'_, '_> {
     }
 
     fn consume(&mut self, word: &[u8]) {
-        let symbol = self.trie.words.get(word).copied();
+        // Looked up when the first node asks: behind a `*` none may.
+        let mut symbol = None;
         let before = std::mem::take(&mut self.active);
         // `#` nodes entered by this very word wait for the next.
         for index in 0..self.sticky.len() {
             self.steps += 1;
-            self.follow(self.sticky[index], symbol);
+            self.follow(self.sticky[index], word, &mut symbol);
         }
         for node in before {
             let star = self.trie.node(node).star;
             if star != NONE {
                 self.enter(star);
             }
-            self.follow(node, symbol);
+            self.follow(node, word, &mut symbol);
         }
     }
 
-    fn follow(&mut self, node: u32, symbol: Option<u32>) {
-        if let Some(symbol) = symbol
-            && self.trie.node(node).has_words
-            && let Some(&child) = self.trie.edges.get(&edge(node, symbol))
+    fn follow(&mut self, node: u32, word: &[u8], symbol: &mut Option<Option<u32>>) {
+        let trie = self.trie;
+        if trie.node(node).has_words
+            && let Some(symbol) = *symbol.get_or_insert_with(|| trie.words.get(word).copied())
+            && let Some(&child) = trie.edges.get(&edge(node, symbol))
         {
             self.enter(child);
         }

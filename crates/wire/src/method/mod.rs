@@ -43,6 +43,24 @@ struct Facts {
     has_content: bool,
 }
 
+impl Facts {
+    const fn new(
+        class_id: u16,
+        method_id: u16,
+        name: &'static str,
+        sender: Sender,
+        has_content: bool,
+    ) -> Self {
+        Self {
+            class_id,
+            method_id,
+            name,
+            sender,
+            has_content,
+        }
+    }
+}
+
 /// The name of a method, such as `basic.publish`, if there is one with these numbers.
 pub fn name(class_id: u16, method_id: u16) -> Option<&'static str> {
     let mut all = any::ALL.iter();

@@ -9,7 +9,8 @@ use crate::table::{Table, Value};
 
 /// Appends to `out` a copy of `props` in which the headers `add_headers` are set, in that order and behind
 /// the others, in the place of any of the same names; and in which message-id and timestamp (seconds since
-/// 1970) are set if they were absent and a value is given. All else stays byte for byte.
+/// 1970) are set if they were absent and a value is given. All else stays byte for byte. A list that is malformed,
+/// which takes [`Properties::assume_checked`] to be possible, is copied as it is.
 ///
 /// # Panics
 /// If a header's name or the message-id has more than 255 bytes.
@@ -22,7 +23,6 @@ pub fn with_additions(
 ) {
     let flags = props.flags();
     let Ok(parts) = Parts::cut(props) else {
-        debug_assert!(false, "a property list that was never checked");
         out.extend_from_slice(props.as_bytes());
         return;
     };

@@ -204,9 +204,15 @@ fn skip(reader: &mut Reader<'_>, mut flags: u16) -> Result<(), Malformed> {
                 let length = usize::from(reader.octet()?);
                 reader.bytes(length)?;
             }
-            Kind::Table => drop(reader.long_str()?),
-            Kind::Octet => drop(reader.octet()?),
-            Kind::Timestamp => drop(reader.long_long()?),
+            Kind::Table => {
+                reader.long_str()?;
+            }
+            Kind::Octet => {
+                reader.octet()?;
+            }
+            Kind::Timestamp => {
+                reader.long_long()?;
+            }
         }
     }
     Ok(())

@@ -112,6 +112,9 @@ fn unchecked_garbage_yields_nothing() {
     let list = Properties::assume_checked(&[0xFF, 0xFC, 200, 1]);
     assert_eq!(PropertiesBuilder::from(list), PropertiesBuilder::default());
     assert_eq!(Properties::assume_checked(&[]).delivery_mode(), None);
+    let mut copy = Vec::new();
+    with_additions(list, &[("a", Value::Void)], None, None, &mut copy);
+    assert_eq!(copy, list.as_bytes());
 }
 
 #[test]

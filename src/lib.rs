@@ -3,10 +3,13 @@
 //! [`run`] is the composition root: it starts everything in order, says where it listens, and ends in order.
 //! What others read from standard output is stable: `listening http 127.0.0.1:3000`, one line an address.
 
+pub mod actor;
 pub mod amqp;
 pub mod auth;
+pub mod bus;
 pub mod cli;
 pub mod config;
+pub mod engine;
 pub mod http;
 pub mod runtime;
 pub mod state;
@@ -24,7 +27,9 @@ use auth::Authenticator;
 use backbone_broker::memory::MemoryGate;
 use backbone_broker::vhost::Vhost;
 use backbone_log::Arena;
+use bus::{Bus, BusError, BusParts};
 use config::Config;
+use engine::Engine;
 use runtime::{Lifecycle, Phase};
 use state::{StateError, StateStore};
 use telemetry::Telemetry;
@@ -38,6 +43,9 @@ pub enum RunError {
     /// An address could not be listened on.
     #[error(transparent)]
     Bind(#[from] runtime::BindError),
+    /// The bus could not be brought back from the state store.
+    #[error(transparent)]
+    Bus(#[from] BusError),
     /// The system refused something else.
     #[error("the system refused: {0}")]
     Io(#[from] std::io::Error),
@@ -54,63 +62,14 @@ pub enum RunError {
 pub async fn run(config: Config) -> Result<(), RunError> {
     telemetry::init_log(&config.log);
     runtime::raise_open_files();
-    let config = Arc::new(config);
     let lifecycle = Lifecycle::default();
     // Listening for signals starts first, so that none is missed while the rest starts.
     let termination = actix_rt::spawn(runtime::termination());
-    let state = StateStore::open(&config.data_dir)?;
-    let telemetry = Telemetry::new(&config.data_dir);
-    let (auth, made_secret) = Authenticator::open(&config, &state, telemetry.events()).await?;
-    let auth = Arc::new(auth);
-    if let Some(secret) = made_secret {
-        say(format_args!(
-            "administrator {} secret {} (shown only this once)",
-            config.admin.id,
-            secret.expose()
-        ));
-    }
-
-    let vhost = Arc::new(Vhost::new("/", node_number(), Arc::new(Arena::new())));
-    let memory_limit = runtime::memory_limit_bytes(config.limits.memory_bytes);
-    let memory = Arc::new(MemoryGate::new(
-        Arc::clone(vhost.arena()),
-        memory_limit as usize,
-    ));
-    let amqp = Amqp::new(
-        &config,
-        Arc::clone(&vhost),
-        Arc::clone(&auth),
-        telemetry.events(),
-        memory,
-    );
-    add_metrics(&telemetry, &vhost, &amqp);
-    let arbiters: Vec<_> = (0..arbiter_count(&config))
-        .map(|_| Arbiter::new())
-        .collect();
-    let handles: Vec<_> = arbiters.iter().map(Arbiter::handle).collect();
-
-    let amqp_listeners = runtime::bind("amqp.bind", &config.amqp.bind)?;
-    let http_listeners = runtime::bind("http.bind", &config.http.bind)?;
-    let http_addresses = local_addresses(&http_listeners)?;
-    let services = http::Services {
-        config: config.clone(),
-        auth,
-        telemetry,
-        lifecycle: lifecycle.clone(),
-    };
-    let http_server = http::start(services, http_listeners)?;
-    let http_handle = http_server.handle();
-    let mut http_task = actix_rt::spawn(http_server);
-
-    for listener in amqp_listeners {
-        let address = listener.local_addr()?;
-        amqp.listen(listener, &handles, &lifecycle);
-        say(format_args!("listening amqp {address}"));
-    }
-    for address in http_addresses {
-        say(format_args!("listening http {address}"));
-    }
-    say("durability memory: messages are kept in memory only, a restart loses them");
+    let server = Server::start(Arc::new(config), &lifecycle).await?;
+    let drain = Duration::from_millis(server.config.shutdown.drain_ms);
+    let Server { amqp, http, .. } = server;
+    let http_handle = http.handle();
+    let mut http_task = actix_rt::spawn(http);
     lifecycle.advance(Phase::Ready);
 
     tokio::select! {
@@ -118,20 +77,112 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         _ = &mut http_task => return Err(RunError::HttpEnded),
     }
     lifecycle.advance(Phase::Draining);
-    tracing::info!(drain_ms = config.shutdown.drain_ms, "draining");
-    let drain = Duration::from_millis(config.shutdown.drain_ms);
+    tracing::info!(drain_ms = drain.as_millis() as u64, "draining");
+    let deadline = tokio::time::Instant::now() + drain;
     let left = amqp.drain(drain).await;
     if left > 0 {
         tracing::warn!(left, "AMQP connections did not finish in time");
     }
-    if tokio::time::timeout(drain, http_handle.stop(true))
-        .await
-        .is_err()
-    {
-        tracing::warn!("some connections did not finish in time");
+    let http_ended = tokio::time::timeout_at(deadline, http_handle.stop(true));
+    if http_ended.await.is_err() {
+        tracing::warn!("some HTTP connections did not finish in time");
     }
     say("stopped");
     Ok(())
+}
+
+/// Everything that runs, once it listens.
+struct Server {
+    config: Arc<Config>,
+    amqp: Amqp,
+    http: actix_web::dev::Server,
+    /// Their threads end with them.
+    _arbiters: Vec<Arbiter>,
+}
+
+impl Server {
+    /// Starts everything in order and says where it listens.
+    async fn start(config: Arc<Config>, lifecycle: &Lifecycle) -> Result<Self, RunError> {
+        let state = StateStore::open(&config.data_dir)?;
+        let telemetry = Telemetry::new(&config.data_dir);
+        let auth = open_auth(&config, &state, &telemetry).await?;
+        let (vhost, memory) = open_broker(&config);
+        let arbiters: Vec<_> = (0..arbiter_count(&config))
+            .map(|_| Arbiter::new())
+            .collect();
+        let handles: Vec<_> = arbiters.iter().map(Arbiter::handle).collect();
+        let amqp = Amqp::new(
+            &config,
+            Arc::clone(&vhost),
+            Arc::clone(&auth),
+            telemetry.events(),
+            Arc::clone(&memory),
+        );
+        let engine = Engine::new(vhost, memory);
+        let closing = amqp.clone();
+        let bus = Bus::open(BusParts {
+            engine: engine.clone(),
+            state,
+            auth: Arc::clone(&auth),
+            arbiters: handles.clone(),
+            disconnect: Arc::new(move |client, reason| closing.close_user(client, reason)),
+            lenient_declare: config.bus.lenient_declare,
+        })
+        .await?;
+        add_metrics(&telemetry, &amqp, engine, &bus);
+
+        let amqp_listeners = runtime::bind("amqp.bind", &config.amqp.bind)?;
+        let http_listeners = runtime::bind("http.bind", &config.http.bind)?;
+        let http_addresses = local_addresses(&http_listeners)?;
+        for address in local_addresses(&amqp_listeners)? {
+            say(format_args!("listening amqp {address}"));
+        }
+        for listener in amqp_listeners {
+            amqp.listen(listener, &handles, lifecycle);
+        }
+        let services = http::Services {
+            config: Arc::clone(&config),
+            auth,
+            bus,
+            telemetry,
+            lifecycle: lifecycle.clone(),
+        };
+        let http = http::start(services, http_listeners)?;
+        for address in http_addresses {
+            say(format_args!("listening http {address}"));
+        }
+        say("durability memory: messages are kept in memory only, a restart loses them");
+        Ok(Self {
+            config,
+            amqp,
+            http,
+            _arbiters: arbiters,
+        })
+    }
+}
+
+/// Opens authentication; the administrator's secret is shown when it was just made.
+async fn open_auth(
+    config: &Config,
+    state: &StateStore,
+    telemetry: &Telemetry,
+) -> Result<Arc<Authenticator>, RunError> {
+    let (auth, made_secret) = Authenticator::open(config, state, telemetry.events()).await?;
+    if let Some(secret) = made_secret {
+        say(format_args!(
+            "administrator {} secret {} (shown only this once)",
+            config.admin.id,
+            secret.expose()
+        ));
+    }
+    Ok(Arc::new(auth))
+}
+
+fn open_broker(config: &Config) -> (Arc<Vhost>, Arc<MemoryGate>) {
+    let arena = Arc::new(Arena::new());
+    let limit_bytes = runtime::memory_limit_bytes(config.limits.memory_bytes);
+    let memory = Arc::new(MemoryGate::new(Arc::clone(&arena), limit_bytes as usize));
+    (Arc::new(Vhost::new("/", node_number(), arena)), memory)
 }
 
 /// One arbiter a core, unless configured otherwise.
@@ -149,13 +200,12 @@ fn node_number() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-fn add_metrics(telemetry: &Telemetry, vhost: &Arc<Vhost>, amqp: &Amqp) {
-    let (vhost, amqp) = (Arc::clone(vhost), amqp.clone());
+fn add_metrics(telemetry: &Telemetry, amqp: &Amqp, engine: Engine, bus: &Bus) {
+    let (amqp, bus) = (amqp.clone(), bus.clone());
     telemetry.add_source(Box::new(move |samples| {
         amqp.sample(samples);
-        for (metric, help, value) in vhost.counters().snapshot() {
-            samples.counter(metric, help, &[], value as f64);
-        }
+        engine.sample(samples);
+        bus.sample(samples);
     }));
 }
 

@@ -10,7 +10,7 @@ use utoipa::openapi::{OpenApi, ServerBuilder};
 use utoipa::{Modify, OpenApi as _};
 use utoipa_swagger_ui::{Config, serve};
 
-use super::{ApiError, Services, health, metrics};
+use super::{ApiError, Services, clients, health, metrics, receive, send};
 
 /// Registers the routes.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -30,7 +30,14 @@ pub fn configure(config: &mut web::ServiceConfig) {
 /// The documentation of every module's routes. A module with annotated handlers adds its own here.
 fn document(path_prefix: &str) -> OpenApi {
     let mut api = Base::openapi();
-    for module in [health::Api::openapi(), metrics::Api::openapi()] {
+    let modules = [
+        clients::Api::openapi(),
+        send::Api::openapi(),
+        receive::Api::openapi(),
+        health::Api::openapi(),
+        metrics::Api::openapi(),
+    ];
+    for module in modules {
         api.merge(module);
     }
     let root = if path_prefix.is_empty() {

@@ -6,12 +6,16 @@
 //! clients turn a redirected POST into a GET. There is no access log: queries may hold secrets.
 
 mod body;
+mod bus_errors;
+mod clients;
 mod cors;
 mod credentials;
 mod docs;
 mod error;
 mod health;
 mod metrics;
+mod receive;
+mod send;
 mod server;
 #[cfg(test)]
 mod testing;
@@ -26,6 +30,7 @@ pub use error::{ApiError, ErrorBody};
 pub use server::start;
 
 use crate::auth::Authenticator;
+use crate::bus::Bus;
 use crate::config::Config;
 use crate::runtime::Lifecycle;
 use crate::telemetry::Telemetry;
@@ -36,6 +41,8 @@ pub struct Services {
     pub config: Arc<Config>,
     /// Names and secrets.
     pub auth: Arc<Authenticator>,
+    /// The communications bus.
+    pub bus: Bus,
     /// Metrics.
     pub telemetry: Telemetry,
     /// The phase of the process.
@@ -47,4 +54,7 @@ fn configure(config: &mut ServiceConfig) {
     health::configure(config);
     metrics::configure(config);
     docs::configure(config);
+    clients::configure(config);
+    send::configure(config);
+    receive::configure(config);
 }

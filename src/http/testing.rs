@@ -6,7 +6,9 @@ use actix_web::web;
 
 use super::Services;
 use crate::auth::{Authenticator, Secret, SecretHash};
+use crate::bus::{Bus, BusParts};
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::runtime::Lifecycle;
 use crate::state::StateStore;
 use crate::telemetry::Telemetry;
@@ -23,10 +25,21 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
         .await
         .unwrap();
     auth.put_client_secret("noc", SecretHash::of(&Secret::new("s")));
+    let auth = Arc::new(auth);
+    let bus = Bus::open(BusParts {
+        engine: Engine::for_tests(1 << 30),
+        state,
+        auth: Arc::clone(&auth),
+        arbiters: vec![actix_rt::Arbiter::current()],
+        disconnect: Arc::new(|_, _| {}),
+        lenient_declare: true,
+    });
+    let bus = bus.await.unwrap();
     let lifecycle = Lifecycle::default();
     web::Data::new(Services {
         config: Arc::new(config),
-        auth: Arc::new(auth),
+        auth,
+        bus,
         telemetry,
         lifecycle,
     })

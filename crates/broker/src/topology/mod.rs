@@ -122,6 +122,13 @@ impl<T: Clone> Topology<T> {
         topology
     }
 
+    /// The handles of all queues, each once, in no order.
+    pub fn queues(&self) -> Vec<T> {
+        let named = self.queues.iter();
+        let own = named.filter(|entry| **entry.key() == *entry.name.as_bytes());
+        own.map(|entry| entry.handle.clone()).collect()
+    }
+
     /// Voids all kept routes, after something that routes depend on changed outside the topology.
     pub fn touch(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);

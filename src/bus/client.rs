@@ -1,0 +1,168 @@
+//! The actor of one client: forwards what waits in its outbox and notify queue, and makes changes to its
+//! record one after another.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+
+use super::movers::Movers;
+use super::topology::ClientQueues;
+use super::{BusError, ClientPatch, ClientRecord, Shared};
+use crate::actor::{self, Actor, Context, Handle, Reply, Start, Turn};
+use crate::auth::{Secret, SecretHash, generate_secret};
+use crate::state::Table;
+
+/// What is known of a client; outlives its actor's panics.
+pub(super) struct Client {
+    record: ArcSwap<ClientRecord>,
+    queues: ClientQueues,
+    paused: AtomicBool,
+}
+
+impl Client {
+    pub fn new(record: ClientRecord, queues: ClientQueues) -> Self {
+        Self {
+            record: ArcSwap::from_pointee(record),
+            queues,
+            paused: AtomicBool::new(false),
+        }
+    }
+
+    /// The record now in force.
+    pub fn record(&self) -> Arc<ClientRecord> {
+        self.record.load_full()
+    }
+}
+
+impl Deref for Client {
+    type Target = ClientQueues;
+
+    fn deref(&self) -> &ClientQueues {
+        &self.queues
+    }
+}
+
+/// Keeps one client's movers and its changes in order.
+pub(super) struct ClientActor {
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    movers: Option<Movers>,
+}
+
+/// What can be asked of a client's actor.
+pub(super) enum ClientMessage {
+    /// Change the record.
+    Update(ClientPatch, Reply<Result<Arc<ClientRecord>, BusError>>),
+    /// Make a new secret.
+    RotateSecret(Reply<Result<(Arc<ClientRecord>, Secret), BusError>>),
+    /// Stop moving (true) or go on.
+    Pause(bool, Reply<()>),
+}
+
+/// Starts the actor of `client`; the clients share the arbiters evenly.
+pub(super) fn start(shared: &Arc<Shared>, client: &Arc<Client>) -> Handle<ClientActor> {
+    let turn = client.inbox.id() as usize % shared.arbiters.len();
+    let arbiter = shared.arbiters[turn].clone();
+    let (shared, client) = (Arc::clone(shared), Arc::clone(client));
+    actor::start(Start::on(arbiter), move || ClientActor {
+        shared: Arc::clone(&shared),
+        client: Arc::clone(&client),
+        movers: None,
+    })
+}
+
+impl Actor for ClientActor {
+    type Message = ClientMessage;
+
+    const KIND: &'static str = "bus_client";
+
+    fn started(&mut self, ctx: &mut Context<'_, Self>) {
+        let queues = [&self.client.outbox, &self.client.notify];
+        let mut movers = Movers::new(&self.shared.engine, &queues, ctx.bell());
+        if !self.client.paused.load(Ordering::Relaxed) {
+            movers.resume();
+        }
+        self.movers = Some(movers);
+    }
+
+    fn handle(&mut self, message: ClientMessage, ctx: &mut Context<'_, Self>) {
+        match message {
+            ClientMessage::Update(patch, reply) => self.update(patch, reply, ctx),
+            ClientMessage::RotateSecret(reply) => self.rotate_secret(reply, ctx),
+            ClientMessage::Pause(paused, reply) => {
+                self.client.paused.store(paused, Ordering::Relaxed);
+                match (&mut self.movers, paused) {
+                    (Some(movers), true) => movers.pause(),
+                    (Some(movers), false) => movers.resume(),
+                    (None, _) => {}
+                }
+                reply.send(());
+            }
+        }
+    }
+
+    fn woken(&mut self, _: &mut Context<'_, Self>) -> Turn {
+        self.movers.as_mut().map_or(Turn::Done, Movers::step)
+    }
+}
+
+impl ClientActor {
+    fn update(
+        &mut self,
+        patch: ClientPatch,
+        reply: Reply<Result<Arc<ClientRecord>, BusError>>,
+        ctx: &mut Context<'_, Self>,
+    ) {
+        let old = self.client.record();
+        let mut new = ClientRecord::clone(&old);
+        patch.apply(&mut new);
+        self.store(new, ctx, move |this, stored| {
+            let changed = stored.and_then(|new| {
+                this.client.change(&this.shared.engine, &old, &new)?;
+                Ok(new)
+            });
+            reply.send(changed);
+        });
+    }
+
+    fn rotate_secret(
+        &mut self,
+        reply: Reply<Result<(Arc<ClientRecord>, Secret), BusError>>,
+        ctx: &mut Context<'_, Self>,
+    ) {
+        let secret = generate_secret();
+        let mut new = ClientRecord::clone(&self.client.record());
+        new.secret_hash = SecretHash::of(&secret);
+        self.store(new, ctx, move |this, stored| {
+            let rotated = stored.map(|new| {
+                let (id, shared) = (&new.client_id, &this.shared);
+                shared.auth.put_client_secret(id, new.secret_hash.clone());
+                (shared.disconnect)(id, "the client's secret was changed");
+                (new, secret)
+            });
+            reply.send(rotated);
+        });
+    }
+
+    /// Writes a record to the state store; it is in force when `then` runs. Messages wait meanwhile.
+    fn store(
+        &mut self,
+        record: ClientRecord,
+        ctx: &mut Context<'_, Self>,
+        then: impl FnOnce(&mut Self, Result<Arc<ClientRecord>, BusError>) + 'static,
+    ) {
+        let (state, record) = (self.shared.state.clone(), Arc::new(record));
+        let work = async move {
+            let stored = state.put(Table::Clients, &record.client_id, &*record).await;
+            stored.map(|()| record).map_err(BusError::from)
+        };
+        ctx.wait(work, |this, stored, _| {
+            if let Ok(record) = &stored {
+                this.client.record.store(Arc::clone(record));
+            }
+            then(this, stored);
+        });
+    }
+}

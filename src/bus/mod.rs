@@ -1,0 +1,412 @@
+//! The communications bus: clients with an outbox and an inbox each.
+//!
+//! Owns the registry of clients, their queues, bindings and flows, which are made anew from the state
+//! store at every start. What client A puts into `a-outbox` is forwarded to `soar-publish`, published by
+//! its topic, and lands in the inboxes whose patterns match; what it puts into `a-notify` takes the
+//! parallel way through `soar-broadcast` to every inbox. The rules for the way are data that the broker
+//! compiles into routes; the actors here move only what could not go straight through.
+//!
+//! Invariants:
+//! - The supervisor alone adds and removes clients, one at a time; changes of one client go through its
+//!   own actor. What is answered is on disk and in force.
+//! - A client is in the state store before it can be seen, and gone from it before it cannot be.
+//! - A message that was accepted is in exactly one place: a queue, or handed out.
+
+mod client;
+pub mod envelope;
+mod exchange;
+mod metrics;
+mod movers;
+mod record;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+mod topology;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_rt::ArbiterHandle;
+use dashmap::DashMap;
+use serde_json::value::RawValue;
+
+use crate::actor::{self, AskError, Handle, Reply};
+use crate::auth::{Authenticator, Secret};
+use crate::engine::{Engine, EngineError, Outgoing, Queue, Taken};
+use crate::state::{StateError, StateStore};
+use crate::telemetry::Samples;
+use client::{Client, ClientActor, ClientMessage};
+use exchange::BusExchange;
+use metrics::BusCounters;
+use supervisor::{Supervisor, SupervisorMessage};
+use topology::Backbone;
+
+pub use record::*;
+
+/// Clients at most, so that a loop that registers cannot fill memory and disk.
+pub const CLIENTS_MAX: usize = 100_000;
+/// How long a change may take: it waits for the disk.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Seconds after which a sender should try again while publishers are paused.
+pub const RETRY_AFTER_S: u32 = 1;
+
+/// Tells the AMQP side to end the connections of a client: its id and the reason.
+pub type Disconnect = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+/// Why the bus refused.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// A field of the request is not valid.
+    #[error("{field} {reason}")]
+    Invalid {
+        /// The field to blame.
+        field: &'static str,
+        /// What is wrong, to be read after the field's name.
+        reason: String,
+    },
+    /// There is no such client.
+    #[error("there is no client {0}")]
+    NoClient(String),
+    /// The id is taken by another client, an operator or a queue.
+    #[error("{0}")]
+    Conflict(String),
+    /// There are [`CLIENTS_MAX`] clients.
+    #[error("there are {CLIENTS_MAX} clients already")]
+    TooManyClients,
+    /// Nothing was taken; the sender may try again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The state store failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The broker failed.
+    #[error(transparent)]
+    Broker(EngineError),
+}
+
+impl From<EngineError> for BusError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Paused => Self::Unavailable(error.to_string()),
+            other => Self::Broker(other),
+        }
+    }
+}
+
+/// What the bus is made of.
+pub struct BusParts {
+    /// The broker.
+    pub engine: Engine,
+    /// Where the records live.
+    pub state: StateStore,
+    /// Where clients' secrets are checked.
+    pub auth: Arc<Authenticator>,
+    /// The threads that the actors live on, at least one.
+    pub arbiters: Vec<ArbiterHandle>,
+    /// Ends AMQP connections.
+    pub disconnect: Disconnect,
+    /// Whether clients may declare the bus's queues with other properties.
+    pub lenient_declare: bool,
+}
+
+/// A handle on the bus; clones share it.
+#[derive(Clone)]
+pub struct Bus {
+    shared: Arc<Shared>,
+    supervisor: Handle<Supervisor>,
+    _exchanges: Arc<[Handle<BusExchange>]>,
+}
+
+/// What the bus's actors share.
+struct Shared {
+    engine: Engine,
+    state: StateStore,
+    auth: Arc<Authenticator>,
+    arbiters: Vec<ArbiterHandle>,
+    disconnect: Disconnect,
+    lenient: bool,
+    backbone: Backbone,
+    clients: DashMap<Arc<str>, Registered>,
+    counters: BusCounters,
+}
+
+/// A client in the registry.
+#[derive(Clone)]
+struct Registered {
+    client: Arc<Client>,
+    actor: Handle<ClientActor>,
+}
+
+/// What a sender gives: JSON, which is put into an envelope, or bytes of another type.
+#[derive(Debug, Clone, Copy)]
+pub enum Payload<'a> {
+    /// A JSON value, kept byte for byte.
+    Json(&'a RawValue),
+    /// Bytes and their content type, at most 255 bytes.
+    Raw {
+        /// The bytes.
+        bytes: &'a [u8],
+        /// Their type.
+        content_type: &'a str,
+    },
+}
+
+impl Bus {
+    /// Declares the bus's own queues and exchanges, then those of every client in the state store, and
+    /// starts all actors.
+    ///
+    /// # Errors
+    /// The state store failed, or a queue of the bus's is there with other properties.
+    pub async fn open(parts: BusParts) -> Result<Self, BusError> {
+        assert!(
+            !parts.arbiters.is_empty(),
+            "actors need a thread to live on"
+        );
+        let backbone = Backbone::declare(&parts.engine)?;
+        let shared = Arc::new(Shared {
+            engine: parts.engine,
+            state: parts.state,
+            auth: parts.auth,
+            arbiters: parts.arbiters,
+            disconnect: parts.disconnect,
+            lenient: parts.lenient_declare,
+            backbone,
+            clients: DashMap::new(),
+            counters: BusCounters::default(),
+        });
+        let exchanges = exchange::start_all(&shared);
+        supervisor::start_stored_clients(&shared).await?;
+        let supervised = Arc::clone(&shared);
+        let start = actor::Start::on(shared.arbiters[0].clone());
+        let supervisor = actor::start(start, move || Supervisor::new(&supervised));
+        Ok(Self {
+            shared,
+            supervisor,
+            _exchanges: exchanges.into(),
+        })
+    }
+
+    /// Registers a client; it works when this returns. The secret can be had only here.
+    ///
+    /// # Errors
+    /// [`BusError::Conflict`] for an id that is taken, [`BusError::Invalid`] for a reserved one,
+    /// [`BusError::TooManyClients`], or a failed store.
+    pub async fn create_client(&self, new: NewClient) -> Result<(ClientRecord, Secret), BusError> {
+        let create = |reply| SupervisorMessage::Create(new, reply);
+        let asked = self.supervisor.ask(CHANGE_TIMEOUT, create).await;
+        asked.map_err(unanswered)?
+    }
+
+    /// Removes a client with its queues, bindings, messages and rights.
+    ///
+    /// # Errors
+    /// [`BusError::NoClient`], or a failed store: the client stays then.
+    pub async fn delete_client(&self, client_id: &str) -> Result<(), BusError> {
+        let delete = |reply| SupervisorMessage::Delete(client_id.to_owned(), reply);
+        let asked = self.supervisor.ask(CHANGE_TIMEOUT, delete).await;
+        asked.map_err(unanswered)?
+    }
+
+    /// The record of a client.
+    ///
+    /// # Errors
+    /// [`BusError::NoClient`].
+    pub fn client(&self, client_id: &str) -> Result<Arc<ClientRecord>, BusError> {
+        Ok(self.registered(client_id)?.client.record())
+    }
+
+    /// All records, by id.
+    pub fn clients(&self) -> Vec<Arc<ClientRecord>> {
+        let clients = &self.shared.clients;
+        let mut records: Vec<_> = clients.iter().map(|entry| entry.client.record()).collect();
+        records.sort_unstable_by(|a, b| a.client_id.cmp(&b.client_id));
+        records
+    }
+
+    /// Changes a client. Messages for patterns that stay are neither lost nor doubled.
+    ///
+    /// # Errors
+    /// [`BusError::NoClient`], or a failed store: nothing is changed then.
+    pub async fn update_client(
+        &self,
+        client_id: &str,
+        patch: ClientPatch,
+    ) -> Result<Arc<ClientRecord>, BusError> {
+        self.ask(client_id, |reply| ClientMessage::Update(patch, reply))
+            .await?
+    }
+
+    /// Gives a client a new secret. The old one ends at once, and with it AMQP connections.
+    ///
+    /// # Errors
+    /// [`BusError::NoClient`], or a failed store: the old secret stays then.
+    pub async fn rotate_secret(
+        &self,
+        client_id: &str,
+    ) -> Result<(Arc<ClientRecord>, Secret), BusError> {
+        self.ask(client_id, ClientMessage::RotateSecret).await?
+    }
+
+    /// Stops (or lets go on) the moving of a client's outbox and notify queue: messages wait there.
+    ///
+    /// # Errors
+    /// [`BusError::NoClient`].
+    pub async fn pause(&self, client_id: &str, paused: bool) -> Result<(), BusError> {
+        self.ask(client_id, |reply| ClientMessage::Pause(paused, reply))
+            .await
+    }
+
+    /// Puts a message into the client's outbox; returns its id once the broker has it.
+    ///
+    /// # Errors
+    /// [`BusError::Invalid`] for the topic, [`BusError::Unavailable`] while memory is short.
+    pub fn send(
+        &self,
+        client_id: &str,
+        topic: &str,
+        payload: Payload<'_>,
+    ) -> Result<String, BusError> {
+        check_topic(topic)?;
+        let client = self.registered(client_id)?.client;
+        self.put(&client.outbox, Some(topic), payload)
+    }
+
+    /// Puts a message for everybody into the client's notify queue; the topic is information.
+    ///
+    /// # Errors
+    /// As [`Bus::send`].
+    pub fn notify(
+        &self,
+        client_id: &str,
+        topic: Option<&str>,
+        payload: Payload<'_>,
+    ) -> Result<String, BusError> {
+        topic.map(check_topic).transpose()?;
+        let client = self.registered(client_id)?.client;
+        self.put(&client.notify, topic, payload)
+    }
+
+    /// Takes the oldest messages out of the client's inbox: at most `messages_max`, and at most
+    /// `bytes_max` unless the first alone is larger. They go back if they are dropped unsettled.
+    ///
+    /// # Errors
+    /// [`BusError::NoClient`].
+    pub fn receive(
+        &self,
+        client_id: &str,
+        messages_max: usize,
+        bytes_max: usize,
+    ) -> Result<Received, BusError> {
+        let client = self.registered(client_id)?.client;
+        let taken = self
+            .shared
+            .engine
+            .take(&client.inbox, messages_max, bytes_max);
+        let shared = Arc::clone(&self.shared);
+        Ok(Received { taken, shared })
+    }
+
+    /// Numbers for metrics.
+    pub fn sample(&self, samples: &mut Samples) {
+        metrics::sample(&self.shared, samples);
+    }
+
+    fn put(
+        &self,
+        queue: &Queue,
+        topic: Option<&str>,
+        payload: Payload<'_>,
+    ) -> Result<String, BusError> {
+        let id = uuid::Uuid::now_v7().to_string();
+        let mut enveloped = Vec::new();
+        let (body, content_type, is_envelope) = match payload {
+            Payload::Json(value) => {
+                enveloped.reserve(value.get().len() + topic.map_or(0, str::len) + 32);
+                envelope::wrap(topic, value, &mut enveloped);
+                (enveloped.as_slice(), "application/json", true)
+            }
+            Payload::Raw {
+                bytes,
+                content_type,
+            } => (bytes, content_type, false),
+        };
+        let message = Outgoing {
+            body,
+            content_type,
+            id: &id,
+            topic,
+            is_envelope,
+        };
+        self.shared.engine.publish(queue, &message)?;
+        self.shared.counters.sent();
+        Ok(id)
+    }
+
+    fn registered(&self, client_id: &str) -> Result<Registered, BusError> {
+        let found = self
+            .shared
+            .clients
+            .get(client_id)
+            .map(|entry| entry.clone());
+        found.ok_or_else(|| BusError::NoClient(client_id.to_owned()))
+    }
+
+    async fn ask<T>(
+        &self,
+        client_id: &str,
+        question: impl FnOnce(Reply<T>) -> ClientMessage,
+    ) -> Result<T, BusError> {
+        let actor = self.registered(client_id)?.actor;
+        let asked = actor.ask(CHANGE_TIMEOUT, question).await;
+        if asked.is_err() {
+            // It may have been deleted meanwhile.
+            self.registered(client_id)?;
+        }
+        asked.map_err(unanswered)
+    }
+}
+
+/// Messages handed out from an inbox. Dropped without [`Received::settle`] they go back in order.
+pub struct Received {
+    taken: Taken,
+    shared: Arc<Shared>,
+}
+
+impl Received {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// Appends message number `index`, below [`Received::len`], as a JSON object.
+    pub fn write_item(&self, index: usize, out: &mut Vec<u8>) {
+        self.taken.with(index, |message| {
+            let unwrapped =
+                envelope::unwrap(message.body, message.is_envelope, message.content_type);
+            let item = envelope::Item {
+                topic: message.topic.or(unwrapped.topic.as_deref()),
+                content: unwrapped.content,
+                sender: message.sender,
+                id: message.id,
+                timestamp_s: message.timestamp_s,
+                is_broadcast: message.exchange == topology::BROADCAST,
+            };
+            item.write(out);
+        });
+    }
+
+    /// They have reached the client and are gone from its inbox.
+    pub fn settle(self) {
+        self.shared.counters.received(self.taken.len() as u64);
+        self.taken.settle();
+    }
+}
+
+fn unanswered(error: AskError) -> BusError {
+    BusError::Unavailable(format!("the change could not be made: {error}"))
+}

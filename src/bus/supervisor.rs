@@ -1,0 +1,200 @@
+//! The supervisor: adds and removes clients, one at a time, and brings all of them back at start.
+
+use std::sync::Arc;
+
+use super::client::{self, Client};
+use super::topology::ClientQueues;
+use super::{BusError, CLIENTS_MAX, ClientRecord, NewClient, Registered, Shared, check_client_id};
+use crate::actor::{Actor, Context, Reply};
+use crate::auth::{Secret, SecretHash, generate_secret};
+use crate::state::{StateError, Table};
+
+/// The one actor that changes the registry.
+pub(super) struct Supervisor {
+    shared: Arc<Shared>,
+}
+
+/// What can be asked of the supervisor.
+pub(super) enum SupervisorMessage {
+    /// Register a client.
+    Create(NewClient, Reply<Result<(ClientRecord, Secret), BusError>>),
+    /// Remove a client.
+    Delete(String, Reply<Result<(), BusError>>),
+}
+
+/// Brings back every client of the state store.
+pub(super) async fn start_stored_clients(shared: &Arc<Shared>) -> Result<(), BusError> {
+    for (_, record) in shared.state.list::<ClientRecord>(Table::Clients).await? {
+        let queues = declare(shared, &record)?;
+        register(shared, record, queues);
+    }
+    Ok(())
+}
+
+impl Supervisor {
+    pub fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+        }
+    }
+
+    fn create(
+        &mut self,
+        new: NewClient,
+        reply: Reply<Result<(ClientRecord, Secret), BusError>>,
+        ctx: &mut Context<'_, Self>,
+    ) {
+        let secret = generate_secret();
+        let record = match self.record(new, &secret) {
+            Ok(record) => record,
+            Err(error) => return reply.send(Err(error)),
+        };
+        // Before the disk, because only this can still be refused.
+        let queues = match declare(&self.shared, &record) {
+            Ok(queues) => queues,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let (state, stored) = (self.shared.state.clone(), record.clone());
+        let work = async move {
+            state
+                .put_new(Table::Clients, &stored.client_id, &stored)
+                .await
+        };
+        ctx.wait(work, move |this, stored, _| {
+            let id = record.client_id.as_str();
+            let refused = match stored {
+                Ok(true) => {
+                    register(&this.shared, record.clone(), queues);
+                    let hash = record.secret_hash.clone();
+                    this.shared.auth.put_client_secret(id, hash);
+                    return reply.send(Ok((record, secret)));
+                }
+                Ok(false) => taken(id),
+                Err(error) => error.into(),
+            };
+            queues.delete(&this.shared.engine, id);
+            reply.send(Err(refused));
+        });
+    }
+
+    /// The record of a new client, its id made if it has none.
+    fn record(&self, new: NewClient, secret: &Secret) -> Result<ClientRecord, BusError> {
+        if self.shared.clients.len() >= CLIENTS_MAX {
+            return Err(BusError::TooManyClients);
+        }
+        let client_id = match &new.client_id {
+            Some(id) => {
+                check_client_id(id)?;
+                if self.is_taken(id) {
+                    return Err(taken(id));
+                }
+                id.clone()
+            }
+            None => self.free_id(&new),
+        };
+        Ok(ClientRecord {
+            client_name: new.client_name.unwrap_or_else(|| client_id.clone()),
+            client_id,
+            subscriptions: new.subscriptions,
+            exclude_own: new.exclude_own,
+            webhook_url: new.webhook_url,
+            secret_hash: SecretHash::of(secret),
+        })
+    }
+
+    /// An id from the client's name, or a random one; unique in any case.
+    fn free_id(&self, new: &NewClient) -> String {
+        let base = new.id_from_name();
+        if let Some(id) = base.as_ref().filter(|id| !self.is_taken(id)) {
+            return id.clone();
+        }
+        let base = base.unwrap_or_else(|| "client".to_owned());
+        loop {
+            let random = uuid::Uuid::new_v4().as_u128() as u32;
+            let id = format!("{base}-{random:08x}");
+            if !self.is_taken(&id) {
+                return id;
+            }
+        }
+    }
+
+    fn is_taken(&self, id: &str) -> bool {
+        self.shared.clients.contains_key(id) || self.shared.auth.is_reserved(id)
+    }
+
+    fn delete(
+        &mut self,
+        id: String,
+        reply: Reply<Result<(), BusError>>,
+        ctx: &mut Context<'_, Self>,
+    ) {
+        let Some(found) = self
+            .shared
+            .clients
+            .get(id.as_str())
+            .map(|entry| entry.clone())
+        else {
+            return reply.send(Err(BusError::NoClient(id)));
+        };
+        let (state, key) = (self.shared.state.clone(), id.clone());
+        let Registered { client, actor } = found;
+        let work = async move {
+            // Changes that were accepted before are made before; none comes after.
+            actor.stop().await;
+            state.delete(Table::Clients, &key).await
+        };
+        ctx.wait(work, move |this, deleted: Result<bool, StateError>, _| {
+            reply.send(match deleted {
+                Ok(_) => {
+                    unregister(&this.shared, &id);
+                    Ok(())
+                }
+                Err(error) => {
+                    let actor = client::start(&this.shared, &client);
+                    let id = Arc::from(id);
+                    this.shared.clients.insert(id, Registered { client, actor });
+                    Err(error.into())
+                }
+            });
+        });
+    }
+}
+
+impl Actor for Supervisor {
+    type Message = SupervisorMessage;
+
+    const KIND: &'static str = "bus_supervisor";
+
+    fn handle(&mut self, message: SupervisorMessage, ctx: &mut Context<'_, Self>) {
+        match message {
+            SupervisorMessage::Create(new, reply) => self.create(new, reply, ctx),
+            SupervisorMessage::Delete(id, reply) => self.delete(id, reply, ctx),
+        }
+    }
+}
+
+fn declare(shared: &Shared, record: &ClientRecord) -> Result<ClientQueues, BusError> {
+    ClientQueues::declare(&shared.engine, &shared.backbone, record, shared.lenient)
+}
+
+/// Starts a client's actor and lets the client be found.
+fn register(shared: &Arc<Shared>, record: ClientRecord, queues: ClientQueues) {
+    let id: Arc<str> = record.client_id.as_str().into();
+    let client = Arc::new(Client::new(record, queues));
+    let actor = client::start(shared, &client);
+    shared.clients.insert(id, Registered { client, actor });
+}
+
+/// The opposite of [`register`], and the end of the client's rights.
+fn unregister(shared: &Shared, id: &str) {
+    shared.auth.remove_client(id);
+    if let Some((_, Registered { client, .. })) = shared.clients.remove(id) {
+        (shared.disconnect)(id, "the client was deleted");
+        client.delete(&shared.engine, id);
+        shared.counters.retire(&client);
+    }
+}
+
+fn taken(id: &str) -> BusError {
+    BusError::Conflict(format!("the client_id {id} is taken"))
+}

@@ -1,0 +1,87 @@
+//! The broker's numbers for a scrape, under RabbitMQ's stems.
+
+use std::sync::atomic::Ordering;
+
+use super::Engine;
+use crate::telemetry::Samples;
+
+impl Engine {
+    /// Adds the broker's numbers. Looks into each queue once.
+    pub fn sample(&self, samples: &mut Samples) {
+        let vhost = &self.0.vhost;
+        for (metric, help, value) in vhost.counters().snapshot() {
+            samples.counter(metric, help, &[], value as f64);
+        }
+        let (mut ready, mut unacked, mut consumers, mut published) = (0, 0, 0, 0);
+        for queue in vhost.topology().queues() {
+            let stats = queue.stats();
+            ready += stats.ready;
+            unacked += stats.unsettled;
+            consumers += u64::from(stats.consumers);
+            published += stats.published;
+        }
+        let counts = vhost.topology().counts();
+        let counters = vhost.counters();
+        let opened = counters.channels_opened.load(Ordering::Relaxed);
+        let closed = counters.channels_closed.load(Ordering::Relaxed);
+        let gauges = [
+            (
+                "backbone_channels",
+                "Channels open",
+                opened.saturating_sub(closed),
+            ),
+            (
+                "backbone_consumers",
+                "Consumers, the bus's own not counted",
+                consumers,
+            ),
+            ("backbone_queues", "Queues", counts.queues as u64),
+            ("backbone_exchanges", "Exchanges", counts.exchanges as u64),
+            (
+                "backbone_bindings",
+                "Bindings, the default exchange's not counted",
+                counts.bindings as u64,
+            ),
+            (
+                "backbone_queue_messages",
+                "Messages ready or unacknowledged",
+                ready + unacked,
+            ),
+            (
+                "backbone_queue_messages_ready",
+                "Messages ready to be delivered",
+                ready,
+            ),
+            (
+                "backbone_queue_messages_unacked",
+                "Messages delivered and not acknowledged",
+                unacked,
+            ),
+            (
+                "backbone_message_store_bytes",
+                "Memory that stored messages take",
+                vhost.arena().bytes() as u64,
+            ),
+            (
+                "backbone_message_store_segments",
+                "Segments of the message store",
+                vhost.arena().segments() as u64,
+            ),
+            (
+                "backbone_alarms_memory_used_watermark",
+                "1 while publishers are held back for want of memory",
+                u64::from(self.0.memory.is_raised()),
+            ),
+        ];
+        for (metric, help, value) in gauges {
+            samples.gauge(metric, help, &[], value as f64);
+        }
+        let help = "Messages put into the queues that there are";
+        samples.counter(
+            "backbone_queue_messages_published_total",
+            help,
+            &[],
+            published as f64,
+        );
+    }
+}

@@ -1,0 +1,345 @@
+//! The facade over the broker: what the bus asks of it, and nothing else.
+//!
+//! Owns no messages and no queues; it translates. Declares for the bus are durable and lenient;
+//! publishing is one batch of one message, committed before the call returns; taking hands out a
+//! [`Taken`] that is either settled or puts everything back in order.
+
+mod message;
+mod metrics;
+mod mover;
+mod taken;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use backbone_broker::access::Access;
+use backbone_broker::memory::MemoryGate;
+use backbone_broker::publisher::{Origin, Publisher, Routed};
+use backbone_broker::queue::DeleteIf;
+use backbone_broker::record;
+use backbone_broker::topology::ExchangeSpec;
+use backbone_broker::vhost::{QueueDeclare, Vhost};
+use backbone_wire::table::Table;
+use parking_lot::Mutex;
+
+pub use backbone_broker::flow::{Flow, FlowCounters};
+pub use backbone_broker::queue::Queue;
+pub use backbone_broker::topology::ExchangeKind;
+pub use message::{Outgoing, StoredMessage};
+pub use mover::{Mover, Wake};
+pub use taken::Taken;
+
+/// Publishers kept for the next calls, with their route caches.
+const PUBLISHERS_KEPT: usize = 16;
+/// The number that stands for the server itself where the broker wants a connection's.
+const NO_CONNECTION: u64 = 0;
+/// What the engine publishes as; no permission is asked.
+const USER: &str = "backbone";
+
+/// Why the broker refused.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Memory is short: publishers are paused, consumers go on.
+    #[error("the broker is short of memory and takes no messages now")]
+    Paused,
+    /// There is no such queue.
+    #[error("the queue {0} is not there")]
+    NoQueue(String),
+    /// The broker's own words.
+    #[error(transparent)]
+    Broker(#[from] backbone_broker::Error),
+}
+
+/// A handle on the embedded broker; clones share it.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    vhost: Arc<Vhost>,
+    memory: Arc<MemoryGate>,
+    publishers: Mutex<Vec<Publisher>>,
+}
+
+impl Engine {
+    /// The engine on `vhost`, whose publishers `memory` pauses.
+    pub fn new(vhost: Arc<Vhost>, memory: Arc<MemoryGate>) -> Self {
+        Self(Arc::new(Inner {
+            vhost,
+            memory,
+            publishers: Mutex::default(),
+        }))
+    }
+
+    /// Declares a durable exchange.
+    ///
+    /// # Errors
+    /// It is there with other properties.
+    pub fn declare_exchange(&self, name: &str, kind: ExchangeKind) -> Result<(), EngineError> {
+        let spec = ExchangeSpec {
+            name,
+            kind: kind.name(),
+            passive: false,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            arguments: Table::EMPTY,
+        };
+        Ok(self.0.vhost.topology().declare_exchange(&spec)?)
+    }
+
+    /// Declares a durable queue; `lenient`: others who declare it with other properties get it as it is.
+    ///
+    /// # Errors
+    /// It is there with other properties, or is somebody's exclusive queue.
+    pub fn declare_queue(&self, name: &str, lenient: bool) -> Result<Arc<Queue>, EngineError> {
+        let declare = QueueDeclare {
+            name,
+            passive: false,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: Table::EMPTY,
+            lenient,
+        };
+        Ok(self.0.vhost.declare_queue(declare, NO_CONNECTION)?)
+    }
+
+    /// The queue of a name or an alias, if it is there.
+    pub fn queue(&self, name: &str) -> Option<Arc<Queue>> {
+        self.0.vhost.topology().queue(name)
+    }
+
+    /// Gives a queue a second name; false if that name is taken.
+    pub fn alias_queue(&self, alias: &str, queue: &Queue) -> bool {
+        self.0.vhost.topology().alias_queue(alias, queue.name())
+    }
+
+    /// Deletes a queue with its bindings, aliases and messages; one that is gone counts as deleted.
+    pub fn delete_queue(&self, queue: &Queue) {
+        let deleted = self.0.vhost.remove_queue(queue, DeleteIf::default());
+        deleted.expect("a delete without conditions is never refused");
+    }
+
+    /// Binds a queue; a binding that is there stays as it is.
+    ///
+    /// # Errors
+    /// The exchange or the queue is not there.
+    pub fn bind(&self, queue: &Queue, exchange: &str, pattern: &str) -> Result<(), EngineError> {
+        let topology = self.0.vhost.topology();
+        let key = pattern.as_bytes();
+        Ok(topology.bind_queue(queue.name(), exchange, key, Table::EMPTY)?)
+    }
+
+    /// Ends a binding; one that is not there counts as ended.
+    ///
+    /// # Errors
+    /// The exchange is the default one.
+    pub fn unbind(&self, queue: &Queue, exchange: &str, pattern: &str) -> Result<(), EngineError> {
+        let topology = self.0.vhost.topology();
+        let key = pattern.as_bytes();
+        Ok(topology.unbind_queue(queue.name(), exchange, key, Table::EMPTY)?)
+    }
+
+    /// Installs the flow of a queue.
+    pub fn install_flow(&self, queue: &Queue, flow: Arc<Flow>) {
+        self.0.vhost.install_flow(queue, Some(flow));
+    }
+
+    /// The mover of a queue's flow, paused; `None` for a queue without a flow. `wake` is called when
+    /// there is something to move.
+    pub fn mover(&self, queue: &Arc<Queue>, wake: Wake) -> Option<Mover> {
+        Mover::new(&self.0.vhost, queue, wake)
+    }
+
+    /// Says whether what `sender` publishes keeps out of the queue `inbox`.
+    pub fn exclude_own(&self, sender: &str, inbox: &Queue, exclude: bool) {
+        self.0.vhost.set_exclude_own(sender, inbox.id(), exclude);
+    }
+
+    /// Puts one message into a queue, or on its way if the queue has a flow. When this returns, the
+    /// broker has it, at the durability level of the queue.
+    ///
+    /// # Errors
+    /// [`EngineError::Paused`]: try again later. [`EngineError::NoQueue`].
+    pub fn publish(&self, queue: &Queue, message: &Outgoing<'_>) -> Result<(), EngineError> {
+        if self.0.memory.is_raised() {
+            return Err(EngineError::Paused);
+        }
+        let now_ms = now_ms();
+        let mut names = Vec::with_capacity(2 + queue.name().len());
+        record::write_names(&mut names, b"", queue.name().as_bytes());
+        let mut header = Vec::with_capacity(256);
+        message.write_header(now_ms / 1000, &mut header);
+        let content = record::Content {
+            names: &names,
+            header: &header,
+            body: message.body,
+        };
+        let mut publisher = self.publisher();
+        let routed = publisher.publish(content, now_ms)?;
+        publisher.commit();
+        self.keep(publisher);
+        match routed {
+            Routed::Queues => Ok(()),
+            Routed::Nowhere => Err(EngineError::NoQueue(queue.name().to_string())),
+        }
+    }
+
+    /// Takes the oldest messages of a queue: at most `messages_max`, and at most `bytes_max` unless the
+    /// first alone is larger. Two calls never take the same message.
+    pub fn take(&self, queue: &Arc<Queue>, messages_max: usize, bytes_max: usize) -> Taken {
+        Taken::new(&self.0.vhost, queue, messages_max, bytes_max)
+    }
+
+    fn publisher(&self) -> Publisher {
+        self.0.publishers.lock().pop().unwrap_or_else(|| {
+            let origin = Origin {
+                user: USER.into(),
+                access: Access::Full,
+            };
+            Publisher::new(Arc::clone(&self.0.vhost), origin)
+        })
+    }
+
+    fn keep(&self, publisher: Publisher) {
+        let mut publishers = self.0.publishers.lock();
+        if publishers.len() < PUBLISHERS_KEPT {
+            publishers.push(publisher);
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.map_or(0, |time| time.as_millis() as u64)
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    impl Engine {
+        /// An engine of its own, short of memory when messages take more than `limit_bytes`.
+        pub(crate) fn for_tests(limit_bytes: usize) -> Self {
+            let vhost = Arc::new(Vhost::new("/", 7, Arc::default()));
+            let memory = MemoryGate::new(Arc::clone(vhost.arena()), limit_bytes);
+            Self::new(vhost, Arc::new(memory))
+        }
+
+        /// Batches of messages that are in memory.
+        pub(crate) fn segments(&self) -> usize {
+            self.0.vhost.arena().segments()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENOUGH: usize = 1 << 30;
+
+    fn put(engine: &Engine, queue: &Queue, body: &[u8]) -> Result<(), EngineError> {
+        let message = Outgoing {
+            body,
+            content_type: "text/plain",
+            id: "id",
+            topic: Some("a.b"),
+            is_envelope: false,
+        };
+        engine.publish(queue, &message)
+    }
+
+    fn bodies(taken: &Taken) -> Vec<Vec<u8>> {
+        let mut bodies = Vec::new();
+        for index in 0..taken.len() {
+            taken.with(index, |message| bodies.push(message.body.to_vec()));
+        }
+        bodies
+    }
+
+    #[test]
+    fn what_is_published_is_taken_in_order_with_its_properties() {
+        let engine = Engine::for_tests(ENOUGH);
+        let queue = engine.declare_queue("q", true).unwrap();
+        put(&engine, &queue, b"1").unwrap();
+        put(&engine, &queue, b"2").unwrap();
+        let taken = engine.take(&queue, 10, 1 << 20);
+        assert_eq!(bodies(&taken), [b"1", b"2"]);
+        taken.with(0, |message| {
+            assert_eq!(
+                (message.content_type, message.id),
+                (Some("text/plain"), Some("id"))
+            );
+            assert_eq!(
+                (message.topic, message.is_envelope),
+                (Some("a.b"), Some(false))
+            );
+            assert!(message.timestamp_s.is_some() && message.sender.is_none());
+        });
+        taken.settle();
+        assert_eq!(engine.take(&queue, 10, 1 << 20).len(), 0);
+        assert_eq!(queue.stats().unsettled, 0);
+        assert_eq!(engine.segments(), 0, "nothing is left in memory");
+    }
+
+    #[test]
+    fn what_is_not_settled_comes_back_in_order() {
+        let engine = Engine::for_tests(ENOUGH);
+        let queue = engine.declare_queue("q", true).unwrap();
+        for body in [b"1", b"2", b"3"] {
+            put(&engine, &queue, body).unwrap();
+        }
+        let first = engine.take(&queue, 1, 1 << 20);
+        let second = engine.take(&queue, 10, 1 << 20);
+        assert_eq!((first.len(), second.len()), (1, 2));
+        drop(second);
+        drop(first);
+        let again = engine.take(&queue, 10, 1 << 20);
+        assert_eq!(bodies(&again), [b"1", b"2", b"3"]);
+    }
+
+    #[test]
+    fn a_byte_bound_is_kept_but_one_message_always_passes() {
+        let engine = Engine::for_tests(ENOUGH);
+        let queue = engine.declare_queue("q", true).unwrap();
+        put(&engine, &queue, &[0; 1000]).unwrap();
+        put(&engine, &queue, &[1; 1000]).unwrap();
+        let taken = engine.take(&queue, 10, 500);
+        assert_eq!(taken.len(), 1);
+        taken.settle();
+        assert_eq!(engine.take(&queue, 10, 100_000).len(), 1);
+    }
+
+    #[test]
+    fn paused_publishers_and_missing_queues_are_told_apart() {
+        let engine = Engine::for_tests(10_000);
+        let queue = engine.declare_queue("q", true).unwrap();
+        put(&engine, &queue, &[0; 20_000]).unwrap();
+        assert!(matches!(
+            put(&engine, &queue, b"x"),
+            Err(EngineError::Paused)
+        ));
+        engine.take(&queue, 1, 1).settle();
+        put(&engine, &queue, b"x").unwrap();
+        let held = engine.take(&queue, 1, 100);
+        engine.delete_queue(&queue);
+        engine.delete_queue(&queue);
+        assert!(matches!(
+            put(&engine, &queue, b"x"),
+            Err(EngineError::NoQueue(_))
+        ));
+        drop(held);
+        assert_eq!(engine.segments(), 0, "nothing is left in memory");
+    }
+
+    #[test]
+    fn a_large_message_comes_back_whole() {
+        let engine = Engine::for_tests(ENOUGH);
+        let queue = engine.declare_queue("q", true).unwrap();
+        let body = vec![7; 300_000];
+        put(&engine, &queue, &body).unwrap();
+        let taken = engine.take(&queue, 1, 1);
+        assert_eq!(bodies(&taken), [body]);
+    }
+}

@@ -1,0 +1,85 @@
+//! Messages that were handed out and are either settled or go back.
+
+use std::sync::Arc;
+
+use backbone_broker::queue::{Queue, Wakes};
+use backbone_broker::record::{Entry, Record};
+use backbone_broker::vhost::Vhost;
+
+use super::StoredMessage;
+
+/// Messages taken from a queue, oldest first. Dropped without [`Taken::settle`] they go back to their
+/// old places.
+pub struct Taken {
+    vhost: Arc<Vhost>,
+    queue: Arc<Queue>,
+    entries: Vec<Entry>,
+}
+
+impl Taken {
+    pub(super) fn new(
+        vhost: &Arc<Vhost>,
+        queue: &Arc<Queue>,
+        messages_max: usize,
+        bytes_max: usize,
+    ) -> Self {
+        let mut entries = Vec::new();
+        queue.take(messages_max, bytes_max, &mut entries);
+        Self {
+            vhost: Arc::clone(vhost),
+            queue: Arc::clone(queue),
+            entries,
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Shows message number `index`, below [`Taken::len`].
+    pub fn with<R>(&self, index: usize, look: impl FnOnce(StoredMessage<'_>) -> R) -> R {
+        let entry = &self.entries[index];
+        let segment = self.vhost.arena().segment(entry.segment);
+        look(StoredMessage::of(&Record::read(&segment, entry.offset)))
+    }
+
+    /// They have reached their reader and are gone from the queue.
+    pub fn settle(mut self) {
+        let entries = std::mem::take(&mut self.entries);
+        if entries.is_empty() {
+            return;
+        }
+        let mut wakes = Wakes::default();
+        self.queue.settle(None, entries.len() as u32, &mut wakes);
+        self.release(&entries);
+        wakes.ring();
+    }
+
+    /// Gives up the copies in the arena, in runs of one segment.
+    fn release(&self, entries: &[Entry]) {
+        for run in entries.chunk_by(|a, b| a.segment == b.segment) {
+            self.vhost.arena().release(run[0].segment, run.len() as u64);
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let entries = std::mem::take(&mut self.entries);
+        if entries.is_empty() {
+            return;
+        }
+        let mut wakes = Wakes::default();
+        if !self.queue.requeue(None, &entries, &mut wakes) {
+            // The queue is deleted: nobody else will read them.
+            self.release(&entries);
+        }
+        wakes.ring();
+    }
+}

@@ -1,0 +1,238 @@
+//! `/clients`: the register of the bus's clients, for operators.
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::body::{BodyKind, body_kind, parse_json};
+use super::{ApiError, Caller, ErrorBody, Operator, Registrar, Services};
+use crate::auth::Secret;
+use crate::bus::{ClientPatch, ClientRecord, NewClient};
+
+/// A client. With `secret` and `api` it is a complete configuration file for the client's side.
+#[derive(Serialize, ToSchema)]
+pub struct ClientBody {
+    /// Names the client, its login and its queues.
+    client_id: String,
+    /// For people.
+    client_name: String,
+    /// The first pattern, empty when there is none.
+    subscription: String,
+    /// The topic patterns whose messages reach the inbox: `*` is one word, `#` any number of words.
+    subscriptions: Vec<String>,
+    /// Whether the client's own messages stay out of its inbox.
+    exclude_own: bool,
+    /// Kept for the client; messages are not pushed there by this version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_url: Option<String>,
+    /// Shown only when it was made just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+    /// The address that the request came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api: Option<String>,
+}
+
+impl ClientBody {
+    fn of(record: &ClientRecord) -> Self {
+        Self {
+            client_id: record.client_id.clone(),
+            client_name: record.client_name.clone(),
+            subscription: record.subscription().to_owned(),
+            subscriptions: record.subscriptions.clone(),
+            exclude_own: record.exclude_own,
+            webhook_url: record.webhook_url.clone(),
+            secret: None,
+            api: None,
+        }
+    }
+
+    fn with_secret(record: &ClientRecord, secret: &Secret, api: String) -> Self {
+        Self {
+            secret: Some(secret.expose().to_owned()),
+            api: Some(api),
+            ..Self::of(record)
+        }
+    }
+}
+
+/// Registers the routes.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            web::resource("/clients")
+                .route(web::post().to(create))
+                .route(web::get().to(list)),
+        )
+        .service(
+            web::resource("/clients/{client_id}")
+                .route(web::get().to(show))
+                .route(web::put().to(change))
+                .route(web::patch().to(update))
+                .route(web::delete().to(remove)),
+        )
+        .service(web::resource("/clients/{client_id}/secret").route(web::post().to(rotate)));
+}
+
+/// Registers a client: it works at once. The secret is in this answer and never again.
+///
+/// Fields, all optional: `client_id` (letters, digits, `-`, `_`, `.`; made if missing), `client_name`,
+/// `subscription` or `subscriptions` (a topic pattern or a list of them), `exclude_own`, `webhook_url`.
+/// Others are ignored.
+#[utoipa::path(post, path = "/clients", tag = "clients", security(("basic" = [])),
+    request_body(content = Value, content_type = "application/json",
+        example = json!({"client_id": "noc-c2", "client_name": "NocC2", "subscription": "soar.noc.#"})),
+    responses((status = 201, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn create(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    registrar: Registrar,
+) -> Result<HttpResponse, ApiError> {
+    let new = NewClient::from_json(&object(&request, &registrar.body)?)?;
+    let (record, secret) = services.bus.create_client(new).await?;
+    let client = ClientBody::with_secret(&record, &secret, api(&services, &request));
+    Ok(secret_answer(StatusCode::CREATED, &client))
+}
+
+/// All clients, by id, without secrets.
+#[utoipa::path(get, path = "/clients", tag = "clients", security(("basic" = [])),
+    responses((status = 200, body = Vec<ClientBody>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn list(services: web::Data<Services>, _: Operator) -> HttpResponse {
+    let records = services.bus.clients();
+    let clients: Vec<_> = records
+        .iter()
+        .map(|record| ClientBody::of(record))
+        .collect();
+    HttpResponse::Ok().json(clients)
+}
+
+/// One client, without its secret.
+#[utoipa::path(get, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
+    params(("client_id" = String, Path)),
+    responses((status = 200, body = ClientBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn show(
+    services: web::Data<Services>,
+    client_id: web::Path<String>,
+    _: Operator,
+) -> Result<HttpResponse, ApiError> {
+    let record = services.bus.client(&client_id)?;
+    Ok(HttpResponse::Ok().json(ClientBody::of(&record)))
+}
+
+/// Changes a client; what is not given stays. Subscriptions are in force at once, and messages for
+/// patterns that stay are neither lost nor doubled.
+#[utoipa::path(patch, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
+    params(("client_id" = String, Path)),
+    request_body(content = Value, content_type = "application/json", example = json!({"subscription": "soar.#"})),
+    responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn update(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    client_id: web::Path<String>,
+    Operator(caller): Operator,
+) -> Result<HttpResponse, ApiError> {
+    let fields = object(&request, &caller.body)?;
+    let named = fields.get("client_id");
+    if named.is_some_and(|named| named.as_str() != Some(client_id.as_str())) {
+        let message = "client_id cannot be changed: it names the client's queues";
+        return Err(ApiError::invalid_field("client_id", message));
+    }
+    let patch = ClientPatch::from_json(&fields)?;
+    let record = services.bus.update_client(&client_id, patch).await?;
+    Ok(HttpResponse::Ok().json(ClientBody::of(&record)))
+}
+
+/// The same as PATCH: what is not given stays.
+#[utoipa::path(put, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
+    params(("client_id" = String, Path)),
+    request_body(content = Value, content_type = "application/json", example = json!({"subscription": "soar.#"})),
+    responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn change(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    client_id: web::Path<String>,
+    operator: Operator,
+) -> Result<HttpResponse, ApiError> {
+    update(services, request, client_id, operator).await
+}
+
+/// Removes a client with its queues, messages, bindings and rights; its connections are closed.
+#[utoipa::path(delete, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
+    params(("client_id" = String, Path)),
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn remove(
+    services: web::Data<Services>,
+    client_id: web::Path<String>,
+    _: Operator,
+) -> Result<HttpResponse, ApiError> {
+    services.bus.delete_client(&client_id).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Makes a new secret, for an operator or the client itself. The old one ends at once, and with it the
+/// client's AMQP connections. The new one is in this answer and never again.
+#[utoipa::path(post, path = "/clients/{client_id}/secret", tag = "clients", security(("basic" = [])),
+    params(("client_id" = String, Path)),
+    responses((status = 200, body = ClientBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody)))]
+async fn rotate(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    client_id: web::Path<String>,
+    caller: Caller,
+) -> Result<HttpResponse, ApiError> {
+    let identity = &caller.identity;
+    if !identity.is_operator() && *identity.name != **client_id {
+        return Err(ApiError::forbidden("a client changes its own secret only"));
+    }
+    let (record, secret) = services.bus.rotate_secret(&client_id).await?;
+    let client = ClientBody::with_secret(&record, &secret, api(&services, &request));
+    Ok(secret_answer(StatusCode::OK, &client))
+}
+
+/// An answer that nobody between here and the caller may keep.
+fn secret_answer(status: StatusCode, client: &ClientBody) -> HttpResponse {
+    HttpResponse::build(status)
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(client)
+}
+
+/// The fields of a body: of a JSON object, or of a form.
+fn object(request: &HttpRequest, body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    if body_kind(request, body) == BodyKind::Form {
+        let form = std::str::from_utf8(body).unwrap_or_default();
+        let pairs = web::Query::<Vec<(String, String)>>::from_query(form);
+        let pairs = pairs.map(web::Query::into_inner).unwrap_or_default();
+        let fields = pairs
+            .into_iter()
+            .map(|(name, value)| (name, Value::String(value)));
+        return Ok(fields.collect());
+    }
+    match parse_json(body)? {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_body",
+            "the body must be a JSON object",
+        )),
+    }
+}
+
+/// The address under which the caller reached us.
+fn api(services: &Services, request: &HttpRequest) -> String {
+    let connection = request.connection_info();
+    let prefix = services.config.http.path_prefix.trim_end_matches('/');
+    format!("{}://{}{prefix}", connection.scheme(), connection.host())
+}
+
+/// The routes' documentation.
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(create, list, show, update, change, remove, rotate))]
+pub(super) struct Api;

@@ -195,7 +195,7 @@ impl Publisher {
     }
 
     /// Makes `entry` own `count` more copies, before the batch has its segment.
-    fn own_copies(&mut self, entry: Entry, count: u64) {
+    pub(super) fn own_copies(&mut self, entry: Entry, count: u64) {
         if entry.segment == THIS_BATCH {
             self.copies += count;
         } else {

@@ -10,6 +10,7 @@
 //! the commit is through. Messages of one publisher reach a queue in the order of `publish`.
 
 mod accept;
+mod carbon;
 mod routes;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::record::{self, Content, Entry, HEADER_FIXED_LEN, PREFIX_LEN, Record};
 use crate::topology::Targets;
 use crate::vhost::Vhost;
 use accept::Accepted;
+use carbon::Carbon;
 use routes::{Route, RouteCache, Target};
 
 /// A batch is committed at this size; it leaves room for one more record below
@@ -128,6 +130,9 @@ impl Publisher {
     /// An error is about the exchange or permissions: nothing was taken.
     #[inline]
     pub fn publish(&mut self, content: Content<'_>, now_ms: u64) -> Result<Routed, Error> {
+        if let Some(carbon) = Carbon::of(content.header)? {
+            return self.publish_copies(content, &carbon, now_ms);
+        }
         let slot = self.route(content)?;
         let route = self.routes.get(slot);
         self.messages += 1;
@@ -171,7 +176,7 @@ impl Publisher {
             header: message.header,
             body: message.body,
         };
-        if stored.len() < LARGE_FROM_BYTES {
+        if stored.len() < LARGE_FROM_BYTES || Carbon::of(content.header)?.is_some() {
             return self.publish(content, now_ms);
         }
         let slot = self.route(content)?;

@@ -116,8 +116,9 @@ impl Core {
         out: &mut OutBuf,
     ) -> Result<(), Error> {
         let queue = queue_name(channel, purge.queue)?;
-        self.may_configure("queue", &queue)?;
         let vhost = self.publisher.vhost();
+        let origin = self.publisher.origin();
+        origin.access.consume(&origin.user, vhost.name(), &queue)?;
         let count = vhost.purge(&*vhost.queue(&queue, self.conn)?);
         if !purge.no_wait {
             let message_count = u32::try_from(count).unwrap_or(u32::MAX);

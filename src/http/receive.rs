@@ -2,11 +2,13 @@
 //!
 //! The answer is assembled in chunks while it is written, so one call holds no more than a chunk and one
 //! message beside what is in the broker anyway. The messages are settled once the connection has taken
-//! everything but the end of the answer; if it breaks before that, they go back in order.
+//! everything but the end of the answer; if it breaks or stalls before that, they go back in order.
 
-use std::convert::Infallible;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::{self, ContentType};
@@ -14,6 +16,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::body::parse_query;
@@ -22,6 +26,8 @@ use crate::bus::Received;
 
 /// A chunk of the answer is handed over from this size on, bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// A reader that takes no chunk for this long is given up: its messages go back.
+const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// How much to hand out.
 #[derive(Deserialize)]
@@ -90,15 +96,25 @@ async fn receive(
     if received.is_empty() {
         return Ok(answer.body("[]"));
     }
-    Ok(answer.body(ReceiveBody::new(received)))
+    Ok(answer.body(ReceiveBody::new(received, STALL_MAX)))
 }
 
 /// The answer's body, which settles the messages.
 struct ReceiveBody {
-    /// `None` once they are settled.
-    received: Option<Received>,
+    held: Rc<Held>,
     next: usize,
     stage: Stage,
+    stall_max: Duration,
+    /// Gives up a reader that stalls; runs for answers of more than one chunk.
+    watch: Option<JoinHandle<()>>,
+}
+
+/// What the body shares with its watch.
+struct Held {
+    /// `None` once the messages are settled or given back.
+    received: RefCell<Option<Received>>,
+    /// When the connection last asked for more.
+    asked: Cell<Instant>,
 }
 
 enum Stage {
@@ -108,14 +124,26 @@ enum Stage {
     Written,
     /// The connection was asked to write what it has.
     Flushed,
+    /// The messages are settled.
+    Settled,
 }
 
+/// The reader took too long; the connection ends without the end of the answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the reader stalled, so its messages went back to the inbox")]
+struct Stalled;
+
 impl ReceiveBody {
-    fn new(received: Received) -> Self {
+    fn new(received: Received, stall_max: Duration) -> Self {
         Self {
-            received: Some(received),
+            held: Rc::new(Held {
+                received: RefCell::new(Some(received)),
+                asked: Cell::new(Instant::now()),
+            }),
             next: 0,
             stage: Stage::List,
+            stall_max,
+            watch: None,
         }
     }
 
@@ -130,12 +158,38 @@ impl ReceiveBody {
             chunk.push(b']');
             self.stage = Stage::Written;
         }
+        if chunk.len() >= CHUNK_BYTES && self.watch.is_none() {
+            let watch = watch(Rc::clone(&self.held), self.stall_max);
+            self.watch = Some(actix_web::rt::spawn(watch));
+        }
         chunk.into()
     }
 }
 
+impl Drop for ReceiveBody {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.watch {
+            watch.abort();
+        }
+        // The watch, which shares them, is gone a moment later only.
+        self.held.received.take();
+    }
+}
+
+/// Gives the messages back when the connection does not ask for more for `stall_max`.
+async fn watch(held: Rc<Held>, stall_max: Duration) {
+    loop {
+        let deadline = held.asked.get() + stall_max;
+        if deadline <= Instant::now() {
+            held.received.take();
+            return;
+        }
+        tokio::time::sleep_until(deadline).await;
+    }
+}
+
 impl MessageBody for ReceiveBody {
-    type Error = Infallible;
+    type Error = Box<dyn std::error::Error>;
 
     /// Without a length, so that the end can only be seen after the messages are settled: a reader that
     /// has the whole answer does not get them again.
@@ -146,25 +200,30 @@ impl MessageBody for ReceiveBody {
     fn poll_next(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Infallible>>> {
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let this = self.get_mut();
-        let Some(received) = this.received.take() else {
+        this.held.asked.set(Instant::now());
+        if let Stage::Settled = this.stage {
             return Poll::Ready(None);
+        }
+        let Some(received) = this.held.received.take() else {
+            return Poll::Ready(Some(Err(Stalled.into())));
         };
         match this.stage {
             Stage::List => {
                 let chunk = this.chunk(&received);
-                this.received = Some(received);
+                this.held.received.replace(Some(received));
                 Poll::Ready(Some(Ok(chunk)))
             }
             Stage::Written => {
                 // A connection writes when its body has nothing more for now; so it is asked again at once.
                 this.stage = Stage::Flushed;
-                this.received = Some(received);
+                this.held.received.replace(Some(received));
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Stage::Flushed => {
+            Stage::Flushed | Stage::Settled => {
+                this.stage = Stage::Settled;
                 received.settle();
                 Poll::Ready(None)
             }
@@ -176,3 +235,88 @@ impl MessageBody for ReceiveBody {
 #[derive(utoipa::OpenApi)]
 #[openapi(paths(receive))]
 pub(super) struct Api;
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use serde_json::value::RawValue;
+
+    use super::super::testing::services;
+    use super::*;
+    use crate::bus::{Bus, NewClient, Payload};
+
+    /// A bus with `count` messages of 100 kB each in the inbox of `a`.
+    async fn bus_with(count: usize) -> Bus {
+        let bus = services(|_| {}).await.bus.clone();
+        let new = NewClient {
+            client_id: Some("a".into()),
+            ..NewClient::default()
+        };
+        bus.create_client(new).await.unwrap();
+        let json = format!("\"{}\"", "x".repeat(100_000));
+        let payload: &RawValue = serde_json::from_str(&json).unwrap();
+        for _ in 0..count {
+            bus.notify("a", None, Payload::Json(payload)).unwrap();
+        }
+        let begin = Instant::now();
+        while bus.receive("a", usize::MAX, usize::MAX).unwrap().len() < count {
+            assert!(begin.elapsed() < Duration::from_secs(10));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        bus
+    }
+
+    fn take(bus: &Bus) -> Received {
+        bus.receive("a", usize::MAX, usize::MAX).unwrap()
+    }
+
+    async fn next(body: &mut ReceiveBody) -> Option<Result<Bytes, Box<dyn std::error::Error>>> {
+        poll_fn(|cx| Pin::new(&mut *body).poll_next(cx)).await
+    }
+
+    #[actix_web::test]
+    async fn messages_are_settled_with_the_end_of_the_answer() {
+        let bus = bus_with(3).await;
+        let mut body = ReceiveBody::new(take(&bus), STALL_MAX);
+        let mut answer = Vec::new();
+        for _ in 0..3 {
+            answer.extend(next(&mut body).await.unwrap().unwrap());
+        }
+        let items: Vec<Value> = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(items.len(), 3);
+        assert!(next(&mut body).await.is_none());
+        assert!(next(&mut body).await.is_none());
+        drop(body);
+        assert!(take(&bus).is_empty());
+    }
+
+    #[actix_web::test]
+    async fn an_answer_that_is_dropped_before_its_end_gives_everything_back_at_once() {
+        let bus = bus_with(3).await;
+        let mut body = ReceiveBody::new(take(&bus), STALL_MAX);
+        for _ in 0..3 {
+            next(&mut body).await.unwrap().unwrap();
+        }
+        drop(body);
+        assert_eq!(take(&bus).len(), 3);
+    }
+
+    #[actix_web::test]
+    async fn a_reader_that_stalls_is_given_up() {
+        let bus = bus_with(3).await;
+        let mut body = ReceiveBody::new(take(&bus), Duration::from_millis(30));
+        next(&mut body).await.unwrap().unwrap();
+        assert!(take(&bus).is_empty(), "they are handed out");
+        let begin = Instant::now();
+        loop {
+            let again = take(&bus);
+            if again.len() == 3 {
+                break;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(10));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(next(&mut body).await.unwrap().is_err());
+    }
+}

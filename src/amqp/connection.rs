@@ -40,7 +40,7 @@ const ALARM_POLL: Duration = Duration::from_millis(20);
 pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Registered) {
     let mut input = ReadBuffer::default();
     let loopback = crate::auth::is_loopback(registered.peer.ip());
-    let agreed = handshake::run(&stream, &shared, loopback, &mut input);
+    let agreed = handshake::run(&stream, &registered, loopback, &mut input);
     match timeout(shared.handshake_timeout, agreed).await {
         Ok(Ok(opened)) => {
             registered.opened(&opened.user);

@@ -12,8 +12,8 @@ use backbone_wire::table::{Table, TableBuf, Value};
 use backbone_wire::{PROTOCOL_HEADER, ShortStr};
 use tokio::net::TcpStream;
 
-use super::Shared;
 use super::buffers::ReadBuffer;
+use super::{Registered, Shared};
 use crate::auth::{Identity, IdentityKind};
 
 /// Smallest frame-max that a peer may ask for (AMQP 0-9-1 §4.2.3).
@@ -61,20 +61,20 @@ struct Handshake<'a> {
 /// Agrees with the peer on a connection. What it sent beyond stays in `input`.
 pub(super) async fn run(
     stream: &TcpStream,
-    shared: &Shared,
+    registered: &Registered,
     loopback: bool,
     input: &mut ReadBuffer,
 ) -> Result<Opened, Failed> {
     let mut handshake = Handshake {
         stream,
-        shared,
+        shared: &registered.shared,
         input,
         consumed: 0,
     };
     handshake.protocol_header().await?;
     handshake.write_start().await?;
     let login = handshake.start_ok().await?;
-    let identity = handshake.login(&login, loopback).await?;
+    let identity = handshake.login(&login, registered, loopback).await?;
     let mut opened = handshake.tune(&login, &identity).await?;
     handshake.open().await?;
     opened.user = identity.name;
@@ -144,16 +144,22 @@ impl Handshake<'_> {
         .await
     }
 
-    async fn login(&mut self, login: &Login, loopback: bool) -> Result<Identity, Failed> {
+    async fn login(
+        &mut self,
+        login: &Login,
+        registered: &Registered,
+        loopback: bool,
+    ) -> Result<Identity, Failed> {
         let credentials = match &login.mechanism[..] {
             b"PLAIN" => plain(&login.response),
             b"AMQPLAIN" => amqplain(&login.response),
             _ => None,
         };
-        if let Some((user, password)) = credentials
-            && let Ok(identity) = self.shared.auth.login(&user, &password, loopback)
-        {
-            return Ok(identity);
+        if let Some((user, password)) = credentials {
+            registered.claim(&user);
+            if let Ok(identity) = self.shared.auth.login(&user, &password, loopback) {
+                return Ok(identity);
+            }
         }
         if !login.failure_close {
             tokio::time::sleep(REFUSED_DELAY).await;

@@ -306,6 +306,21 @@ impl Bus {
         Ok(Received { taken, shared })
     }
 
+    /// Returns once something is in the client's inbox, or after `patience`; another call may be quicker to
+    /// receive it.
+    ///
+    /// # Errors
+    /// There is no such client.
+    pub async fn wait_for_message(
+        &self,
+        client_id: &str,
+        patience: Duration,
+    ) -> Result<(), BusError> {
+        let inbox = Arc::clone(&self.registered(client_id)?.client.inbox);
+        self.shared.engine.wait_ready(&inbox, patience).await;
+        Ok(())
+    }
+
     /// Numbers for metrics.
     pub fn sample(&self, samples: &mut Samples) {
         metrics::sample(&self.shared, samples);

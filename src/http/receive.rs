@@ -29,11 +29,15 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// A reader that takes no chunk for this long is given up: its messages go back.
 const STALL_MAX: Duration = Duration::from_secs(60);
 
+/// The longest that a call may wait for a message, seconds.
+const WAIT_MAX_S: f64 = 60.0;
+
 /// How much to hand out.
 #[derive(Deserialize)]
 struct ReceiveQuery {
     limit: Option<u64>,
     max_bytes: Option<u64>,
+    wait: Option<f64>,
 }
 
 /// A message from the inbox.
@@ -72,7 +76,9 @@ pub fn configure(config: &mut web::ServiceConfig) {
 #[utoipa::path(get, path = "/receive", tag = "messages", security(("basic" = [])), 
     params(("limit" = Option<u64>, Query, description = "Messages at most; without it, all"),
         ("max_bytes" = Option<u64>, Query,
-            description = "Bytes of messages at most, within the server's limit; one message always passes")),
+            description = "Bytes of messages at most, within the server's limit; one message always passes"),
+        ("wait" = Option<f64>, Query,
+            description = "Seconds to wait for a message if there is none, 60 at most; without it, none")),
     responses((status = 200, body = Vec<ReceivedItem>), (status = 400, body = ErrorBody),
         (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn receive(
@@ -84,11 +90,21 @@ async fn receive(
     let messages_max = query.limit.unwrap_or(u64::MAX);
     let bytes_cap = services.config.limits.receive_max_bytes;
     let bytes_max = query.max_bytes.unwrap_or(u64::MAX).min(bytes_cap);
-    let received = services.bus.receive(
-        &caller.identity.name,
-        usize::try_from(messages_max).unwrap_or(usize::MAX),
-        usize::try_from(bytes_max).unwrap_or(usize::MAX),
-    )?;
+    let client = &caller.identity.name;
+    let take = || {
+        services.bus.receive(
+            client,
+            usize::try_from(messages_max).unwrap_or(usize::MAX),
+            usize::try_from(bytes_max).unwrap_or(usize::MAX),
+        )
+    };
+    let mut received = take()?;
+    let deadline = Instant::now() + patience(query.wait)?;
+    while received.is_empty() && messages_max > 0 && Instant::now() < deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        services.bus.wait_for_message(client, left).await?;
+        received = take()?;
+    }
     let mut answer = HttpResponse::Ok();
     answer
         .insert_header(ContentType::json())
@@ -97,6 +113,13 @@ async fn receive(
         return Ok(answer.body("[]"));
     }
     Ok(answer.body(ReceiveBody::new(received, STALL_MAX)))
+}
+
+/// How long to wait for a message.
+fn patience(wait_s: Option<f64>) -> Result<Duration, ApiError> {
+    let seconds = wait_s.unwrap_or(0.0).min(WAIT_MAX_S);
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| ApiError::invalid_field("wait", "wait must be a number of seconds, 0 or more"))
 }
 
 /// The answer's body, which settles the messages.

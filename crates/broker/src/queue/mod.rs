@@ -44,7 +44,9 @@ pub struct QueueOptions {
     pub owner: Option<u64>,
     /// The declare's arguments, a raw field table.
     pub arguments: Vec<u8>,
-    /// It belongs to the bus: declares with other properties are answered with ok.
+    /// It belongs to the bus: clients cannot delete it.
+    pub protected: bool,
+    /// Declares with other properties are answered with ok.
     pub lenient: bool,
 }
 

@@ -41,6 +41,7 @@ impl Core {
             exclusive: declare.exclusive,
             auto_delete: declare.auto_delete,
             arguments: declare.arguments,
+            protected: false,
             lenient: false,
         };
         let queue = vhost.declare_queue(asked, self.conn)?;
@@ -137,7 +138,7 @@ impl Core {
         self.may_configure("queue", &queue)?;
         let vhost = self.publisher.vhost();
         let there = vhost.topology().queue(&queue);
-        if there.is_some_and(|q| q.options().lenient) {
+        if there.is_some_and(|q| q.options().protected) {
             return Err(Error::access_refused(format!(
                 "queue '{queue}' in vhost '{}' belongs to the bus: delete its client instead",
                 vhost.name()

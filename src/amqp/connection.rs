@@ -7,6 +7,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
+use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,6 +20,7 @@ use backbone_wire::ShortStr;
 use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::HEARTBEAT;
 use backbone_wire::method::connection;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -62,9 +64,12 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Re
     }
 }
 
-/// Says `frame` and waits until the peer closes, so that it is not lost to a reset.
+/// Says `frame`, and that nothing more comes, and waits until the peer closes: a socket that is closed
+/// with something unread is reset, and what was said last is lost.
 async fn last_words(stream: &TcpStream, frame: &[u8], input: &mut ReadBuffer) {
-    if handshake::write_all(stream, frame).await.is_err() {
+    let said = handshake::write_all(stream, frame).await;
+    let shut = SockRef::from(stream).shutdown(Shutdown::Write);
+    if said.is_err() || shut.is_err() {
         return;
     }
     loop {

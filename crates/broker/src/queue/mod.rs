@@ -628,6 +628,8 @@ impl State {
         let consumer = self.consumer(id).expect("the caller has seen it");
         if !waiting || !consumer.take_credit() {
             consumer.armed = true;
+            // Alone it needs no turn, but it has to stand there when another one joins.
+            self.enter_turn(id.slot);
             return None;
         }
         self.pop()

@@ -496,7 +496,7 @@ impl State {
             .expect("the consumer was just seen");
         self.turn.retain(|slot| *slot != id.slot);
         self.consumer_count -= 1;
-        self.exclusive = false;
+        self.exclusive &= !consumer.spec.exclusive;
         if self.mover == Some(id) {
             self.mover = None;
         }

@@ -498,7 +498,7 @@ impl State {
             .expect("the consumer was just seen");
         self.turn.retain(|slot| *slot != id.slot);
         self.consumer_count -= 1;
-        self.exclusive = false;
+        self.exclusive &= !consumer.spec.exclusive;
         if self.mover == Some(id) {
             self.mover = None;
         }
@@ -630,6 +630,8 @@ impl State {
         let consumer = self.consumer(id).expect("the caller has seen it");
         if !waiting || !consumer.take_credit() {
             consumer.armed = true;
+            // Alone it needs no turn, but it has to stand there when another one joins.
+            self.enter_turn(id.slot);
             return None;
         }
         self.pop()

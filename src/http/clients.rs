@@ -6,10 +6,13 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::body::{BodyKind, body_kind, parse_json};
+use super::body::{BodyKind, body_kind, form_pairs, parse_json};
 use super::{ApiError, Caller, ErrorBody, Operator, Registrar, Services};
 use crate::auth::Secret;
 use crate::bus::{ClientPatch, ClientRecord, NewClient};
+
+/// A client's record as JSON is far smaller; a tree of parsed values is far larger than its text, bytes.
+const RECORD_BYTES_MAX: usize = 1024 * 1024;
 
 /// A client. With `secret` and `api` it is a complete configuration file for the client's side.
 #[derive(Serialize, ToSchema)]
@@ -206,10 +209,12 @@ fn secret_answer(status: StatusCode, client: &ClientBody) -> HttpResponse {
 
 /// The fields of a body: of a JSON object, or of a form.
 fn object(request: &HttpRequest, body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    if body.len() > RECORD_BYTES_MAX {
+        return Err(ApiError::too_large(RECORD_BYTES_MAX as u64));
+    }
     if body_kind(request, body) == BodyKind::Form {
         let form = std::str::from_utf8(body).unwrap_or_default();
-        let pairs = web::Query::<Vec<(String, String)>>::from_query(form);
-        let pairs = pairs.map(web::Query::into_inner).unwrap_or_default();
+        let pairs = form_pairs(form);
         let fields = pairs
             .into_iter()
             .map(|(name, value)| (name, Value::String(value)));

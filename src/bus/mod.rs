@@ -17,6 +17,7 @@ pub mod envelope;
 mod exchange;
 mod metrics;
 mod movers;
+mod nesting;
 mod record;
 mod supervisor;
 #[cfg(test)]

@@ -22,10 +22,7 @@ pub(super) async fn read(
     payload: &mut dev::Payload,
     limit_bytes: u64,
 ) -> Result<Bytes, ApiError> {
-    let announced = request.headers().get(header::CONTENT_LENGTH);
-    let announced: u64 = announced
-        .and_then(|length| length.to_str().ok()?.parse().ok())
-        .unwrap_or(0);
+    let announced = announced_bytes(request).unwrap_or(0);
     if announced > limit_bytes {
         return Err(ApiError::too_large(limit_bytes));
     }
@@ -56,6 +53,16 @@ pub(super) async fn read(
         }
         body.extend_from_slice(&chunk);
     }
+}
+
+/// The length of the body as the headers tell it; `None` when only its end will.
+pub(super) fn announced_bytes(request: &HttpRequest) -> Option<u64> {
+    let headers = request.headers();
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    let length = headers.get(header::CONTENT_LENGTH);
+    length.map_or(Some(0), |length| length.to_str().ok()?.parse().ok())
 }
 
 /// Parses a JSON body.

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::body::{self, BodyKind, body_kind, form_value, form_values};
@@ -27,6 +28,11 @@ use crate::auth::{Identity, IdentityKind, Secret};
 
 /// A body that is read before its sender is known may be this large at most, bytes.
 const UNKNOWN_SENDER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Up to this size such bodies are not counted, bytes.
+const UNKNOWN_SMALL_BYTES: u64 = 64 * 1024;
+/// The others are this many at a time at most.
+static UNKNOWN_LARGE: Semaphore = Semaphore::const_new(32);
 
 /// Anybody with valid credentials, and the request's body.
 #[derive(Debug)]
@@ -125,12 +131,7 @@ impl FromRequest for Registrar {
             let services = services(&request)?;
             if services.config.http.open_registration && outside_body(&request, services)?.is_none()
             {
-                let body = body::read(
-                    &request,
-                    &mut payload,
-                    body_limit(services).min(UNKNOWN_SENDER_BYTES_MAX),
-                )
-                .await?;
+                let body = unknown_body(&request, &mut payload, services).await?;
                 return Ok(Self { body });
             }
             let caller = identify(&request, payload).await?.ok_or_else(missing)?;
@@ -155,18 +156,32 @@ async fn identify(
     if !services.config.http.inline_credentials {
         return Ok(None);
     }
-    let body = body::read(
-        request,
-        &mut payload,
-        body_limit(services).min(UNKNOWN_SENDER_BYTES_MAX),
-    )
-    .await?;
+    let body = unknown_body(request, &mut payload, services).await?;
     let Some(pair) = in_body(request, &body)? else {
         return Ok(None);
     };
     let identity = login(request, services, &pair)?;
     check_same_client(request, &identity, &body)?;
     Ok(Some(Caller { identity, body }))
+}
+
+/// Reads the body of a sender who is not known yet. Large ones are few at a time: nobody fills memory
+/// without credentials, and who is turned away can prove itself in the header.
+async fn unknown_body(
+    request: &HttpRequest,
+    payload: &mut dev::Payload,
+    services: &Services,
+) -> Result<Bytes, ApiError> {
+    let _place = match body::announced_bytes(request) {
+        Some(bytes) if bytes <= UNKNOWN_SMALL_BYTES => None,
+        _ => Some(UNKNOWN_LARGE.try_acquire().map_err(|_| {
+            let message = "too many senders have not proved who they are: try again, or send \
+                           Authorization: Basic, which is read before the body";
+            ApiError::unavailable(message, 1)
+        })?),
+    };
+    let limit_bytes = body_limit(services).min(UNKNOWN_SENDER_BYTES_MAX);
+    body::read(request, payload, limit_bytes).await
 }
 
 fn services(request: &HttpRequest) -> Result<&web::Data<Services>, ApiError> {

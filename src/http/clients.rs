@@ -38,6 +38,28 @@ pub struct ClientBody {
     api: Option<String>,
 }
 
+/// What may be said of a client; others are ignored.
+#[derive(ToSchema)]
+#[allow(
+    dead_code,
+    reason = "documentation: the fields are read one by one, with their aliases"
+)]
+struct ClientFields {
+    /// Made of the name if missing; cannot be changed later.
+    #[schema(min_length = 1, max_length = 100, pattern = "^[A-Za-z0-9._-]+$")]
+    client_id: Option<String>,
+    /// For people; at most 255 bytes.
+    client_name: Option<String>,
+    /// A topic pattern: `*` is one word, `#` any number of words; at most 255 bytes. Empty: none.
+    subscription: Option<String>,
+    /// At most 100 patterns, instead of the one.
+    subscriptions: Option<Vec<String>>,
+    /// Whether the client's own messages stay out of its inbox.
+    exclude_own: Option<bool>,
+    /// Kept for the client, begins with http:// or https://. Also `webhook`, `push_url`, `callback_url`.
+    webhook_url: Option<String>,
+}
+
 impl ClientBody {
     fn of(record: &ClientRecord) -> Self {
         Self {
@@ -80,15 +102,12 @@ pub fn configure(config: &mut web::ServiceConfig) {
 }
 
 /// Registers a client: it works at once. The secret is in this answer and never again.
-///
-/// Fields, all optional: `client_id` (letters, digits, `-`, `_`, `.`; made if missing), `client_name`,
-/// `subscription` or `subscriptions` (a topic pattern or a list of them), `exclude_own`, `webhook_url`.
-/// Others are ignored.
 #[utoipa::path(post, path = "/clients", tag = "clients", security(("basic" = [])),
-    request_body(content = Value, content_type = "application/json",
+    request_body(content = ClientFields, content_type = "application/json",
         example = json!({"client_id": "noc-c2", "client_name": "NocC2", "subscription": "soar.noc.#"})),
     responses((status = 201, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody)))]
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 413, body = ErrorBody),
+        (status = 503, body = ErrorBody)))]
 async fn create(
     services: web::Data<Services>,
     request: HttpRequest,
@@ -130,7 +149,7 @@ async fn show(
 /// patterns that stay are neither lost nor doubled.
 #[utoipa::path(patch, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
     params(("client_id" = String, Path)),
-    request_body(content = Value, content_type = "application/json", example = json!({"subscription": "soar.#"})),
+    request_body(content = ClientFields, content_type = "application/json", example = json!({"subscription": "soar.#"})),
     responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn update(
@@ -153,7 +172,7 @@ async fn update(
 /// The same as PATCH: what is not given stays.
 #[utoipa::path(put, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
     params(("client_id" = String, Path)),
-    request_body(content = Value, content_type = "application/json", example = json!({"subscription": "soar.#"})),
+    request_body(content = ClientFields, content_type = "application/json", example = json!({"subscription": "soar.#"})),
     responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn change(

@@ -7,6 +7,9 @@ use tracing::{debug, warn};
 
 use super::Samples;
 
+/// Bytes of a stranger's name that the log shows; no name of ours is longer.
+const NAME_BYTES_MAX: usize = 100;
+
 /// The counters of all happenings.
 #[derive(Debug, Default)]
 pub struct Events {
@@ -18,9 +21,10 @@ pub struct Events {
 }
 
 impl Events {
-    /// Somebody gave a wrong secret or an unknown name. The name is escaped: it comes from a stranger.
+    /// Somebody gave a wrong secret or an unknown name. The name is escaped and cut: it comes from a stranger.
     pub fn login_failed(&self, name: &str) {
         count(&self.logins_failed);
+        let name = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
         warn!(name = ?name, "login failed");
     }
 

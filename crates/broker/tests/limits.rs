@@ -1,5 +1,7 @@
 //! Cases around limits and ends that the random tests rarely meet.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod support;
 
 use std::sync::Arc;

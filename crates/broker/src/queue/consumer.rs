@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::record::Entry;
 
-/// Where a consumer is told that something waits for it. Called outside all locks; must not block.
+/// Where a consumer is told that something waits for it. Called outside the queues' locks, but
+/// `cancelled` under the vhost's control lock: it must neither block nor call back.
 pub trait Bell: Send + Sync {
     /// Messages wait for the consumer that its owner knows as `key`.
     fn ring(&self, key: u64);

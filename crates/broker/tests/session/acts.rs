@@ -8,7 +8,8 @@ use backbone_wire::method::{basic, channel, confirm, queue, tx};
 use backbone_wire::properties::PropertiesBuilder;
 use backbone_wire::table::{ArrayBuf, Table, TableBuf, Value};
 
-use super::model::{Channel, Message, Model};
+use super::model::Model;
+use super::state::{Channel, Message};
 use crate::support::Rng;
 
 /// Queues; `auto` is auto-delete, `own` exclusive.

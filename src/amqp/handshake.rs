@@ -18,6 +18,8 @@ use crate::auth::{Identity, IdentityKind};
 
 /// Smallest frame-max that a peer may ask for (AMQP 0-9-1 §4.2.3).
 const FRAME_MAX_MIN: u32 = 4096;
+/// Largest frame before the connection is open: whoever has no credentials holds no more memory.
+const FRAME_BYTES_MAX: usize = 16 * 1024;
 /// How long a login that was refused is left without an answer, so that guessing is slow.
 const REFUSED_DELAY: Duration = Duration::from_millis(1000);
 
@@ -235,7 +237,7 @@ impl Handshake<'_> {
     /// The next method, of which `take` keeps what it needs; `None` from it means that this
     /// method was not due. Heartbeats are passed over; a close is answered.
     async fn method<T>(&mut self, take: impl Fn(Method<'_>) -> Option<T>) -> Result<T, Failed> {
-        let max_payload = self.shared.tune.frame_max as usize - frame::OVERHEAD;
+        let max_payload = FRAME_BYTES_MAX - frame::OVERHEAD;
         loop {
             let bytes = &self.input.filled()[self.consumed..];
             let parsed = frame::parse(bytes, max_payload).map_err(|error| Failed::Refused {
@@ -274,10 +276,7 @@ impl Handshake<'_> {
         self.consumed = 0;
         loop {
             self.stream.readable().await?;
-            match self
-                .stream
-                .try_read(self.input.room(self.shared.read_bytes))
-            {
+            match self.stream.try_read(self.input.room(FRAME_BYTES_MAX)) {
                 Ok(0) => return Err(Failed::Dropped),
                 Ok(count) => {
                     self.input.grow(count);

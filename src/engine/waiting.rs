@@ -77,13 +77,12 @@ mod tests {
     use super::*;
     use backbone_broker::memory::MemoryGate;
     use backbone_broker::vhost::Vhost;
-    use backbone_log::Arena;
 
     #[actix_web::test]
     async fn it_ends_with_a_message_or_with_patience() {
-        let arena = Arc::new(Arena::new());
-        let vhost = Arc::new(Vhost::new("/", 1, Arc::clone(&arena)));
-        let engine = Engine::new(vhost, Arc::new(MemoryGate::new(arena, usize::MAX)));
+        let vhost = Arc::new(Vhost::new("/", 1, Arc::default()));
+        let memory = MemoryGate::new(Arc::clone(vhost.arena()), usize::MAX);
+        let engine = Engine::new(vhost, Arc::new(memory));
         let queue = engine.declare_queue("q", false).unwrap();
         engine.wait_ready(&queue, Duration::from_millis(1)).await;
         let (waiter, waited) = (engine.clone(), Arc::clone(&queue));

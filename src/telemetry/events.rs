@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::Samples;
 
@@ -43,7 +43,7 @@ impl Events {
     /// A peer went away, or was dropped, before its AMQP connection was open.
     pub fn handshake_failed(&self, peer: SocketAddr) {
         count(&self.handshakes_failed);
-        info!(%peer, "AMQP handshake failed");
+        debug!(%peer, "AMQP handshake failed");
     }
 
     /// A peer was turned away because `limits.connections` is reached.

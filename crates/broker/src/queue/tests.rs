@@ -1,1 +1,643 @@
+// Long because: one model and its operations, which belong together.
+//! Random operations on a queue, compared step by step with a naive model.
+//!
+//! The model keeps the waiting messages in a map by sequence number and counts everything anew
+//! each time it is asked. The rotation, exactly: a consumer with room enters at the back when it
+//! joins, after each message that it is assigned, and when it gets room back (settle, requeue,
+//! poke, a fetch that finds nothing); the one at the front gets the lowest message, or leaves when
+//! it has no room.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use backbone_log::{Arena, Position};
+use parking_lot::Mutex;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+use super::consumer::ASSIGNED_MAX;
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Push(usize),
+    Consume {
+        prefetch: u32,
+        no_ack: bool,
+        shared: Option<usize>,
+        exclusive: bool,
+        mover: bool,
+    },
+    Fetch(usize, usize, usize),
+    Settle(usize, usize),
+    Requeue(usize, u64),
+    Cancel(usize),
+    Take(usize),
+    Purge,
+    Limit(usize, u32),
+    Share(usize, usize),
+    Delete(DeleteIf),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let consume = (
+        0u32..5,
+        any::<bool>(),
+        proptest::option::of(0usize..2),
+        0u8..20,
+    )
+        .prop_map(|(prefetch, no_ack, shared, special)| Op::Consume {
+            prefetch: if no_ack { 0 } else { prefetch },
+            no_ack: no_ack && special != 1,
+            shared: if no_ack { None } else { shared },
+            exclusive: special == 0,
+            mover: special == 1,
+        });
+    let fetch = (
+        any::<usize>(),
+        1usize..6,
+        prop_oneof![1usize..60, Just(usize::MAX)],
+    )
+        .prop_map(|(who, count, bytes)| Op::Fetch(who, count, bytes));
+    let fetch_all = any::<usize>().prop_map(|who| Op::Fetch(who, 1000, usize::MAX));
+    prop_oneof![
+        6 => (1usize..6).prop_map(Op::Push),
+        1 => Just(Op::Push(2 * ASSIGNED_MAX)),
+        4 => consume,
+        6 => fetch,
+        3 => fetch_all,
+        5 => (any::<usize>(), 1usize..5).prop_map(|(who, count)| Op::Settle(who, count)),
+        4 => (any::<usize>(), any::<u64>()).prop_map(|(who, which)| Op::Requeue(who, which)),
+        2 => any::<usize>().prop_map(Op::Cancel),
+        2 => (1usize..4).prop_map(Op::Take),
+        1 => Just(Op::Purge),
+        2 => (0usize..2, 0u32..5).prop_map(|(which, limit)| Op::Limit(which, limit)),
+        1 => (any::<usize>(), 0usize..2).prop_map(|(who, which)| Op::Share(who, which)),
+        1 => any::<bool>().prop_map(|unused| Op::Delete(DeleteIf { unused, empty: true })),
+    ]
+}
+
+#[derive(Default)]
+struct Bells {
+    rung: Mutex<Vec<u64>>,
+    cancelled: Mutex<Vec<u64>>,
+}
+
+impl Bell for Bells {
+    fn ring(&self, key: u64) {
+        self.rung.lock().push(key);
+    }
+
+    fn cancelled(&self, key: u64) {
+        self.cancelled.lock().push(key);
+    }
+}
+
+struct Member {
+    key: u64,
+    id: ConsumerId,
+    prefetch: u32,
+    no_ack: bool,
+    exclusive: bool,
+    mover: bool,
+    shared: Option<usize>,
+    assigned: VecDeque<u64>,
+    held: Vec<Entry>,
+    /// Taken by the fetch that is going on.
+    taking: usize,
+    /// Its bell rang, or its last fetch said that there is more: it will fetch.
+    told: bool,
+}
+
+impl Member {
+    /// What counts against its limits.
+    fn has(&self) -> usize {
+        self.held.len() + self.assigned.len() + self.taking
+    }
+}
+
+/// A limit as the model sees it.
+#[derive(Default)]
+struct Limit {
+    credit: Arc<SharedCredit>,
+    limit: u32,
+}
+
+/// A waiting or held message: where it is, and whether it came back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Known {
+    segment: u32,
+    offset: u32,
+    redelivered: bool,
+}
+
+struct World {
+    arena: Arena,
+    queue: Queue,
+    bells: Arc<Bells>,
+    limits: [Limit; 2],
+    /// All messages that are somewhere.
+    known: BTreeMap<u64, Known>,
+    waiting: std::collections::BTreeSet<u64>,
+    members: Vec<Member>,
+    turn: VecDeque<u64>,
+    /// Held by nobody who is a consumer now, with the limit that they count against.
+    orphans: Vec<(Entry, Option<usize>)>,
+    next_seq: u64,
+    next_key: u64,
+    deleted: bool,
+    wakes: Wakes,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            arena: Arena::new(),
+            queue: Queue::new("q", 1, QueueOptions::default()),
+            bells: Arc::default(),
+            limits: Default::default(),
+            known: BTreeMap::new(),
+            waiting: Default::default(),
+            members: Vec::new(),
+            turn: VecDeque::new(),
+            orphans: Vec::new(),
+            next_seq: 0,
+            next_key: 0,
+            deleted: false,
+            wakes: Wakes::default(),
+        }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Push(count) => self.push(count),
+            Op::Consume {
+                prefetch,
+                no_ack,
+                shared,
+                exclusive,
+                mover,
+            } => self.consume(prefetch, no_ack, shared, exclusive, mover),
+            Op::Fetch(who, count, bytes) => self.fetch(who, count, bytes),
+            Op::Settle(who, count) => self.settle(who, count),
+            Op::Requeue(who, which) => self.requeue(who, which),
+            Op::Cancel(who) => self.cancel(who),
+            Op::Take(count) => self.take(count),
+            Op::Purge => self.purge(),
+            Op::Limit(which, limit) => {
+                self.limits[which].limit = limit;
+                self.limits[which].credit.set_limit(limit);
+                self.poke_sharers(which);
+            }
+            Op::Share(who, which) => self.share(who, which),
+            Op::Delete(condition) => self.delete(condition),
+        }
+        self.check();
+    }
+
+    fn push(&mut self, count: usize) {
+        let mut bytes = vec![0; count * 10];
+        let segment = self.arena.commit(&mut bytes, count as u64);
+        let entries: Vec<Entry> = (0..count as u32)
+            .map(|i| {
+                let position = Position {
+                    segment: segment.id(),
+                    offset: i * 10,
+                };
+                Entry::unplaced(position, 10)
+            })
+            .collect();
+        let taken = self.queue.push(&entries, &mut self.wakes);
+        assert_eq!(taken, !self.deleted);
+        if !taken {
+            return self.arena.release_held(segment, count as u64);
+        }
+        for entry in entries {
+            let known = Known {
+                segment: entry.segment,
+                offset: entry.offset,
+                redelivered: false,
+            };
+            self.known.insert(self.next_seq, known);
+            self.waiting.insert(self.next_seq);
+            self.next_seq += 1;
+        }
+        self.dispatch();
+    }
+
+    fn consume(
+        &mut self,
+        prefetch: u32,
+        no_ack: bool,
+        shared: Option<usize>,
+        exclusive: bool,
+        mover: bool,
+    ) {
+        if mover && self.members.iter().any(|m| m.mover) {
+            return;
+        }
+        let key = self.next_key;
+        self.next_key += 1;
+        let spec = ConsumerSpec {
+            bell: Arc::clone(&self.bells) as Arc<dyn Bell>,
+            key,
+            prefetch,
+            shared: shared.map(|which| Arc::clone(&self.limits[which].credit)),
+            no_ack,
+            exclusive: exclusive && !mover,
+        };
+        let result = if mover {
+            self.queue.attach_mover(spec, &mut self.wakes)
+        } else {
+            self.queue.consume(spec, &mut self.wakes)
+        };
+        let alone = self.members.is_empty();
+        let taken = self.members.iter().any(|m| m.exclusive) || (exclusive && !alone);
+        let id = match result {
+            Ok(id) => id,
+            Err(Refused::Deleted) => return assert!(self.deleted),
+            Err(refused) => {
+                assert_eq!((refused, mover), (Refused::ExclusiveUse, false));
+                return assert!(taken, "refused although it could be exclusive");
+            }
+        };
+        assert!(!self.deleted && (mover || !taken));
+        self.members.push(Member {
+            key,
+            id,
+            prefetch,
+            no_ack,
+            exclusive: exclusive && !mover,
+            mover,
+            shared,
+            assigned: VecDeque::new(),
+            held: Vec::new(),
+            taking: 0,
+            told: false,
+        });
+        self.enter(key);
+        self.dispatch();
+    }
+
+    fn fetch(&mut self, who: usize, count: usize, bytes_max: usize) {
+        let Some(at) = self.pick(who) else { return };
+        let (id, key) = (self.members[at].id, self.members[at].key);
+        let mut got = Vec::new();
+        let end = self
+            .queue
+            .fetch(id, count, bytes_max, &mut got, &mut self.wakes);
+        let (expected, more) = self.expect_fetch(at, count, bytes_max);
+        let seqs: Vec<u64> = got.iter().map(|e| e.seq).collect();
+        assert_eq!(seqs, expected, "fetched by {key}");
+        assert_eq!(end == Fetch::More, more, "how the fetch ended");
+        self.check_entries(&got);
+        self.members[at].told = more;
+        self.members[at].taking = 0;
+        if self.members[at].no_ack {
+            self.forget(&got);
+        } else {
+            self.members[at].held.extend(got);
+        }
+    }
+
+    /// What consumer `at` should get, and whether it should come again by itself.
+    fn expect_fetch(&mut self, at: usize, count: usize, bytes_max: usize) -> (Vec<u64>, bool) {
+        let only = self.members.len() == 1;
+        let mut out: Vec<u64> = Vec::new();
+        // A turn may be spent on getting something assigned.
+        for _ in 0..count {
+            let key = self.members[at].key;
+            if self.members[at].assigned.is_empty() && !only {
+                self.enter(key);
+                self.dispatch();
+                if self.members[at].assigned.is_empty() {
+                    return (out, false);
+                }
+                continue;
+            }
+            let assigned = self.members[at].assigned.pop_front();
+            let next = assigned.or_else(|| {
+                let room = self.has_room(at);
+                room.then(|| self.waiting.pop_first()).flatten()
+            });
+            let Some(seq) = next else {
+                self.enter(key);
+                return (out, false);
+            };
+            out.push(seq);
+            self.members[at].taking += 1;
+            if out.len() * 10 >= bytes_max {
+                break;
+            }
+        }
+        (out, true)
+    }
+
+    fn settle(&mut self, who: usize, count: usize) {
+        let Some(at) = self.pick(who) else {
+            let count = count.min(self.orphans.len());
+            let gone: Vec<_> = self.orphans.drain(..count).collect();
+            self.give(gone.iter().filter_map(|(_, shared)| *shared));
+            self.queue.settle(None, count as u32, &mut self.wakes);
+            self.forget(&gone.iter().map(|(e, _)| *e).collect::<Vec<_>>());
+            self.dispatch();
+            return self.poke_all(gone.iter().filter_map(|(_, shared)| *shared));
+        };
+        let member = &mut self.members[at];
+        let count = count.min(member.held.len());
+        let gone: Vec<Entry> = member.held.drain(..count).collect();
+        let (id, key, shared) = (member.id, member.key, member.shared);
+        self.give(gone.iter().filter_map(|_| shared));
+        self.queue.settle(Some(id), count as u32, &mut self.wakes);
+        self.forget(&gone);
+        self.enter(key);
+        self.dispatch();
+        self.poke_all(shared.into_iter());
+    }
+
+    fn requeue(&mut self, who: usize, which: u64) {
+        let chosen = |index: usize| which >> (index % 64) & 1 == 1;
+        let (entries, id, shared): (Vec<Entry>, _, Vec<usize>) = match self.pick(who) {
+            Some(at) => {
+                let member = &mut self.members[at];
+                let mut index = 0;
+                let mut back: Vec<Entry> = Vec::new();
+                member.held.retain(|entry| {
+                    index += 1;
+                    if chosen(index) {
+                        back.push(*entry);
+                    }
+                    !chosen(index)
+                });
+                if which & 1 == 1 {
+                    back.reverse();
+                }
+                let shared = vec![member.shared; back.len()];
+                let (id, shared) = (member.id, shared.into_iter().flatten().collect());
+                (back, Some(id), shared)
+            }
+            None => {
+                let all = std::mem::take(&mut self.orphans);
+                let shared = all.iter().filter_map(|(_, shared)| *shared).collect();
+                (all.iter().map(|(e, _)| *e).collect(), None, shared)
+            }
+        };
+        self.give(shared.iter().copied());
+        let back = self.queue.requeue(id, &entries, &mut self.wakes);
+        assert_eq!(back, !self.deleted);
+        if !back {
+            return self.forget(&entries);
+        }
+        for entry in &entries {
+            self.waiting.insert(entry.seq);
+            self.known.get_mut(&entry.seq).unwrap().redelivered = true;
+        }
+        if let Some(id) = id {
+            let key = self.members.iter().find(|m| m.id == id).unwrap().key;
+            self.enter(key);
+        }
+        self.dispatch();
+        self.poke_all(shared.into_iter());
+    }
+
+    fn cancel(&mut self, who: usize) {
+        let Some(at) = self.pick(who) else { return };
+        let member = self.members.remove(at);
+        assert!(!self.queue.cancel(member.id, &mut self.wakes));
+        self.turn.retain(|key| *key != member.key);
+        self.waiting.extend(member.assigned);
+        let held = member.held.into_iter().map(|e| (e, member.shared));
+        self.orphans.extend(held);
+        self.dispatch();
+        self.poke_all(member.shared.into_iter());
+        // Again is nothing.
+        assert!(!self.queue.cancel(member.id, &mut self.wakes));
+    }
+
+    fn take(&mut self, count: usize) {
+        let mut got = Vec::new();
+        let left = self.queue.take(count, usize::MAX, &mut got);
+        let seqs: Vec<u64> = got.iter().map(|e| e.seq).collect();
+        let expected: Vec<u64> = self.waiting.iter().copied().take(count).collect();
+        assert_eq!(seqs, expected);
+        self.check_entries(&got);
+        self.waiting.retain(|seq| !expected.contains(seq));
+        assert_eq!(left, self.ready());
+        self.orphans.extend(got.into_iter().map(|e| (e, None)));
+    }
+
+    fn purge(&mut self) {
+        let gone = self.queue.purge();
+        let seqs: Vec<u64> = gone.iter().map(|e| e.seq).collect();
+        assert_eq!(seqs, self.waiting.iter().copied().collect::<Vec<_>>());
+        self.check_entries(&gone);
+        self.waiting.clear();
+        self.forget(&gone);
+    }
+
+    fn share(&mut self, who: usize, which: usize) {
+        let Some(at) = self.pick(who) else { return };
+        let member = &mut self.members[at];
+        if member.shared.is_some() || member.no_ack || member.mover {
+            return;
+        }
+        member.shared = Some(which);
+        let (id, held) = (member.id, member.held.len() as u32);
+        self.queue
+            .share_credit(id, &self.limits[which].credit, held);
+        self.poke_sharers(which);
+    }
+
+    fn delete(&mut self, condition: DeleteIf) {
+        let result = self.queue.delete(condition);
+        if self.deleted {
+            return assert_eq!(result, Ok(None));
+        }
+        if condition.unused && !self.members.is_empty() {
+            return assert_eq!(result, Err(Refused::InUse));
+        }
+        if condition.empty && self.ready() > 0 {
+            return assert_eq!(result, Err(Refused::NotEmpty));
+        }
+        let gone = result.unwrap().expect("it was not deleted before");
+        let mut keys = Vec::new();
+        for member in std::mem::take(&mut self.members) {
+            keys.push(member.key);
+            self.waiting.extend(member.assigned);
+            let held = member.held.into_iter().map(|e| (e, member.shared));
+            self.orphans.extend(held);
+        }
+        let mut told = std::mem::take(&mut *self.bells.cancelled.lock());
+        told.sort_unstable();
+        assert_eq!(told, keys, "who was told that the queue is gone");
+        let seqs: Vec<u64> = gone.iter().map(|e| e.seq).collect();
+        assert_eq!(seqs, self.waiting.iter().copied().collect::<Vec<_>>());
+        self.waiting.clear();
+        self.forget(&gone);
+        self.turn.clear();
+        self.deleted = true;
+    }
+
+    fn pick(&self, who: usize) -> Option<usize> {
+        // One more than there are, to get at what belongs to no consumer.
+        let at = who % (self.members.len() + 1);
+        (at < self.members.len()).then_some(at)
+    }
+
+    fn give(&self, shared: impl Iterator<Item = usize>) {
+        for which in shared {
+            self.limits[which].credit.give(1);
+        }
+    }
+
+    fn poke_all(&mut self, shared: impl Iterator<Item = usize>) {
+        let mut which: Vec<usize> = shared.collect();
+        which.sort_unstable();
+        which.dedup();
+        for which in which {
+            self.poke_sharers(which);
+        }
+    }
+
+    /// What the owner of a limit does when there may be room again.
+    fn poke_sharers(&mut self, which: usize) {
+        let sharers = self.members.iter().filter(|m| m.shared == Some(which));
+        for (id, key) in sharers.map(|m| (m.id, m.key)).collect::<Vec<_>>() {
+            self.queue.poke(id, &mut self.wakes);
+            self.enter(key);
+            self.dispatch();
+        }
+    }
+
+    fn check_entries(&self, entries: &[Entry]) {
+        for entry in entries {
+            let known = Known {
+                segment: entry.segment,
+                offset: entry.offset,
+                redelivered: entry.redelivered(),
+            };
+            assert_eq!(self.known.get(&entry.seq), Some(&known), "{entry:?}");
+        }
+    }
+
+    fn forget(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            self.known.remove(&entry.seq).expect("it is gone once");
+        }
+        crate::flow::release(&self.arena, entries);
+    }
+
+    fn enter(&mut self, key: u64) {
+        let at = self.members.iter().position(|m| m.key == key).unwrap();
+        if !self.turn.contains(&key) && self.has_room(at) {
+            self.turn.push_back(key);
+        }
+    }
+
+    /// Whether a consumer may have one more.
+    fn has_room(&self, at: usize) -> bool {
+        let member = &self.members[at];
+        let own = (member.prefetch == 0 || member.has() < member.prefetch as usize)
+            && member.assigned.len() < ASSIGNED_MAX;
+        own && member.shared.is_none_or(|which| {
+            let limit = self.limits[which].limit as usize;
+            limit == 0 || self.used(which) < limit
+        })
+    }
+
+    fn used(&self, which: usize) -> usize {
+        let members = self.members.iter().filter(|m| m.shared == Some(which));
+        let orphans = self.orphans.iter().filter(|(_, s)| *s == Some(which));
+        members.map(Member::has).sum::<usize>() + orphans.count()
+    }
+
+    fn dispatch(&mut self) {
+        if self.members.len() == 1 {
+            return;
+        }
+        while !self.waiting.is_empty() {
+            let Some(key) = self.turn.pop_front() else {
+                return;
+            };
+            let at = self.members.iter().position(|m| m.key == key).unwrap();
+            if !self.has_room(at) {
+                continue;
+            }
+            let seq = self.waiting.pop_first().unwrap();
+            self.members[at].assigned.push_back(seq);
+            self.enter(key);
+        }
+    }
+
+    fn ready(&self) -> u64 {
+        let assigned: usize = self.members.iter().map(|m| m.assigned.len()).sum();
+        (self.waiting.len() + assigned) as u64
+    }
+
+    fn check(&mut self) {
+        self.wakes.ring();
+        for key in std::mem::take(&mut *self.bells.rung.lock()) {
+            if let Some(member) = self.members.iter_mut().find(|m| m.key == key) {
+                assert!(!member.told, "{key} was rung although it comes by itself");
+                member.told = true;
+            }
+        }
+        let taken = self.members.iter().filter(|m| !m.no_ack);
+        let held: usize = taken.map(|m| m.held.len()).sum();
+        let stats = QueueStats {
+            ready: self.ready(),
+            unsettled: (held + self.orphans.len()) as u64,
+            consumers: self.members.iter().filter(|m| !m.mover).count() as u32,
+            published: self.next_seq,
+        };
+        assert_eq!(self.queue.stats(), stats);
+        let only_the_mover = self.members.len() == 1 && self.members[0].mover;
+        let idle = only_the_mover && stats.ready == 0 && stats.unsettled == 0;
+        assert_eq!(self.queue.is_idle(), idle);
+        for (at, member) in self.members.iter().enumerate() {
+            let may_fetch = !self.waiting.is_empty() && self.has_room(at);
+            assert!(
+                member.told || (member.assigned.is_empty() && !may_fetch),
+                "{} sleeps although something is there for it",
+                member.key
+            );
+            assert!(member.prefetch == 0 || member.has() <= member.prefetch as usize);
+        }
+    }
+
+    /// Everybody goes: nothing may be left.
+    fn end(mut self) {
+        self.delete(DeleteIf::default());
+        let held = std::mem::take(&mut self.orphans);
+        self.give(held.iter().filter_map(|(_, shared)| *shared));
+        self.queue.settle(None, held.len() as u32, &mut self.wakes);
+        self.forget(&held.iter().map(|(e, _)| *e).collect::<Vec<_>>());
+        self.check();
+        assert!(self.known.is_empty());
+        assert_eq!((self.arena.segments(), self.arena.bytes()), (0, 0));
+        // All shared room came back: a limit of one lets one through, and no more.
+        for limit in &self.limits {
+            limit.credit.set_limit(1);
+            limit.credit.force(1);
+            limit.credit.give(1);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(1),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_queue_does_what_the_model_does(ops in proptest::collection::vec(op(), 1..150)) {
+        let mut world = World::new();
+        for op in &ops {
+            world.apply(op);
+        }
+        world.end();
+    }
+}

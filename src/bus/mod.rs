@@ -17,6 +17,7 @@ pub mod envelope;
 mod exchange;
 mod metrics;
 mod movers;
+mod nesting;
 mod record;
 mod supervisor;
 #[cfg(test)]
@@ -73,7 +74,7 @@ pub enum BusError {
     /// There are [`CLIENTS_MAX`] clients.
     #[error("there are {CLIENTS_MAX} clients already")]
     TooManyClients,
-    /// Nothing was taken; the sender may try again.
+    /// Not now: no message was taken. The text says when a change may have been made all the same.
     #[error("{0}")]
     Unavailable(String),
     /// The state store failed.
@@ -423,5 +424,10 @@ impl Received {
 }
 
 fn unanswered(error: AskError) -> BusError {
-    BusError::Unavailable(format!("the change could not be made: {error}"))
+    BusError::Unavailable(match error {
+        AskError::Full => format!("the change was not made: {error}"),
+        AskError::Timeout | AskError::Dead => {
+            format!("whether the change was made is not certain: {error}")
+        }
+    })
 }

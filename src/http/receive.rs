@@ -32,12 +32,16 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 /// The longest that a call may wait for a message, seconds.
 const WAIT_MAX_S: f64 = 60.0;
 
+/// The one way of acknowledging that there is.
+const ACK_ON_WRITE: &str = "write";
+
 /// How much to hand out.
 #[derive(Deserialize)]
 struct ReceiveQuery {
     limit: Option<u64>,
     max_bytes: Option<u64>,
     wait: Option<f64>,
+    ack: Option<String>,
 }
 
 /// A message from the inbox.
@@ -78,7 +82,9 @@ pub fn configure(config: &mut web::ServiceConfig) {
         ("max_bytes" = Option<u64>, Query,
             description = "Bytes of messages at most, within the server's limit; one message always passes"),
         ("wait" = Option<f64>, Query,
-            description = "Seconds to wait for a message if there is none, 60 at most; without it, none")),
+            description = "Seconds to wait for a message if there is none, 60 at most; without it, none"),
+        ("ack" = Option<String>, Query,
+            description = "`write`, the default: messages are gone once the answer has been written")),
     responses((status = 200, body = Vec<ReceivedItem>), (status = 400, body = ErrorBody),
         (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn receive(
@@ -87,6 +93,11 @@ async fn receive(
     ClientIdentity(caller): ClientIdentity,
 ) -> Result<HttpResponse, ApiError> {
     let query: ReceiveQuery = parse_query(&request)?;
+    if query.ack.as_deref().is_some_and(|ack| ack != ACK_ON_WRITE) {
+        // Taking messages out for somebody who counts on getting them again would lose them.
+        let message = "ack must be 'write': messages are gone once the answer has been written";
+        return Err(ApiError::invalid_field("ack", message));
+    }
     let messages_max = query.limit.unwrap_or(u64::MAX);
     let bytes_cap = services.config.limits.receive_max_bytes;
     let bytes_max = query.max_bytes.unwrap_or(u64::MAX).min(bytes_cap);
@@ -117,7 +128,8 @@ async fn receive(
 
 /// How long to wait for a message.
 fn patience(wait_s: Option<f64>) -> Result<Duration, ApiError> {
-    let seconds = wait_s.unwrap_or(0.0).min(WAIT_MAX_S);
+    // `f64::min` would take a NaN for the maximum.
+    let seconds = wait_s.unwrap_or(0.0).clamp(-1.0, WAIT_MAX_S);
     Duration::try_from_secs_f64(seconds)
         .map_err(|_| ApiError::invalid_field("wait", "wait must be a number of seconds, 0 or more"))
 }
@@ -296,6 +308,16 @@ mod tests {
 
     async fn next(body: &mut ReceiveBody) -> Option<Result<Bytes, Box<dyn std::error::Error>>> {
         poll_fn(|cx| Pin::new(&mut *body).poll_next(cx)).await
+    }
+
+    #[test]
+    fn patience_is_bounded_and_is_a_number() {
+        assert_eq!(patience(None).unwrap(), Duration::ZERO);
+        assert_eq!(patience(Some(0.5)).unwrap(), Duration::from_millis(500));
+        assert_eq!(patience(Some(1e9)).unwrap(), Duration::from_secs(60));
+        for nonsense in [-0.1, f64::NAN, f64::NEG_INFINITY] {
+            assert!(patience(Some(nonsense)).is_err(), "{nonsense}");
+        }
     }
 
     #[actix_web::test]

@@ -2,9 +2,9 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that may wait to be accepted: many clients come back at once after a restart.
+/// Connections that may wait to be accepted: thousands may come at once, after a restart for one.
 const BACKLOG: i32 = 4096;
 
 /// An address that cannot be listened on.
@@ -32,10 +32,11 @@ pub fn bind(key: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListen
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A restart must not wait for connections of before to fade away. Elsewhere than on Unix this
-    // would let others take the address.
-    #[cfg(unix)]
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

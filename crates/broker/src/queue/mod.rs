@@ -322,11 +322,13 @@ impl Queue {
         true
     }
 
-    /// Makes a consumer, who holds `held` messages, share a limit from now on.
+    /// Makes a consumer, who holds `held` messages, share a limit from now on. What it holds
+    /// counts, also if its queue is gone and it has not heard of that yet.
     pub fn share_credit(&self, id: ConsumerId, shared: &Arc<SharedCredit>, held: u32) {
         let mut state = self.state.lock();
+        shared.force(held);
         if let Some(consumer) = state.consumer(id) {
-            shared.force(held + consumer.assigned.len() as u32);
+            shared.force(consumer.assigned.len() as u32);
             consumer.spec.shared = Some(Arc::clone(shared));
         }
     }

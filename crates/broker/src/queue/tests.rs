@@ -1,3 +1,4 @@
+// Long because: one model and its operations, which belong together.
 //! Random operations on a queue, compared step by step with a naive model.
 //!
 //! The model keeps the waiting messages in a map by sequence number and counts everything anew

@@ -160,6 +160,7 @@ impl Core {
     ) -> Result<(), Error> {
         if let Some(index) = self.consumer_of(channel, cancel.consumer_tag.as_bytes()) {
             channel.sources.retain(|source| *source != index);
+            channel.stalled.retain(|source| *source != index);
             self.cancel_consumer(index);
             self.sources.retire(index);
         }
@@ -178,6 +179,8 @@ impl Core {
         };
         let queue = Arc::clone(&source.queue);
         let unused = queue.cancel(id, &mut self.wakes);
+        // What it was assigned and did not fetch takes no room any more.
+        self.poke_siblings(index);
         self.wakes.ring();
         if unused {
             let condition = DeleteIf {
@@ -185,7 +188,10 @@ impl Core {
                 empty: false,
             };
             // A consumer that came meanwhile keeps the queue.
-            let _ = self.publisher.vhost().remove_queue(&queue, condition);
+            let removed = self.publisher.vhost().remove_queue(&queue, condition);
+            if removed.is_ok() {
+                self.exclusive.retain(|own| !Arc::ptr_eq(own, &queue));
+            }
         }
     }
 
@@ -212,16 +218,21 @@ impl Core {
         Ok(())
     }
 
-    /// The source for messages that the channel got from `queue`.
-    pub(super) fn get_source(&mut self, channel: &mut Channel, queue: &Arc<Queue>) -> u32 {
-        for index in &channel.sources {
-            let source = self.sources.get(*index);
-            if source.tag.is_empty() && Arc::ptr_eq(&source.queue, queue) {
-                return *index;
+    /// Takes a message that the channel got from `queue` as held; returns its source, which goes
+    /// when nothing is held from it.
+    pub(super) fn hold_got(&mut self, channel: &mut Channel, queue: &Arc<Queue>) -> u32 {
+        if let Some(index) = self.sources.find(channel.got) {
+            let source = self.sources.get(index);
+            if Arc::ptr_eq(&source.queue, queue) {
+                source.held += 1;
+                return index;
             }
         }
-        let index = self.sources.add(Source::new(Arc::clone(queue), channel.id));
-        channel.sources.push(index);
+        let mut source = Source::new(Arc::clone(queue), channel.id);
+        source.held = 1;
+        let index = self.sources.add(source);
+        self.sources.retire(index);
+        channel.got = self.sources.key(index);
         index
     }
 

@@ -29,8 +29,10 @@ pub(super) struct Channel {
     pub prefetch: u32,
     /// The limit of `basic.qos(global=true)`, once there was one.
     pub shared: Option<Arc<SharedCredit>>,
-    /// Sources of its consumers and of its gets.
+    /// Sources of its consumers.
     pub sources: Vec<u32>,
+    /// Key of the source of its last get; it may be gone.
+    pub got: u64,
     /// Sources that wait because the channel holds too many unsettled messages.
     pub stalled: Vec<u32>,
     /// The queue declared last: what an empty name means.

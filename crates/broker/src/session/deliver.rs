@@ -42,7 +42,11 @@ impl Session {
         let (id, tag) = (source.channel, source.tag.clone());
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.sources.retain(|other| *other != index);
+            channel.stalled.retain(|other| *other != index);
         }
+        // What it was assigned and did not fetch takes no room any more.
+        self.core.poke_siblings(index);
+        self.core.wakes.ring();
         if self.core.settings.cancel_notify && self.state == State::Open {
             let consumer_tag = ShortStr::new(&tag).expect("the tag came from a short string");
             let cancel = basic::Cancel {
@@ -194,11 +198,10 @@ impl Core {
             vhost.arena().release_held(segment, 1);
             add(&counters.messages_delivered_get_auto_ack, 1);
         } else {
-            let index = self.get_source(channel, queue);
+            let index = self.hold_got(channel, queue);
             channel
                 .unacked
                 .push(Unacked::new(channel.last_tag, index, entry));
-            self.sources.get(index).held += 1;
             add(&counters.messages_delivered_get_manual_ack, 1);
         }
         self.count_redelivered(u64::from(entry.redelivered()));

@@ -155,7 +155,7 @@ impl Core {
     }
 
     /// Room under a channel's shared limit is room for all its consumers.
-    fn poke_siblings(&mut self, index: u32) {
+    pub(super) fn poke_siblings(&mut self, index: u32) {
         let source = self.sources.get(index);
         if !source.shared {
             return;

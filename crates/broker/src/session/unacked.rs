@@ -21,6 +21,9 @@ pub(super) struct Unacked {
 const _: () = assert!(size_of::<Unacked>() == 32);
 
 const SETTLED: u32 = u32::MAX;
+/// Settled slots that may stay in the ring, besides as many as are held: taking one out is
+/// constant time on average.
+const SETTLED_MAX: usize = 1024;
 /// A transaction that is not committed settles it.
 const IN_TX: u32 = 1 << 31;
 
@@ -61,13 +64,14 @@ impl Unacked {
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     slots: VecDeque<Unacked>,
-    open: usize,
+    /// Slots that are not settled, marked ones included.
+    held: usize,
 }
 
 impl Ring {
-    /// Messages not settled.
+    /// Messages not settled. What an open transaction settles is still held.
     pub fn len(&self) -> usize {
-        self.open
+        self.held
     }
 
     /// Adds a message; its tag is above all others.
@@ -75,7 +79,7 @@ impl Ring {
     pub fn push(&mut self, unacked: Unacked) {
         debug_assert!(self.slots.back().is_none_or(|last| last.tag < unacked.tag));
         self.slots.push_back(unacked);
-        self.open += 1;
+        self.held += 1;
     }
 
     /// Takes out the message with `tag`; `None` when there is none to be settled.
@@ -88,7 +92,7 @@ impl Ring {
         }
         let taken = *slot;
         slot.source = SETTLED;
-        self.open -= 1;
+        self.held -= 1;
         self.trim();
         Some(taken)
     }
@@ -120,7 +124,6 @@ impl Ring {
                 marked.push(slot.tag);
             }
         }
-        self.open -= marked.len();
         marked
     }
 
@@ -128,12 +131,11 @@ impl Ring {
     pub fn unmark(&mut self, tag: u64) {
         let index = self.find(tag).expect("a marked message stays in the ring");
         self.slots[index].source &= !IN_TX;
-        self.open += 1;
     }
 
     /// Takes out all, marked ones too, oldest first.
     pub fn take_all(&mut self) -> impl Iterator<Item = Unacked> {
-        self.open = 0;
+        self.held = 0;
         std::mem::take(&mut self.slots)
             .into_iter()
             .filter(|slot| slot.source != SETTLED)
@@ -145,7 +147,7 @@ impl Ring {
         let held = held.filter(|slot| slot.source != SETTLED);
         let (open, marked): (Vec<_>, Vec<_>) = held.partition(Unacked::is_open);
         self.slots = marked.into();
-        self.open = 0;
+        self.held = self.slots.len();
         open
     }
 
@@ -165,6 +167,10 @@ impl Ring {
             .is_some_and(|slot| slot.source == SETTLED)
         {
             self.slots.pop_front();
+        }
+        // Behind one that stays unsettled for long, the settled ones must not pile up.
+        if self.slots.len() > 2 * self.held + SETTLED_MAX {
+            self.slots.retain(|slot| slot.source != SETTLED);
         }
     }
 }
@@ -204,10 +210,25 @@ mod tests {
     }
 
     #[test]
+    fn one_that_stays_does_not_keep_the_others() {
+        let mut ring = ring(&[1, 2]);
+        for tag in 3..100_000 {
+            ring.push(Unacked {
+                tag,
+                ..ring.slots[0]
+            });
+            assert_eq!(ring.take(tag - 1).unwrap().tag, tag - 1);
+            assert!(ring.slots.len() <= 2 * ring.len() + SETTLED_MAX);
+        }
+        assert!(ring.contains(1) && !ring.contains(2) && ring.contains(99_999));
+        assert_eq!(ring.len(), 2);
+    }
+
+    #[test]
     fn a_transaction_holds_what_it_settles_until_rollback() {
         let mut ring = ring(&[1, 2, 3]);
         assert_eq!(ring.mark_in_tx(2, true), [1, 2]);
-        assert!(ring.take(1).is_none() && ring.len() == 1);
+        assert!(ring.take(1).is_none() && ring.len() == 3);
         ring.unmark(1);
         assert!(ring.contains(1) && !ring.contains(2));
         assert_eq!(

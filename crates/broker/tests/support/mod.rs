@@ -1,0 +1,219 @@
+//! What the black-box tests share: random numbers that a seed decides, and a peer that talks to
+//! a [`Session`] in frames.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::sync::Arc;
+
+use backbone_broker::access::Access;
+use backbone_broker::out::OutBuf;
+use backbone_broker::publisher::{Origin, Publisher};
+use backbone_broker::queue::Bell;
+use backbone_broker::session::{Session, Settings, State};
+use backbone_broker::vhost::Vhost;
+use backbone_wire::frame::{self, FrameKind};
+use backbone_wire::properties::ContentHeader;
+use parking_lot::Mutex;
+
+/// Numbers that depend on the seed alone (SplitMix64).
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// True once in `times`.
+    pub fn once_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+}
+
+/// Keeps what was rung, for the test to pass on when it likes.
+#[derive(Default)]
+pub struct TestBell {
+    pub rung: Mutex<Vec<u64>>,
+    pub cancelled: Mutex<Vec<u64>>,
+}
+
+impl Bell for TestBell {
+    fn ring(&self, key: u64) {
+        self.rung.lock().push(key);
+    }
+
+    fn cancelled(&self, key: u64) {
+        self.cancelled.lock().push(key);
+    }
+}
+
+/// A method from the session, with its content if it has one.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub channel: u16,
+    /// Class, method and arguments.
+    pub method: Vec<u8>,
+    /// Property list and body.
+    pub content: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// One connection, driven by hand.
+pub struct Peer {
+    pub session: Session,
+    pub bell: Arc<TestBell>,
+    pub settings: Settings,
+    pub out: OutBuf,
+    input: Vec<u8>,
+    received: Vec<u8>,
+    /// The most that ever waited in `out`.
+    pub pending_max: usize,
+}
+
+impl Peer {
+    pub fn new(vhost: &Arc<Vhost>, conn: u64, settings: Settings) -> Self {
+        let bell = Arc::<TestBell>::default();
+        let origin = Origin {
+            user: "guest".into(),
+            access: Access::Full,
+        };
+        let publisher = Publisher::new(Arc::clone(vhost), origin);
+        let told = Arc::clone(&bell) as Arc<dyn Bell>;
+        Self {
+            session: Session::new(publisher, conn, told, settings),
+            bell,
+            settings,
+            out: OutBuf::new(),
+            input: Vec::new(),
+            received: Vec::new(),
+            pending_max: 0,
+        }
+    }
+
+    /// Feeds `bytes` in random pieces, as a socket would, and ends the last batch. Input that
+    /// waits for room in the out-buffer goes on once that is drained.
+    pub fn feed(&mut self, bytes: &[u8], rng: &mut Rng) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let cut = match rng.below(4) {
+                0 => rest.len(),
+                1 => 1 + rng.below(rest.len().min(40)),
+                _ => 1 + rng.below(rest.len()),
+            };
+            self.input.extend_from_slice(&rest[..cut]);
+            rest = &rest[cut..];
+            self.receive(rng.once_in(2));
+        }
+        self.session.end_of_batch(&mut self.out);
+        self.drain();
+    }
+
+    fn receive(&mut self, end: bool) {
+        loop {
+            let used = self
+                .session
+                .receive(&self.input, 1_700_000_000_123, &mut self.out);
+            self.input.drain(..used);
+            if end {
+                self.session.end_of_batch(&mut self.out);
+            }
+            let full = self.out.pending() >= self.settings.out_bytes_max;
+            self.drain();
+            if !full {
+                return;
+            }
+        }
+    }
+
+    /// Passes on what the bell said of queues that are gone.
+    pub fn cancellations(&mut self) {
+        for key in std::mem::take(&mut *self.bell.cancelled.lock()) {
+            self.session.cancelled(key, &mut self.out);
+        }
+        self.drain();
+    }
+
+    /// Passes on what the bell rang, and lets the session deliver once. True when there is more.
+    pub fn deliver(&mut self) -> bool {
+        for key in std::mem::take(&mut *self.bell.rung.lock()) {
+            self.session.rung(key);
+        }
+        let more = self.session.deliver(&mut self.out);
+        self.drain();
+        more || !self.bell.rung.lock().is_empty()
+    }
+
+    /// Bytes of a frame that is not complete.
+    pub fn unread(&self) -> usize {
+        self.input.len()
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.session.state() == State::Open
+    }
+
+    fn drain(&mut self) {
+        self.pending_max = self.pending_max.max(self.out.pending());
+        while !self.out.is_empty() {
+            let mut written = 0;
+            for piece in self.out.slices() {
+                self.received.extend_from_slice(&piece);
+                written += piece.len();
+            }
+            self.out.advance(written);
+        }
+    }
+
+    /// Everything that the session has sent since the last time. Panics on what is no whole,
+    /// well-formed frame within the agreed size.
+    pub fn events(&mut self) -> Vec<Event> {
+        let received = std::mem::take(&mut self.received);
+        let mut events: Vec<Event> = Vec::new();
+        let mut body_left = 0;
+        let mut at = 0;
+        while at < received.len() {
+            let max = self.settings.frame_max - frame::OVERHEAD;
+            let parsed = frame::parse(&received[at..], max).expect("a well-formed frame");
+            let (frame, used) = parsed.expect("a whole frame");
+            at += used;
+            match frame.kind {
+                FrameKind::Method => {
+                    assert_eq!(body_left, 0, "a method inside a content");
+                    events.push(Event {
+                        channel: frame.channel,
+                        method: frame.payload.to_vec(),
+                        content: None,
+                    });
+                }
+                FrameKind::Header => {
+                    let header = ContentHeader::decode(frame.payload).expect("a good header");
+                    let event = events.last_mut().expect("a method before the header");
+                    assert_eq!((event.channel, body_left), (frame.channel, 0));
+                    body_left = header.body_size as usize;
+                    event.content = Some((header.properties.as_bytes().to_vec(), Vec::new()));
+                }
+                FrameKind::Body => {
+                    let event = events.last_mut().expect("a method before the body");
+                    assert_eq!(event.channel, frame.channel);
+                    body_left -= frame.payload.len();
+                    let content = event.content.as_mut().expect("a header before the body");
+                    content.1.extend_from_slice(frame.payload);
+                }
+                FrameKind::Heartbeat => {}
+            }
+        }
+        assert_eq!(body_left, 0, "the end of a body is missing");
+        events
+    }
+}

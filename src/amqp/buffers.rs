@@ -6,6 +6,8 @@ use std::cell::RefCell;
 const KEEP_MAX: usize = 8;
 /// Memory below this stays with its connection.
 const SMALL_BYTES: usize = 4096;
+/// Larger buffers are not kept: one large message does not stay in memory for good.
+const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 thread_local! {
     static READ: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -97,7 +99,7 @@ pub(super) fn give_back(bytes: &mut Vec<u8>) {
 }
 
 fn keep(kept: &mut Vec<Vec<u8>>, buffer: Vec<u8>) {
-    if kept.len() < KEEP_MAX {
+    if kept.len() < KEEP_MAX && buffer.capacity() <= KEEP_BYTES_MAX {
         kept.push(buffer);
     }
 }

@@ -16,11 +16,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use backbone_broker::out::OutBuf;
 use backbone_broker::publisher::{Origin, Publisher};
 use backbone_broker::session::{Session, Settings, State};
-use backbone_wire::ShortStr;
 use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::HEARTBEAT;
 use backbone_wire::method::connection;
+use backbone_wire::{PROTOCOL_HEADER, ShortStr};
+use futures_util::FutureExt;
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -37,6 +39,8 @@ const ROUNDS_MAX: u32 = 8;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Half heartbeat intervals of silence after which a peer is dead.
 const SILENT_HALVES_MAX: u32 = 4;
+/// Up to here, what a peer sends while it is not read surely fits into the system's buffer.
+const UNREAD_BYTES_TELLING: u64 = 4096;
 /// How often a publisher that is held back looks whether the alarm is over.
 const ALARM_POLL: Duration = Duration::from_millis(20);
 
@@ -45,7 +49,12 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Re
     let mut input = ReadBuffer::default();
     let loopback = crate::auth::is_loopback(registered.peer.ip());
     let agreed = handshake::run(&stream, &registered, loopback, &mut input);
-    match timeout(shared.handshake_timeout, agreed).await {
+    let agreed = tokio::select! {
+        agreed = timeout(shared.handshake_timeout, agreed) => agreed,
+        // Whoever is told to go before it is open is dropped.
+        () = poll_fn(|cx| registered.bell.poll(cx)) => return,
+    };
+    match agreed {
         Ok(Ok(opened)) => {
             registered.opened(&opened.user);
             Connection::new(stream, shared, &registered, opened, input)
@@ -59,6 +68,10 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Re
         })) => {
             let frame = handshake::close_frame(&error, class, method);
             let _ = timeout(CLOSE_TIMEOUT, last_words(&stream, &frame, &mut input)).await;
+        }
+        Ok(Err(Failed::OtherProtocol)) => {
+            let words = last_words(&stream, &PROTOCOL_HEADER, &mut input);
+            let _ = timeout(CLOSE_TIMEOUT, words).await;
         }
         Ok(Err(Failed::Dropped)) | Err(_) => {}
     }
@@ -102,6 +115,8 @@ struct Connection {
     write_full: bool,
     /// Nothing more comes from the peer.
     ended: bool,
+    /// What the system had for us when we last looked without reading.
+    unread_bytes: u64,
     closing_since: Option<Instant>,
 }
 
@@ -154,6 +169,7 @@ impl Connection {
             held_back: false,
             write_full: false,
             ended: false,
+            unread_bytes: 0,
             closing_since: None,
         }
     }
@@ -184,7 +200,7 @@ impl Connection {
         }
         // What the peer sent behind its last frame would make the system reset the connection, and
         // with it our last words.
-        if !self.ended && self.out.is_empty() {
+        if self.session.state() == State::Closed && self.out.is_empty() && !self.ended {
             let _ = timeout(
                 CLOSE_TIMEOUT,
                 last_words(&self.stream, &[], &mut self.input),
@@ -294,7 +310,9 @@ impl Connection {
 
     /// Whether input may be looked at now.
     fn may_read(&mut self) -> bool {
-        if self.out.pending() >= self.shared.out_bytes_max {
+        // Without room, the read would look like the end of the stream.
+        let input_full = self.input.filled().len() >= self.shared.read_bytes;
+        if input_full || self.out.pending() >= self.shared.out_bytes_max {
             return false;
         }
         let alarm = self.session.has_published()
@@ -302,11 +320,26 @@ impl Connection {
             && self.shared.memory.is_raised();
         if alarm != self.held_back {
             self.held_back = alarm;
-            if self.blocked_notify {
+            if self.blocked_notify && self.session.state() == State::Open {
                 self.tell_alarm(alarm);
             }
         }
-        !alarm
+        !alarm || self.has_hung_up()
+    }
+
+    /// Whether the peer's last octet is there already: no more than a socket's buffer can come from
+    /// it, and what it holds must not wait for the alarm to end, which may depend on it.
+    fn has_hung_up(&self) -> bool {
+        let ready = self.stream.ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+    }
+
+    /// Whether the peer shows life while it is not read: what it sends grows in the system's buffer.
+    /// With a lot in there it may be waiting for us, and is given the benefit of the doubt.
+    fn shows_life(&mut self) -> bool {
+        let unread = rustix::io::ioctl_fionread(&self.stream).unwrap_or_default();
+        let before = std::mem::replace(&mut self.unread_bytes, unread);
+        unread != before || unread > UNREAD_BYTES_TELLING
     }
 
     fn tell_alarm(&mut self, raised: bool) {
@@ -362,8 +395,7 @@ impl Connection {
 
     fn on_tick(&mut self) -> std::io::Result<()> {
         if self.held_back || self.out.pending() >= self.shared.out_bytes_max {
-            // We do not read: silence is ours, not the peer's.
-            self.heartbeat.received = true;
+            self.heartbeat.received |= self.shows_life();
         }
         if !self.heartbeat.tick() {
             return Err(ErrorKind::TimedOut.into());

@@ -39,6 +39,8 @@ pub(super) struct Opened {
 pub(super) enum Failed {
     /// The peer went away, or is dropped without a word.
     Dropped,
+    /// The peer speaks something else: it is told what we speak (§4.2.2).
+    OtherProtocol,
     /// The peer is told.
     Refused {
         error: Error,
@@ -78,7 +80,7 @@ pub(super) async fn run(
     let login = handshake.start_ok().await?;
     let identity = handshake.login(&login, registered, loopback).await?;
     let mut opened = handshake.tune(&login, &identity).await?;
-    handshake.open().await?;
+    handshake.open(registered.beyond_limit).await?;
     opened.user = identity.name;
     handshake.input.consume(handshake.consumed);
     Ok(opened)
@@ -99,9 +101,7 @@ impl Handshake<'_> {
             let got = self.input.filled();
             let prefix = got.len().min(8);
             if got[..prefix] != PROTOCOL_HEADER[..prefix] {
-                // §4.2.2: the answer to another protocol is the header of ours.
-                self.write(&PROTOCOL_HEADER).await?;
-                return Err(Failed::Dropped);
+                return Err(Failed::OtherProtocol);
             }
             if prefix == 8 {
                 self.consumed = 8;
@@ -214,7 +214,7 @@ impl Handshake<'_> {
         })
     }
 
-    async fn open(&mut self) -> Result<(), Failed> {
+    async fn open(&mut self, beyond_limit: bool) -> Result<(), Failed> {
         let vhost = self
             .method(|method| match method {
                 Method::ConnectionOpen(open) => Some(open.virtual_host.as_bytes().to_vec()),
@@ -225,6 +225,16 @@ impl Handshake<'_> {
             let name = String::from_utf8_lossy(&vhost);
             return Err(Failed::Refused {
                 error: Error::not_allowed(format!("vhost {name} not found")),
+                class: 10,
+                method: 40,
+            });
+        }
+        if beyond_limit {
+            let max = self.shared.connections_max;
+            return Err(Failed::Refused {
+                error: Error::not_allowed(format!(
+                    "connection refused: the limit of connections ({max}) is reached"
+                )),
                 class: 10,
                 method: 40,
             });
@@ -275,6 +285,8 @@ impl Handshake<'_> {
         self.input.consume(self.consumed);
         self.consumed = 0;
         loop {
+            // Nobody who says nothing, or stops half way, holds a buffer.
+            self.input.rest();
             self.stream.readable().await?;
             match self.stream.try_read(self.input.room(FRAME_BYTES_MAX)) {
                 Ok(0) => return Err(Failed::Dropped),
@@ -282,10 +294,7 @@ impl Handshake<'_> {
                     self.input.grow(count);
                     return Ok(());
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    // Nobody who says nothing holds a buffer.
-                    self.input.rest();
-                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
         }

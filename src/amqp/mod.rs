@@ -10,7 +10,7 @@ mod handshake;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
@@ -32,6 +32,11 @@ const UNACKED_PER_CHANNEL_MAX: usize = 1_048_576;
 /// Bytes read at a time; at least one frame fits.
 const READ_BYTES: usize = 256 * 1024;
 
+/// Why connections are closed when the server ends.
+const SHUTDOWN: &str = "shutdown";
+/// Peers beyond `limits.connections` who are told so at a time; others are dropped without a word.
+const REFUSALS_MAX: usize = 64;
+
 /// The AMQP side of the server.
 #[derive(Clone)]
 pub struct Amqp(Arc<Shared>);
@@ -50,6 +55,8 @@ struct Shared {
     read_bytes: usize,
     connections_max: usize,
     connections: DashMap<u64, Entry>,
+    /// Whoever comes now is told to go.
+    draining: AtomicBool,
     next_id: AtomicU64,
     next_arbiter: AtomicUsize,
 }
@@ -65,6 +72,8 @@ struct Registered {
     id: u64,
     peer: SocketAddr,
     bell: Arc<Doorbell>,
+    /// There were too many when it came: it is told at `connection.open`.
+    beyond_limit: bool,
     user: Mutex<Option<Arc<str>>>,
 }
 
@@ -94,6 +103,7 @@ impl Amqp {
             read_bytes: READ_BYTES.max(config.amqp.frame_max_bytes as usize),
             connections_max: config.limits.connections as usize,
             connections: DashMap::new(),
+            draining: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
             next_arbiter: AtomicUsize::new(0),
         }))
@@ -126,8 +136,10 @@ impl Amqp {
     /// Closes all connections and waits until they are gone, `bound` at most. Returns how many
     /// are left.
     pub async fn drain(&self, bound: Duration) -> usize {
+        // Before the look at the registry: who is not in it yet will see this.
+        self.0.draining.store(true, Ordering::SeqCst);
         for entry in &self.0.connections {
-            entry.bell.close("shutdown");
+            entry.bell.close(SHUTDOWN);
         }
         let all_gone = async {
             while !self.0.connections.is_empty() {
@@ -146,7 +158,7 @@ impl Amqp {
 }
 
 impl Registered {
-    fn new(shared: Arc<Shared>, peer: SocketAddr) -> Self {
+    fn new(shared: Arc<Shared>, peer: SocketAddr, beyond_limit: bool) -> Self {
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
         let bell = Arc::<Doorbell>::default();
         let entry = Entry {
@@ -154,11 +166,15 @@ impl Registered {
             user: None,
         };
         shared.connections.insert(id, entry);
+        if shared.draining.load(Ordering::SeqCst) {
+            bell.close(SHUTDOWN);
+        }
         Self {
             shared,
             id,
             peer,
             bell,
+            beyond_limit,
             user: Mutex::new(None),
         }
     }
@@ -206,13 +222,17 @@ async fn accept(listener: TcpListener, shared: &Arc<Shared>, arbiters: &[Arbiter
 }
 
 fn dispatch(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, arbiters: &[ArbiterHandle]) {
-    if shared.connections.len() >= shared.connections_max {
-        return shared.events.connection_refused(peer);
+    let excess = (shared.connections.len() + 1).saturating_sub(shared.connections_max);
+    if excess > 0 {
+        shared.events.connection_refused(peer);
+    }
+    if excess > REFUSALS_MAX {
+        return;
     }
     // A batch leaves in one write; waiting for more would only delay it.
     let ready = stream.set_nodelay(true).and_then(|()| stream.into_std());
     let Ok(stream) = ready else { return };
-    let registered = Registered::new(Arc::clone(shared), peer);
+    let registered = Registered::new(Arc::clone(shared), peer, excess > 0);
     let shared = Arc::clone(shared);
     let turn = shared.next_arbiter.fetch_add(1, Ordering::Relaxed);
     arbiters[turn % arbiters.len()].spawn_fn(move || {

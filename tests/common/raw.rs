@@ -28,29 +28,38 @@ pub fn short(text: &str) -> ShortStr<'_> {
 impl Raw {
     /// Logs in as guest and opens channel 1. `heartbeat_s` 0: none.
     pub fn open(address: SocketAddr, heartbeat_s: u16) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut raw = Self {
-            stream,
-            input: Vec::new(),
-        };
+        Self::login(address, "guest", "guest", heartbeat_s).expect("a connection")
+    }
+
+    /// The same as anybody. If the server closes, the code and the text of that.
+    pub fn login(
+        address: SocketAddr,
+        user: &str,
+        password: &str,
+        heartbeat_s: u16,
+    ) -> Result<Self, (u16, String)> {
+        let mut raw = Self::silent(address);
         raw.send(&PROTOCOL_HEADER);
         raw.expect("connection.start");
         let mut capabilities = TableBuf::new();
-        capabilities.put("connection.blocked", &Value::Bool(true));
-        capabilities.put("consumer_cancel_notify", &Value::Bool(true));
+        for name in [
+            "authentication_failure_close",
+            "connection.blocked",
+            "consumer_cancel_notify",
+        ] {
+            capabilities.put(name, &Value::Bool(true));
+        }
         let mut client = TableBuf::new();
         client.put("capabilities", &Value::Table(capabilities.as_table()));
+        let response = format!("\0{user}\0{password}");
         let start_ok = connection::StartOk {
             client_properties: client.as_table(),
             mechanism: short("PLAIN"),
-            response: b"\0guest\0guest",
+            response: response.as_bytes(),
             locale: short("en_US"),
         };
         raw.method(0, &Method::ConnectionStartOk(start_ok));
-        raw.expect("connection.tune");
+        raw.expect_or_close("connection.tune")?;
         let tune_ok = connection::TuneOk {
             channel_max: 100,
             frame_max: FRAME_MAX,
@@ -61,10 +70,40 @@ impl Raw {
             virtual_host: short("/"),
         };
         raw.method(0, &Method::ConnectionOpen(open));
-        raw.expect("connection.open-ok");
+        raw.expect_or_close("connection.open-ok")?;
         raw.method(1, &Method::ChannelOpen(channel::Open));
         raw.expect("channel.open-ok");
-        raw
+        Ok(raw)
+    }
+
+    /// A connection on which nothing was said yet.
+    pub fn silent(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            input: Vec::new(),
+        }
+    }
+
+    /// Reads to the end of the stream; the code of the `connection.close` on the way, if there is one.
+    pub fn read_to_end(&mut self) -> Option<u16> {
+        let mut code = None;
+        while let Some((kind, _, payload)) = self.frame() {
+            if kind == FrameKind::Method
+                && let Ok(Method::ConnectionClose(close)) = Method::decode(&payload)
+            {
+                code = Some(close.reply_code);
+                let ok = Method::ConnectionCloseOk(connection::CloseOk);
+                let mut out = Vec::new();
+                ok.write(0, &mut out);
+                // The server may have gone ahead.
+                drop(self.stream.write_all(&out));
+            }
+        }
+        code
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
@@ -126,6 +165,21 @@ impl Raw {
             assert_eq!(kind, FrameKind::Method);
             assert_eq!(Method::decode(&payload).unwrap().name(), name);
             return payload;
+        }
+    }
+
+    /// The next method must be `name`, or `connection.close`, whose code and text are the error.
+    fn expect_or_close(&mut self, name: &str) -> Result<(), (u16, String)> {
+        let (_, _, payload) = self.frame().expect("the connection ended");
+        match Method::decode(&payload).unwrap() {
+            Method::ConnectionClose(close) => {
+                let text = close.reply_text.as_str().unwrap().to_owned();
+                Err((close.reply_code, text))
+            }
+            method => {
+                assert_eq!(method.name(), name);
+                Ok(())
+            }
         }
     }
 

@@ -221,7 +221,13 @@ impl Core {
 }
 
 fn content_body(mut stored: Vec<u8>, left: u64, payload: &[u8]) -> Result<Stage, Error> {
+    let due = left as usize;
     let left = take_off(left, payload)?;
+    if stored.capacity() - stored.len() < payload.len() {
+        // Twice as much as there is, but never more than was announced: a large message takes its
+        // own size, and counts for no more.
+        stored.reserve_exact(due.min(stored.len().max(payload.len())));
+    }
     stored.extend_from_slice(payload);
     Ok(Stage::Body { stored, left })
 }

@@ -462,6 +462,27 @@ async fn a_reader_that_breaks_off_gets_its_messages_again_in_order() {
 }
 
 #[actix_web::test]
+async fn a_reader_of_http_1_0_gets_no_chunks() {
+    let bus = Bus::start(&[]).await;
+    let client = bus.create("a", "#").await;
+    bus.send(&client, "t", &json!(1)).await;
+    let mut connection = TcpStream::connect(bus.server.http[0]).unwrap();
+    let (id, secret) = &client;
+    let request = format!("GET /receive?client_id={id}&secret={secret} HTTP/1.0\r\n\r\n");
+    connection.write_all(request.as_bytes()).unwrap();
+    connection
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(!head.contains("chunked"), "{head}");
+    let items: Vec<Value> = serde_json::from_str(body).unwrap();
+    assert_eq!(payloads(&items), [json!(1)]);
+    assert!(bus.receive(&client, "").await.is_empty());
+}
+
+#[actix_web::test]
 async fn senders_wait_while_memory_is_short_and_readers_go_on() {
     let bus = Bus::start(&[("BACKBONE_LIMITS__MEMORY_BYTES", "2000000")]).await;
     let client = bus.create("a", "#").await;
@@ -507,6 +528,45 @@ async fn many_senders_over_rest_lose_nothing() {
 }
 
 #[actix_web::test]
+async fn many_who_want_the_same_id_at_once_get_one_client() {
+    let bus = Bus::start(&[]).await;
+    let record = json!({"client_id": "a"});
+    let calls = (0..100).map(|_| bus.as_admin(Method::POST, "/clients").json(&record).send());
+    let answers = futures_util::future::join_all(calls).await;
+    let mut secrets = Vec::new();
+    for answer in answers {
+        let answer = answer.unwrap();
+        match answer.status().as_u16() {
+            201 => {
+                let record: Value = answer.json().await.unwrap();
+                secrets.push(record["secret"].as_str().unwrap().to_owned());
+            }
+            status => assert_eq!(status, 409),
+        }
+    }
+    assert_eq!(secrets.len(), 1);
+    let client = ("a".to_owned(), secrets.remove(0));
+    assert!(bus.receive(&client, "").await.is_empty());
+}
+
+#[actix_web::test]
+async fn what_receive_cannot_do_is_refused_before_anything_is_taken() {
+    let bus = Bus::start(&[]).await;
+    let client = bus.create("a", "#").await;
+    bus.send(&client, "t", &json!(1)).await;
+    for (query, field) in [
+        ("ack=explicit", "ack"),
+        ("wait=nan", "wait"),
+        ("wait=-1", "wait"),
+    ] {
+        let path = format!("/receive?{query}");
+        let answer = bus.by(&client, Method::GET, &path).send().await.unwrap();
+        assert_eq!(error_of(answer, 400).await["field"], field, "{query}");
+    }
+    assert_eq!(payloads(&bus.receive_all(&client, 1).await), [json!(1)]);
+}
+
+#[actix_web::test]
 async fn every_route_is_documented_and_counted() {
     let bus = Bus::start(&[]).await;
     let client = bus.create("a", "#").await;
@@ -537,7 +597,17 @@ async fn every_route_is_documented_and_counted() {
             "{method} {path}"
         );
     }
-    assert!(api["components"]["schemas"]["ReceivedItem"]["properties"]["sender"].is_object());
+    let schemas = &api["components"]["schemas"];
+    for (schema, property) in [
+        ("ReceivedItem", "sender"),
+        ("ClientFields", "subscriptions"),
+        ("Message", "topic"),
+    ] {
+        assert!(
+            schemas[schema]["properties"][property].is_object(),
+            "{schema}"
+        );
+    }
     let metrics = bus
         .as_admin(Method::GET, "/metrics")
         .send()

@@ -185,12 +185,21 @@ async fn guest_is_local_and_does_not_pass_a_proxy() {
             .basic_auth("guest", Some("guest"))
     };
     assert_eq!(guest().send().await.unwrap().status(), 200);
-    let proxied = guest()
-        .header("x-forwarded-for", "192.0.2.1")
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(proxied.status(), 401);
+    for (name, value) in [
+        ("x-forwarded-for", "192.0.2.1"),
+        ("x-real-ip", "192.0.2.1"),
+        ("host", "c2.example.org"),
+        ("origin", "https://c2.example.org"),
+    ] {
+        let elsewhere = guest().header(name, value).send().await.unwrap();
+        assert_eq!(elsewhere.status(), 401, "{name}");
+    }
+    // A browser sends such a request for any page without asking first.
+    let simple = Client::new()
+        .post(server.url("/clients?client_id=guest&secret=guest"))
+        .header("origin", "https://c2.example.org")
+        .body("{\"client_id\":\"forged\"}");
+    assert_eq!(simple.send().await.unwrap().status(), 401);
     let strict = Server::with(&[
         ("BACKBONE_GUEST__ENABLED", "false"),
         ("BACKBONE_HTTP__INLINE_CREDENTIALS", "false"),
@@ -353,6 +362,34 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
         .await;
     assert!(large.map_or(true, |answer| answer.status() == 413));
     assert_eq!(get(&server, "/health").await.status(), 200);
+}
+
+#[actix_web::test]
+async fn large_bodies_of_unknown_senders_are_few_at_a_time() {
+    let server = Server::start().await;
+    let head = "POST /send HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n";
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let mut connection = TcpStream::connect(server.http[0]).unwrap();
+        connection.write_all(head.as_bytes()).unwrap();
+        connection
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
+        let mut answer = [0; 12];
+        if connection.read_exact(&mut answer).is_ok() {
+            break answer;
+        }
+        waiting.push(connection);
+        assert!(waiting.len() < 100, "all of them are read");
+    };
+    assert_eq!(&refused, b"HTTP/1.1 503");
+    let known = as_admin(&server, "/metrics").send().await.unwrap();
+    assert_eq!(known.status(), 200);
+    let small = Client::new().post(server.url("/send")).body("{}");
+    assert_eq!(
+        error_code(small.send().await.unwrap(), 401).await,
+        "missing_credentials"
+    );
 }
 
 #[actix_web::test]

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 /// Buffers of each kind kept by a thread.
 const KEEP_MAX: usize = 8;
-/// Out-buffers below this capacity stay with their connection.
+/// Memory below this stays with its connection.
 const SMALL_BYTES: usize = 4096;
 
 thread_local! {
@@ -26,13 +26,10 @@ impl ReadBuffer {
         &self.data[self.start..self.end]
     }
 
-    /// Room for more, after making `size` bytes in all.
+    /// Room for more, in a buffer of at least `size` bytes.
     pub fn room(&mut self, size: usize) -> &mut [u8] {
-        if self.data.is_empty() {
-            let recycled = READ.with_borrow_mut(Vec::pop);
-            self.data = recycled
-                .filter(|b| b.len() >= size)
-                .unwrap_or_else(|| vec![0; size]);
+        if self.data.len() < size {
+            self.enlarge(size);
         }
         if self.start > 0 && self.end == self.data.len() {
             self.data.copy_within(self.start..self.end, 0);
@@ -57,12 +54,28 @@ impl ReadBuffer {
         }
     }
 
-    /// Gives the memory back if nothing waits.
+    /// Gives the memory back before a wait, but for what the beginning of a frame takes.
     pub fn rest(&mut self) {
-        if self.end == 0 && !self.data.is_empty() {
-            let data = std::mem::take(&mut self.data);
-            READ.with_borrow_mut(|kept| keep(kept, data));
+        let waiting = self.filled().len();
+        if self.data.len() < SMALL_BYTES || waiting >= SMALL_BYTES {
+            return;
         }
+        let left = self.filled().to_vec();
+        let data = std::mem::replace(&mut self.data, left);
+        (self.start, self.end) = (0, waiting);
+        READ.with_borrow_mut(|kept| keep(kept, data));
+    }
+
+    fn enlarge(&mut self, size: usize) {
+        let recycled = READ.with_borrow_mut(Vec::pop);
+        let mut data = recycled.unwrap_or_default();
+        if data.len() < size {
+            data.resize(size, 0);
+        }
+        let waiting = self.filled().len();
+        data[..waiting].copy_from_slice(self.filled());
+        self.data = data;
+        (self.start, self.end) = (0, waiting);
     }
 }
 
@@ -86,5 +99,40 @@ pub(super) fn give_back(bytes: &mut Vec<u8>) {
 fn keep(kept: &mut Vec<Vec<u8>>, buffer: Vec<u8>) {
     if kept.len() < KEEP_MAX {
         kept.push(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_buffer_holds_no_more_than_what_waits() {
+        let mut buffer = ReadBuffer::default();
+        for size in [10_000, 20_000] {
+            buffer.room(size)[..300].fill(7);
+            buffer.grow(300);
+            buffer.consume(100);
+            buffer.rest();
+            assert!(buffer.data.len() <= 400, "{} bytes", buffer.data.len());
+        }
+        assert_eq!(buffer.filled(), [7; 400]);
+        assert!(buffer.room(20_000).len() >= 19_600);
+        buffer.consume(400);
+        buffer.rest();
+        assert!(buffer.data.is_empty());
+    }
+
+    #[test]
+    fn bytes_move_to_the_front_when_the_end_is_reached() {
+        let mut buffer = ReadBuffer::default();
+        let size = 8192;
+        let room = buffer.room(size).len();
+        buffer.room(size)[room - 2..].copy_from_slice(b"ab");
+        buffer.grow(room);
+        buffer.consume(room - 2);
+        assert_eq!(buffer.filled(), b"ab");
+        assert_eq!(buffer.room(size).len(), room - 2);
+        assert_eq!(buffer.filled(), b"ab");
     }
 }

@@ -7,6 +7,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
+use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,6 +20,7 @@ use backbone_wire::ShortStr;
 use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::HEARTBEAT;
 use backbone_wire::method::connection;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -27,8 +29,10 @@ use super::doorbell::{Doorbell, News};
 use super::handshake::{self, Failed, Opened};
 use super::{Registered, Shared};
 
-/// Reads in a row before other connections of the arbiter have their turn.
-const READS_IN_A_ROW_MAX: u32 = 8;
+/// Turns in a row before other connections of the arbiter have theirs.
+const TURNS_IN_A_ROW_MAX: u32 = 8;
+/// Times that a turn fills and writes the out-buffer.
+const ROUNDS_MAX: u32 = 8;
 /// How long close-ok is waited for, and how long a peer may take to read our last words.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Half heartbeat intervals of silence after which a peer is dead.
@@ -40,7 +44,7 @@ const ALARM_POLL: Duration = Duration::from_millis(20);
 pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Registered) {
     let mut input = ReadBuffer::default();
     let loopback = crate::auth::is_loopback(registered.peer.ip());
-    let agreed = handshake::run(&stream, &shared, loopback, &mut input);
+    let agreed = handshake::run(&stream, &registered, loopback, &mut input);
     match timeout(shared.handshake_timeout, agreed).await {
         Ok(Ok(opened)) => {
             registered.opened(&opened.user);
@@ -60,9 +64,12 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Re
     }
 }
 
-/// Says `frame` and waits until the peer closes, so that it is not lost to a reset.
+/// Says `frame`, and that nothing more comes, and waits until the peer closes: a socket that is closed
+/// with something unread is reset, and what was said last is lost.
 async fn last_words(stream: &TcpStream, frame: &[u8], input: &mut ReadBuffer) {
-    if handshake::write_all(stream, frame).await.is_err() {
+    let said = handshake::write_all(stream, frame).await;
+    let shut = SockRef::from(stream).shutdown(Shutdown::Write);
+    if said.is_err() || shut.is_err() {
         return;
     }
     loop {
@@ -156,26 +163,38 @@ impl Connection {
         let mut woken = Woken::default();
         let mut turns = 0;
         loop {
-            if self.turn(&woken).is_err() || self.is_over() {
-                return;
+            let Ok(more) = self.turn(&woken) else { return };
+            if self.is_over() {
+                break;
             }
             turns += 1;
-            if turns >= READS_IN_A_ROW_MAX {
+            if more || turns >= TURNS_IN_A_ROW_MAX {
                 turns = 0;
                 tokio::task::yield_now().await;
             }
-            woken = self.wait(timer.as_mut()).await;
+            woken = self.wait(timer.as_mut(), more).await;
             if woken.tick {
                 if self.on_tick().is_err() {
                     return;
                 }
-                timer.as_mut().reset(Instant::now() + self.tick_period());
+                timer
+                    .as_mut()
+                    .reset(Instant::now() + self.heartbeat.period());
             }
+        }
+        // What the peer sent behind its last frame would make the system reset the connection, and
+        // with it our last words.
+        if !self.ended && self.out.is_empty() {
+            let _ = timeout(
+                CLOSE_TIMEOUT,
+                last_words(&self.stream, &[], &mut self.input),
+            )
+            .await;
         }
     }
 
-    /// Everything that can be done without waiting, once.
-    fn turn(&mut self, woken: &Woken) -> std::io::Result<()> {
+    /// What can be done without waiting, up to a bound. True when there is more of it.
+    fn turn(&mut self, woken: &Woken) -> std::io::Result<bool> {
         buffers::lend(&mut self.out.bytes);
         if woken.writable {
             self.write_full = false;
@@ -185,15 +204,15 @@ impl Connection {
             self.read()?;
         }
         self.handle();
-        loop {
+        for _ in 0..ROUNDS_MAX {
             let more = self.session.deliver(&mut self.out);
             self.write()?;
             // Written: there may be room for what had to wait.
             if self.write_full || (!more && self.handle() == 0) {
-                break;
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Takes what the bell brought.
@@ -261,16 +280,16 @@ impl Connection {
 
     fn is_over(&mut self) -> bool {
         match self.session.state() {
-            State::Closed => return self.out.is_empty() || self.closed_too_long(),
-            State::Closing if self.closed_too_long() => return true,
-            State::Closing | State::Open => {}
+            State::Closed if self.out.is_empty() => return true,
+            State::Closed | State::Closing if self.closed_too_long() => return true,
+            _ => {}
         }
         self.ended
     }
 
     fn closed_too_long(&mut self) -> bool {
         let since = *self.closing_since.get_or_insert_with(Instant::now);
-        since.elapsed() > CLOSE_TIMEOUT
+        since.elapsed() >= CLOSE_TIMEOUT
     }
 
     /// Whether input may be looked at now.
@@ -299,15 +318,24 @@ impl Connection {
         }
     }
 
-    async fn wait(&mut self, mut timer: Pin<&mut Sleep>) -> Woken {
+    /// Waits until something can be done; with `more` it only looks what else there is.
+    async fn wait(&mut self, mut timer: Pin<&mut Sleep>, more: bool) -> Woken {
         let may_read = self.may_read();
         if self.held_back {
             timer.as_mut().reset(Instant::now() + ALARM_POLL);
+        } else if let Some(since) = self.closing_since {
+            timer.as_mut().reset(since + CLOSE_TIMEOUT);
         }
         self.input.rest();
         buffers::give_back(&mut self.out.bytes);
         let has_output = !self.out.is_empty();
-        poll_fn(|cx| self.poll_woken(cx, timer.as_mut(), may_read, has_output)).await
+        let look = poll_fn(
+            |cx| match self.poll_woken(cx, timer.as_mut(), may_read, has_output) {
+                Poll::Pending if more => Poll::Ready(Woken::default()),
+                polled => polled,
+            },
+        );
+        look.await
     }
 
     fn poll_woken(
@@ -344,13 +372,6 @@ impl Connection {
             self.out.bytes.extend_from_slice(&HEARTBEAT);
         }
         Ok(())
-    }
-
-    fn tick_period(&self) -> Duration {
-        match self.session.state() {
-            State::Open => self.heartbeat.period(),
-            _ => CLOSE_TIMEOUT,
-        }
     }
 }
 

@@ -12,12 +12,14 @@ use backbone_wire::table::{Table, TableBuf, Value};
 use backbone_wire::{PROTOCOL_HEADER, ShortStr};
 use tokio::net::TcpStream;
 
-use super::Shared;
 use super::buffers::ReadBuffer;
+use super::{Registered, Shared};
 use crate::auth::{Identity, IdentityKind};
 
 /// Smallest frame-max that a peer may ask for (AMQP 0-9-1 §4.2.3).
 const FRAME_MAX_MIN: u32 = 4096;
+/// Largest frame before the connection is open: whoever has no credentials holds no more memory.
+const FRAME_BYTES_MAX: usize = 16 * 1024;
 /// How long a login that was refused is left without an answer, so that guessing is slow.
 const REFUSED_DELAY: Duration = Duration::from_millis(1000);
 
@@ -61,20 +63,20 @@ struct Handshake<'a> {
 /// Agrees with the peer on a connection. What it sent beyond stays in `input`.
 pub(super) async fn run(
     stream: &TcpStream,
-    shared: &Shared,
+    registered: &Registered,
     loopback: bool,
     input: &mut ReadBuffer,
 ) -> Result<Opened, Failed> {
     let mut handshake = Handshake {
         stream,
-        shared,
+        shared: &registered.shared,
         input,
         consumed: 0,
     };
     handshake.protocol_header().await?;
     handshake.write_start().await?;
     let login = handshake.start_ok().await?;
-    let identity = handshake.login(&login, loopback).await?;
+    let identity = handshake.login(&login, registered, loopback).await?;
     let mut opened = handshake.tune(&login, &identity).await?;
     handshake.open().await?;
     opened.user = identity.name;
@@ -144,16 +146,22 @@ impl Handshake<'_> {
         .await
     }
 
-    async fn login(&mut self, login: &Login, loopback: bool) -> Result<Identity, Failed> {
+    async fn login(
+        &mut self,
+        login: &Login,
+        registered: &Registered,
+        loopback: bool,
+    ) -> Result<Identity, Failed> {
         let credentials = match &login.mechanism[..] {
             b"PLAIN" => plain(&login.response),
             b"AMQPLAIN" => amqplain(&login.response),
             _ => None,
         };
-        if let Some((user, password)) = credentials
-            && let Ok(identity) = self.shared.auth.login(&user, &password, loopback)
-        {
-            return Ok(identity);
+        if let Some((user, password)) = credentials {
+            registered.claim(&user);
+            if let Ok(identity) = self.shared.auth.login(&user, &password, loopback) {
+                return Ok(identity);
+            }
         }
         if !login.failure_close {
             tokio::time::sleep(REFUSED_DELAY).await;
@@ -229,7 +237,7 @@ impl Handshake<'_> {
     /// The next method, of which `take` keeps what it needs; `None` from it means that this
     /// method was not due. Heartbeats are passed over; a close is answered.
     async fn method<T>(&mut self, take: impl Fn(Method<'_>) -> Option<T>) -> Result<T, Failed> {
-        let max_payload = self.shared.tune.frame_max as usize - frame::OVERHEAD;
+        let max_payload = FRAME_BYTES_MAX - frame::OVERHEAD;
         loop {
             let bytes = &self.input.filled()[self.consumed..];
             let parsed = frame::parse(bytes, max_payload).map_err(|error| Failed::Refused {
@@ -268,10 +276,7 @@ impl Handshake<'_> {
         self.consumed = 0;
         loop {
             self.stream.readable().await?;
-            match self
-                .stream
-                .try_read(self.input.room(self.shared.read_bytes))
-            {
+            match self.stream.try_read(self.input.room(FRAME_BYTES_MAX)) {
                 Ok(0) => return Err(Failed::Dropped),
                 Ok(count) => {
                     self.input.grow(count);

@@ -163,11 +163,16 @@ impl Registered {
         }
     }
 
-    /// The handshake is through: `user` is known.
-    fn opened(&self, user: &Arc<str>) {
+    /// The peer says that it is `user`. Noted before its secret is checked: if the user is deleted
+    /// at that moment, either the check fails or the connection hears of it.
+    fn claim(&self, user: &str) {
         if let Some(mut entry) = self.shared.connections.get_mut(&self.id) {
-            entry.user = Some(Arc::clone(user));
+            entry.user = Some(user.into());
         }
+    }
+
+    /// The handshake is through.
+    fn opened(&self, user: &Arc<str>) {
         *self.user.lock() = Some(Arc::clone(user));
         self.shared.events.connection_opened(self.peer, user);
     }

@@ -15,6 +15,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::nesting::{NESTING_MAX, is_too_deep};
+
 /// The names under which a payload is accepted.
 pub const PAYLOAD_KEYS: [&str; 4] = ["body", "message", "payload", "data"];
 
@@ -77,9 +79,17 @@ pub fn unwrap<'a>(body: &'a [u8], mark: Option<bool>, content_type: Option<&str>
     match envelope.map(|fields| (fields.topic(), fields.payload())) {
         Some((Ok(topic), Ok(payload))) => Unwrapped {
             topic,
-            content: Content::Json(payload),
+            content: readable(payload),
         },
-        _ => whole(Content::Json(value)),
+        _ => whole(readable(value)),
+    }
+}
+
+/// JSON, or its text where readers could not parse it as JSON: over AMQP anything can come.
+fn readable(value: &RawValue) -> Content<'_> {
+    match is_too_deep(value.get()) {
+        true => Content::Text(value.get()),
+        false => Content::Json(value),
     }
 }
 
@@ -129,6 +139,9 @@ pub enum BodyError {
     /// The topic is there and no text.
     #[error("the topic must be a text")]
     Topic,
+    /// Readers could not parse the payload.
+    #[error("the payload is nested deeper than {NESTING_MAX} levels")]
+    TooDeep,
 }
 
 /// What a JSON body of `/send` or `/notify` says.
@@ -154,6 +167,9 @@ impl<'a> SendBody<'a> {
         } else {
             fields.payload()?
         };
+        if is_too_deep(payload.get()) {
+            return Err(BodyError::TooDeep);
+        }
         Ok(Self { topic, payload })
     }
 }
@@ -348,6 +364,10 @@ mod tests {
         }
     }
 
+    fn lists(depth: usize) -> String {
+        "[".repeat(depth) + &"]".repeat(depth)
+    }
+
     /// What goes in as payload of `/send` and what comes out of `/receive`.
     fn through_the_bus(payload: &str, key: &str) -> String {
         let request = format!("{{\"topic\":\"a.b\",\"{key}\": {payload} }}");
@@ -362,7 +382,7 @@ mod tests {
 
     #[test]
     fn payloads_come_back_byte_for_byte() {
-        let deep = "[".repeat(5000) + &"]".repeat(5000);
+        let deep = lists(NESTING_MAX);
         for payload in [
             "1e400",
             "1.00",
@@ -384,6 +404,20 @@ mod tests {
             for key in PAYLOAD_KEYS {
                 assert_eq!(through_the_bus(payload, key), payload);
             }
+        }
+    }
+
+    #[test]
+    fn what_readers_could_not_parse_is_refused_or_handed_out_as_text() {
+        let deep = lists(NESTING_MAX + 1);
+        let request = format!("{{\"topic\":\"a\",\"body\":{deep}}}");
+        assert!(matches!(
+            SendBody::parse(request.as_bytes()),
+            Err(BodyError::TooDeep)
+        ));
+        for body in [&deep, &request] {
+            let content = unwrap(body.as_bytes(), None, None).content;
+            assert!(matches!(content, Content::Text(text) if text == deep));
         }
     }
 

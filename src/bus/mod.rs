@@ -17,6 +17,7 @@ pub mod envelope;
 mod exchange;
 mod metrics;
 mod movers;
+mod nesting;
 mod record;
 mod supervisor;
 #[cfg(test)]
@@ -73,7 +74,7 @@ pub enum BusError {
     /// There are [`CLIENTS_MAX`] clients.
     #[error("there are {CLIENTS_MAX} clients already")]
     TooManyClients,
-    /// Nothing was taken; the sender may try again.
+    /// Not now: no message was taken. The text says when a change may have been made all the same.
     #[error("{0}")]
     Unavailable(String),
     /// The state store failed.
@@ -306,6 +307,21 @@ impl Bus {
         Ok(Received { taken, shared })
     }
 
+    /// Returns once something is in the client's inbox, or after `patience`; another call may be quicker to
+    /// receive it.
+    ///
+    /// # Errors
+    /// There is no such client.
+    pub async fn wait_for_message(
+        &self,
+        client_id: &str,
+        patience: Duration,
+    ) -> Result<(), BusError> {
+        let inbox = Arc::clone(&self.registered(client_id)?.client.inbox);
+        self.shared.engine.wait_ready(&inbox, patience).await;
+        Ok(())
+    }
+
     /// Numbers for metrics.
     pub fn sample(&self, samples: &mut Samples) {
         metrics::sample(&self.shared, samples);
@@ -408,5 +424,10 @@ impl Received {
 }
 
 fn unanswered(error: AskError) -> BusError {
-    BusError::Unavailable(format!("the change could not be made: {error}"))
+    BusError::Unavailable(match error {
+        AskError::Full => format!("the change was not made: {error}"),
+        AskError::Timeout | AskError::Dead => {
+            format!("whether the change was made is not certain: {error}")
+        }
+    })
 }

@@ -44,6 +44,10 @@ impl Supervisor {
         reply: Reply<Result<(ClientRecord, Secret), BusError>>,
         ctx: &mut Context<'_, Self>,
     ) {
+        if reply.is_abandoned() {
+            // Nobody would ever learn the secret.
+            return;
+        }
         let secret = generate_secret();
         let record = match self.record(new, &secret) {
             Ok(record) => record,

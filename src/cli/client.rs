@@ -34,6 +34,7 @@ enum ClientCommand {
         #[command(flatten)]
         remote: RemoteArgs,
         /// The client's id
+        #[arg(value_parser = path_segment)]
         client_id: String,
     },
     /// Change a client's name or subscriptions
@@ -41,6 +42,7 @@ enum ClientCommand {
         #[command(flatten)]
         remote: RemoteArgs,
         /// The client's id
+        #[arg(value_parser = path_segment)]
         client_id: String,
         #[command(flatten)]
         fields: Fields,
@@ -50,6 +52,7 @@ enum ClientCommand {
         #[command(flatten)]
         remote: RemoteArgs,
         /// The client's id
+        #[arg(value_parser = path_segment)]
         client_id: String,
     },
     /// Give a client a new secret; the old one ends at once
@@ -57,6 +60,7 @@ enum ClientCommand {
         #[command(flatten)]
         remote: RemoteArgs,
         /// The client's id
+        #[arg(value_parser = path_segment)]
         client_id: String,
     },
 }
@@ -189,6 +193,14 @@ impl TryFrom<ClientCommand> for Call {
     }
 }
 
+/// An id that can stand in a path: nothing, `.` and `..` would name another one.
+fn path_segment(id: &str) -> Result<String, &'static str> {
+    match id {
+        "" | "." | ".." => Err("this is no client's id"),
+        id => Ok(id.to_owned()),
+    }
+}
+
 fn line(client: &Value) -> String {
     let field = |name: &str| plain(&client[name]);
     format!(
@@ -214,6 +226,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_id_that_would_name_another_path_is_refused() {
+        assert_eq!(path_segment("a.b").as_deref(), Ok("a.b"));
+        assert!(["", ".", ".."].iter().all(|id| path_segment(id).is_err()));
+    }
 
     #[test]
     fn values_are_shown_as_people_write_them() {

@@ -54,7 +54,10 @@ impl Serialize for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::new)
+        // serde's own words would show what was found instead of a text: perhaps a secret without quotes.
+        let text = String::deserialize(deserializer);
+        text.map(Self::new)
+            .map_err(|_| serde::de::Error::custom("must be a text"))
     }
 }
 
@@ -69,5 +72,11 @@ mod tests {
         let json = serde_json::to_string(&secret).unwrap();
         assert_eq!(json, "\"********\"");
         assert_eq!(serde_json::to_string(&Secret::default()).unwrap(), "\"\"");
+    }
+
+    #[test]
+    fn what_is_no_text_is_not_shown_either() {
+        let error = serde_json::from_str::<Secret>("123456").unwrap_err();
+        assert!(!error.to_string().contains("123456"), "{error}");
     }
 }

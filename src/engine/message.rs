@@ -13,7 +13,7 @@ const SENDER: &str = "sender";
 const PERSISTENT: u8 = 2;
 
 /// A message to be published, persistent.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Outgoing<'a> {
     /// The body.
     pub body: &'a [u8],

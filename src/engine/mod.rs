@@ -8,6 +8,7 @@ mod message;
 mod metrics;
 mod mover;
 mod taken;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -99,6 +100,7 @@ impl Engine {
             exclusive: false,
             auto_delete: false,
             arguments: Table::EMPTY,
+            protected: true,
             lenient,
         };
         Ok(self.0.vhost.declare_queue(declare, NO_CONNECTION)?)

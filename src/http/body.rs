@@ -6,6 +6,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpMessage, HttpRequest, dev, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::ApiError;
@@ -21,10 +22,7 @@ pub(super) async fn read(
     payload: &mut dev::Payload,
     limit_bytes: u64,
 ) -> Result<Bytes, ApiError> {
-    let announced = request.headers().get(header::CONTENT_LENGTH);
-    let announced: u64 = announced
-        .and_then(|length| length.to_str().ok()?.parse().ok())
-        .unwrap_or(0);
+    let announced = announced_bytes(request).unwrap_or(0);
     if announced > limit_bytes {
         return Err(ApiError::too_large(limit_bytes));
     }
@@ -57,12 +55,22 @@ pub(super) async fn read(
     }
 }
 
+/// The length of the body as the headers tell it; `None` when only its end will.
+pub(super) fn announced_bytes(request: &HttpRequest) -> Option<u64> {
+    let headers = request.headers();
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    let length = headers.get(header::CONTENT_LENGTH);
+    length.map_or(Some(0), |length| length.to_str().ok()?.parse().ok())
+}
+
 /// Parses a JSON body.
 ///
 /// # Errors
 /// 400 with line and column: `malformed_json` when it is not JSON, `invalid_body` when it is JSON of
 /// another shape; `field` is named when one is missing or unknown.
-pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+pub fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| {
         let what = error.to_string();
         if !error.is_data() {
@@ -128,20 +136,26 @@ pub fn body_kind(request: &HttpRequest, body: &[u8]) -> BodyKind {
 
 /// The first value of `name` in a query or form.
 pub(super) fn form_value(encoded: &str, name: &str) -> Option<String> {
-    let pairs = web::Query::<Vec<(String, String)>>::from_query(encoded)
-        .ok()?
-        .into_inner();
-    pairs
-        .into_iter()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value)
+    form_values(encoded, name).into_iter().next()
+}
+
+/// All values of `name` in a query or form.
+pub(super) fn form_values(encoded: &str, name: &str) -> Vec<String> {
+    let pairs = form_pairs(encoded).into_iter();
+    let named = pairs.filter(|(key, _)| key == name);
+    named.map(|(_, value)| value).collect()
+}
+
+/// All names and values of a query or form.
+pub(super) fn form_pairs(encoded: &str) -> Vec<(String, String)> {
+    let pairs = web::Query::<Vec<(String, String)>>::from_query(encoded);
+    pairs.map(web::Query::into_inner).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use actix_web::ResponseError;
     use actix_web::test::TestRequest;
-    use serde::Deserialize;
 
     use super::*;
 

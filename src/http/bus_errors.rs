@@ -30,7 +30,9 @@ impl From<BodyError> for ApiError {
         match error {
             BodyError::Syntax(_) => bad("malformed_json"),
             BodyError::NotAnObject => bad("invalid_body"),
-            BodyError::NoPayload | BodyError::ManyPayloads => Self::invalid_field("body", message),
+            BodyError::NoPayload | BodyError::ManyPayloads | BodyError::TooDeep => {
+                Self::invalid_field("body", message)
+            }
             BodyError::Topic => Self::invalid_field("topic", message),
         }
     }

@@ -6,10 +6,13 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::body::{BodyKind, body_kind, parse_json};
+use super::body::{BodyKind, body_kind, form_pairs, parse_json};
 use super::{ApiError, Caller, ErrorBody, Operator, Registrar, Services};
 use crate::auth::Secret;
 use crate::bus::{ClientPatch, ClientRecord, NewClient};
+
+/// A client's record as JSON is far smaller; a tree of parsed values is far larger than its text, bytes.
+const RECORD_BYTES_MAX: usize = 1024 * 1024;
 
 /// A client. With `secret` and `api` it is a complete configuration file for the client's side.
 #[derive(Serialize, ToSchema)]
@@ -33,6 +36,28 @@ pub struct ClientBody {
     /// The address that the request came to.
     #[serde(skip_serializing_if = "Option::is_none")]
     api: Option<String>,
+}
+
+/// What may be said of a client; others are ignored.
+#[derive(ToSchema)]
+#[allow(
+    dead_code,
+    reason = "documentation: the fields are read one by one, with their aliases"
+)]
+struct ClientFields {
+    /// Made of the name if missing; cannot be changed later.
+    #[schema(min_length = 1, max_length = 100, pattern = "^[A-Za-z0-9._-]+$")]
+    client_id: Option<String>,
+    /// For people; at most 255 bytes.
+    client_name: Option<String>,
+    /// A topic pattern: `*` is one word, `#` any number of words; at most 255 bytes. Empty: none.
+    subscription: Option<String>,
+    /// At most 100 patterns, instead of the one.
+    subscriptions: Option<Vec<String>>,
+    /// Whether the client's own messages stay out of its inbox.
+    exclude_own: Option<bool>,
+    /// Kept for the client, begins with http:// or https://. Also `webhook`, `push_url`, `callback_url`.
+    webhook_url: Option<String>,
 }
 
 impl ClientBody {
@@ -77,15 +102,12 @@ pub fn configure(config: &mut web::ServiceConfig) {
 }
 
 /// Registers a client: it works at once. The secret is in this answer and never again.
-///
-/// Fields, all optional: `client_id` (letters, digits, `-`, `_`, `.`; made if missing), `client_name`,
-/// `subscription` or `subscriptions` (a topic pattern or a list of them), `exclude_own`, `webhook_url`.
-/// Others are ignored.
 #[utoipa::path(post, path = "/clients", tag = "clients", security(("basic" = [])),
-    request_body(content = Value, content_type = "application/json",
+    request_body(content = ClientFields, content_type = "application/json",
         example = json!({"client_id": "noc-c2", "client_name": "NocC2", "subscription": "soar.noc.#"})),
     responses((status = 201, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody)))]
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 413, body = ErrorBody),
+        (status = 503, body = ErrorBody)))]
 async fn create(
     services: web::Data<Services>,
     request: HttpRequest,
@@ -127,7 +149,7 @@ async fn show(
 /// patterns that stay are neither lost nor doubled.
 #[utoipa::path(patch, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
     params(("client_id" = String, Path)),
-    request_body(content = Value, content_type = "application/json", example = json!({"subscription": "soar.#"})),
+    request_body(content = ClientFields, content_type = "application/json", example = json!({"subscription": "soar.#"})),
     responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn update(
@@ -150,7 +172,7 @@ async fn update(
 /// The same as PATCH: what is not given stays.
 #[utoipa::path(put, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
     params(("client_id" = String, Path)),
-    request_body(content = Value, content_type = "application/json", example = json!({"subscription": "soar.#"})),
+    request_body(content = ClientFields, content_type = "application/json", example = json!({"subscription": "soar.#"})),
     responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn change(
@@ -206,10 +228,12 @@ fn secret_answer(status: StatusCode, client: &ClientBody) -> HttpResponse {
 
 /// The fields of a body: of a JSON object, or of a form.
 fn object(request: &HttpRequest, body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    if body.len() > RECORD_BYTES_MAX {
+        return Err(ApiError::too_large(RECORD_BYTES_MAX as u64));
+    }
     if body_kind(request, body) == BodyKind::Form {
         let form = std::str::from_utf8(body).unwrap_or_default();
-        let pairs = web::Query::<Vec<(String, String)>>::from_query(form);
-        let pairs = pairs.map(web::Query::into_inner).unwrap_or_default();
+        let pairs = form_pairs(form);
         let fields = pairs
             .into_iter()
             .map(|(name, value)| (name, Value::String(value)));

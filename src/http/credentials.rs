@@ -17,15 +17,22 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::body::{self, BodyKind, body_kind, form_value};
+use super::body::{self, BodyKind, body_kind, form_value, form_values};
+use super::local::is_local;
 use super::{ApiError, Services};
-use crate::auth::{Identity, IdentityKind, Secret, is_loopback};
+use crate::auth::{Identity, IdentityKind, Secret};
 
 /// A body that is read before its sender is known may be this large at most, bytes.
 const UNKNOWN_SENDER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Up to this size such bodies are not counted, bytes.
+const UNKNOWN_SMALL_BYTES: u64 = 64 * 1024;
+/// The others are this many at a time at most.
+static UNKNOWN_LARGE: Semaphore = Semaphore::const_new(32);
 
 /// Anybody with valid credentials, and the request's body.
 #[derive(Debug)]
@@ -57,12 +64,21 @@ struct Pair {
     secret: Secret,
 }
 
-/// The fields that matter here in a JSON body.
+/// The fields that matter here in a JSON body. The id is not taken apart before its type is known: a list
+/// of millions would cost many times its length.
 #[derive(Deserialize)]
-struct InlineFields {
-    client_id: Option<Value>,
+struct InlineFields<'a> {
+    #[serde(borrow)]
+    client_id: Option<&'a RawValue>,
     #[serde(alias = "client_secret")]
-    secret: Option<String>,
+    secret: Option<Secret>,
+}
+
+impl InlineFields<'_> {
+    /// The id, if it is a text.
+    fn name(&self) -> Option<String> {
+        serde_json::from_str(self.client_id?.get()).ok()
+    }
 }
 
 type Extraction<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
@@ -115,12 +131,7 @@ impl FromRequest for Registrar {
             let services = services(&request)?;
             if services.config.http.open_registration && outside_body(&request, services)?.is_none()
             {
-                let body = body::read(
-                    &request,
-                    &mut payload,
-                    body_limit(services).min(UNKNOWN_SENDER_BYTES_MAX),
-                )
-                .await?;
+                let body = unknown_body(&request, &mut payload, services).await?;
                 return Ok(Self { body });
             }
             let caller = identify(&request, payload).await?.ok_or_else(missing)?;
@@ -145,18 +156,32 @@ async fn identify(
     if !services.config.http.inline_credentials {
         return Ok(None);
     }
-    let body = body::read(
-        request,
-        &mut payload,
-        body_limit(services).min(UNKNOWN_SENDER_BYTES_MAX),
-    )
-    .await?;
+    let body = unknown_body(request, &mut payload, services).await?;
     let Some(pair) = in_body(request, &body)? else {
         return Ok(None);
     };
     let identity = login(request, services, &pair)?;
     check_same_client(request, &identity, &body)?;
     Ok(Some(Caller { identity, body }))
+}
+
+/// Reads the body of a sender who is not known yet. Large ones are few at a time: nobody fills memory
+/// without credentials, and who is turned away can prove itself in the header.
+async fn unknown_body(
+    request: &HttpRequest,
+    payload: &mut dev::Payload,
+    services: &Services,
+) -> Result<Bytes, ApiError> {
+    let _place = match body::announced_bytes(request) {
+        Some(bytes) if bytes <= UNKNOWN_SMALL_BYTES => None,
+        _ => Some(UNKNOWN_LARGE.try_acquire().map_err(|_| {
+            let message = "too many senders have not proved who they are: try again, or send \
+                           Authorization: Basic, which is read before the body";
+            ApiError::unavailable(message, 1)
+        })?),
+    };
+    let limit_bytes = body_limit(services).min(UNKNOWN_SENDER_BYTES_MAX);
+    body::read(request, payload, limit_bytes).await
 }
 
 fn services(request: &HttpRequest) -> Result<&web::Data<Services>, ApiError> {
@@ -177,17 +202,13 @@ fn operator(caller: Caller) -> Result<Caller, ApiError> {
 }
 
 fn login(request: &HttpRequest, services: &Services, pair: &Pair) -> Result<Identity, ApiError> {
-    let forwarded = [header::FORWARDED, header::X_FORWARDED_FOR]
-        .iter()
-        .any(|name| request.headers().contains_key(name));
-    // A proxy on this machine speaks for others, so its own address proves nothing.
-    let local = !forwarded
-        && request
-            .peer_addr()
-            .is_some_and(|peer| is_loopback(peer.ip()));
     services
         .auth
-        .login(&pair.name, pair.secret.expose().as_bytes(), local)
+        .login(
+            &pair.name,
+            pair.secret.expose().as_bytes(),
+            is_local(request),
+        )
         .map_err(|denied| ApiError::unauthorized("invalid_credentials", denied.to_string()))
 }
 
@@ -253,34 +274,27 @@ fn authorization(value: &str) -> Result<Pair, ApiError> {
 fn in_body(request: &HttpRequest, bytes: &[u8]) -> Result<Option<Pair>, ApiError> {
     let (name, secret) = match body_kind(request, bytes) {
         BodyKind::Json if !bytes.is_empty() => match inline_fields(bytes)? {
-            Some(fields) => (
-                fields
-                    .client_id
-                    .as_ref()
-                    .and_then(Value::as_str)
-                    .map(str::to_owned),
-                fields.secret,
-            ),
+            Some(fields) => (fields.name(), fields.secret),
             None => (None, None),
         },
         BodyKind::Form => {
             let form = std::str::from_utf8(bytes).unwrap_or_default();
             (
                 form_value(form, "client_id"),
-                form_value(form, "secret").or_else(|| form_value(form, "client_secret")),
+                form_value(form, "secret")
+                    .or_else(|| form_value(form, "client_secret"))
+                    .map(Secret::new),
             )
         }
         _ => (None, None),
     };
-    Ok(name.zip(secret).map(|(name, secret)| Pair {
-        name,
-        secret: Secret::new(secret),
-    }))
+    let pair = name.zip(secret);
+    Ok(pair.map(|(name, secret)| Pair { name, secret }))
 }
 
 /// The fields of a JSON object; `None` for any other JSON. (serde would take an array for the fields in
 /// their order, so the first byte is looked at.)
-fn inline_fields(bytes: &[u8]) -> Result<Option<InlineFields>, ApiError> {
+fn inline_fields(bytes: &[u8]) -> Result<Option<InlineFields<'_>>, ApiError> {
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     match first {
         Some(b'{') => body::parse_json(bytes).map(Some),
@@ -298,21 +312,23 @@ fn check_same_client(
     if identity.is_operator() {
         return Ok(());
     }
-    let in_query = form_value(request.query_string(), "client_id").map(Value::String);
-    let in_body = match body_kind(request, bytes) {
-        // What does not parse here is the handler's to refuse.
-        BodyKind::Json => inline_fields(bytes)
-            .ok()
-            .flatten()
-            .and_then(|fields| fields.client_id),
-        BodyKind::Form => std::str::from_utf8(bytes)
-            .ok()
-            .and_then(|form| form_value(form, "client_id"))
-            .map(Value::String),
-        BodyKind::Raw => None,
-    };
-    let differs = |named: &Value| named.as_str() != Some(&*identity.name);
-    match [in_query, in_body].iter().flatten().any(differs) {
+    let mut named = form_values(request.query_string(), "client_id");
+    match body_kind(request, bytes) {
+        // A key that is there twice is an error, so that nobody reads the one and we the other.
+        BodyKind::Json if !bytes.is_empty() => {
+            let fields = inline_fields(bytes)?;
+            if let Some(fields) = fields.filter(|fields| fields.client_id.is_some()) {
+                // What is no text is nobody's id.
+                named.push(fields.name().unwrap_or_default());
+            }
+        }
+        BodyKind::Form => {
+            let form = std::str::from_utf8(bytes).unwrap_or_default();
+            named.extend(form_values(form, "client_id"));
+        }
+        _ => {}
+    }
+    match named.iter().any(|name| **name != *identity.name) {
         true => Err(
             ApiError::forbidden("client_id differs from the credentials").with_field("client_id"),
         ),
@@ -383,7 +399,13 @@ mod tests {
             ),
             json(basic("/client", "noc:s"), r#"{"client_id":"other"}"#),
             json(basic("/client", "noc:s"), r#"{"client_id":7}"#),
+            json(
+                basic("/client", "noc:s"),
+                r#"{"client_id":"noc","client_id":"other"}"#,
+            ),
+            json(basic("/client", "noc:s"), ""),
             basic("/client?client_id=other", "noc:s"),
+            basic("/client?client_id=noc&client_id=other", "noc:s"),
             json(
                 TestRequest::post().uri("/client?client_id=noc&secret=s"),
                 r#"{"client_id":"other"}"#,
@@ -396,7 +418,7 @@ mod tests {
         ];
         assert_eq!(
             statuses(false, requests).await,
-            [200, 403, 403, 403, 403, 403, 200]
+            [200, 403, 403, 400, 200, 403, 403, 403, 403, 200]
         );
     }
 
@@ -443,7 +465,7 @@ mod tests {
             inline_fields(br#" {"client_id":"a","client_secret":"b","body":{"secret":"c"}}"#)
                 .unwrap()
                 .unwrap();
-        assert_eq!(fields.secret.as_deref(), Some("b"));
+        assert_eq!(fields.secret.as_ref().map(Secret::expose), Some("b"));
         assert!(inline_fields(br#"["a","b"]"#).unwrap().is_none());
         assert!(inline_fields(b"nonsense").is_err());
     }

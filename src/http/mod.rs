@@ -13,6 +13,7 @@ mod credentials;
 mod docs;
 mod error;
 mod health;
+mod local;
 mod metrics;
 mod receive;
 mod send;

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody};
+use actix_web::http::Version;
 use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
@@ -29,11 +30,19 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// A reader that takes no chunk for this long is given up: its messages go back.
 const STALL_MAX: Duration = Duration::from_secs(60);
 
+/// The longest that a call may wait for a message, seconds.
+const WAIT_MAX_S: f64 = 60.0;
+
+/// The one way of acknowledging that there is.
+const ACK_ON_WRITE: &str = "write";
+
 /// How much to hand out.
 #[derive(Deserialize)]
 struct ReceiveQuery {
     limit: Option<u64>,
     max_bytes: Option<u64>,
+    wait: Option<f64>,
+    ack: Option<String>,
 }
 
 /// A message from the inbox.
@@ -72,7 +81,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
 #[utoipa::path(get, path = "/receive", tag = "messages", security(("basic" = [])), 
     params(("limit" = Option<u64>, Query, description = "Messages at most; without it, all"),
         ("max_bytes" = Option<u64>, Query,
-            description = "Bytes of messages at most, within the server's limit; one message always passes")),
+            description = "Bytes of messages at most, within the server's limit; one message always passes"),
+        ("wait" = Option<f64>, Query,
+            description = "Seconds to wait for a message if there is none, 60 at most; without it, none"),
+        ("ack" = Option<String>, Query,
+            description = "`write`, the default: messages are gone once the answer has been written")),
     responses((status = 200, body = Vec<ReceivedItem>), (status = 400, body = ErrorBody),
         (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn receive(
@@ -81,14 +94,29 @@ async fn receive(
     ClientIdentity(caller): ClientIdentity,
 ) -> Result<HttpResponse, ApiError> {
     let query: ReceiveQuery = parse_query(&request)?;
+    if query.ack.as_deref().is_some_and(|ack| ack != ACK_ON_WRITE) {
+        // Taking messages out for somebody who counts on getting them again would lose them.
+        let message = "ack must be 'write': messages are gone once the answer has been written";
+        return Err(ApiError::invalid_field("ack", message));
+    }
     let messages_max = query.limit.unwrap_or(u64::MAX);
     let bytes_cap = services.config.limits.receive_max_bytes;
     let bytes_max = query.max_bytes.unwrap_or(u64::MAX).min(bytes_cap);
-    let received = services.bus.receive(
-        &caller.identity.name,
-        usize::try_from(messages_max).unwrap_or(usize::MAX),
-        usize::try_from(bytes_max).unwrap_or(usize::MAX),
-    )?;
+    let client = &caller.identity.name;
+    let take = || {
+        services.bus.receive(
+            client,
+            usize::try_from(messages_max).unwrap_or(usize::MAX),
+            usize::try_from(bytes_max).unwrap_or(usize::MAX),
+        )
+    };
+    let mut received = take()?;
+    let deadline = Instant::now() + patience(query.wait)?;
+    while received.is_empty() && messages_max > 0 && Instant::now() < deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        services.bus.wait_for_message(client, left).await?;
+        received = take()?;
+    }
     let mut answer = HttpResponse::Ok();
     answer
         .insert_header(ContentType::json())
@@ -96,7 +124,22 @@ async fn receive(
     if received.is_empty() {
         return Ok(answer.body("[]"));
     }
-    Ok(answer.body(ReceiveBody::new(received, STALL_MAX)))
+    // A reader of HTTP/1.0 knows no chunks: it reads until the connection ends.
+    let knows_chunks = request.version() >= Version::HTTP_11;
+    if !knows_chunks {
+        answer.force_close();
+    }
+    let mut answer = answer.body(ReceiveBody::new(received, STALL_MAX));
+    answer.head_mut().no_chunking(!knows_chunks);
+    Ok(answer)
+}
+
+/// How long to wait for a message.
+fn patience(wait_s: Option<f64>) -> Result<Duration, ApiError> {
+    // `f64::min` would take a NaN for the maximum.
+    let seconds = wait_s.unwrap_or(0.0).clamp(-1.0, WAIT_MAX_S);
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| ApiError::invalid_field("wait", "wait must be a number of seconds, 0 or more"))
 }
 
 /// The answer's body, which settles the messages.
@@ -273,6 +316,16 @@ mod tests {
 
     async fn next(body: &mut ReceiveBody) -> Option<Result<Bytes, Box<dyn std::error::Error>>> {
         poll_fn(|cx| Pin::new(&mut *body).poll_next(cx)).await
+    }
+
+    #[test]
+    fn patience_is_bounded_and_is_a_number() {
+        assert_eq!(patience(None).unwrap(), Duration::ZERO);
+        assert_eq!(patience(Some(0.5)).unwrap(), Duration::from_millis(500));
+        assert_eq!(patience(Some(1e9)).unwrap(), Duration::from_secs(60));
+        for nonsense in [-0.1, f64::NAN, f64::NEG_INFINITY] {
+            assert!(patience(Some(nonsense)).is_err(), "{nonsense}");
+        }
     }
 
     #[actix_web::test]

@@ -3,6 +3,7 @@
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
@@ -26,6 +27,22 @@ pub struct Accepted {
     id: String,
     /// The topic, null for a broadcast without one.
     topic: Option<String>,
+}
+
+/// A message: exactly one of `body`, `message`, `payload` and `data`.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "documentation: the payload is never taken apart")]
+struct Message {
+    /// What it is about, 1 to 255 bytes.
+    topic: Option<String>,
+    /// The payload, any JSON.
+    body: Option<Value>,
+    /// The same under another name.
+    message: Option<Value>,
+    /// The same under another name.
+    payload: Option<Value>,
+    /// The same under another name.
+    data: Option<Value>,
 }
 
 /// What a request asks to be sent.
@@ -56,7 +73,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
 #[utoipa::path(post, path = "/send", tag = "messages", security(("basic" = [])),
     params(("topic" = Option<String>, Query, description = "The topic, if the body has none"),
         ("X-Topic" = Option<String>, Header, description = "The topic, if neither body nor query has one")),
-    request_body(content = Value, content_type = "application/json",
+    request_body(content = Message, content_type = "application/json",
         example = json!({"topic": "soar.noc.slocum.s1.status", "body": {"battery": 64}})),
     responses((status = 200, body = Accepted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 503, body = ErrorBody)))]
@@ -81,7 +98,7 @@ async fn send(
 /// needed and is passed on as information. `/broadcast` is the same.
 #[utoipa::path(post, path = "/notify", tag = "messages", security(("basic" = [])),
     params(("topic" = Option<String>, Query, description = "The topic, if the body has none")),
-    request_body(content = Value, content_type = "application/json", example = json!({"body": "all stop"})),
+    request_body(content = Message, content_type = "application/json", example = json!({"body": "all stop"})),
     responses((status = 200, body = Accepted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn notify(

@@ -59,6 +59,14 @@ pub enum StateError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The store's file is there and cannot be opened: no permission, or not written by this program.
+    #[error("the state file {} cannot be opened: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: redb::Error,
+    },
     /// The data directory was written by a newer program.
     #[error("the data directory {} has format {found}; this program knows formats up to {FORMAT_VERSION}: use a newer one", .path.display())]
     NewerFormat {
@@ -104,7 +112,10 @@ impl StateStore {
         fs::create_dir_all(data_dir).map_err(directory)?;
         let database = Database::create(data_dir.join(FILE_NAME)).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StateError::InUse(data_dir.to_owned()),
-            other => StateError::Storage(other.into()),
+            other => StateError::Unreadable {
+                path: data_dir.join(FILE_NAME),
+                source: other.into(),
+            },
         })?;
         restrict_to_owner(&data_dir.join(FILE_NAME)).map_err(directory)?;
         let store = Self {
@@ -353,6 +364,16 @@ mod tests {
             error.contains(dir.path().to_str().unwrap()) && error.contains("in use"),
             "{error}"
         );
+    }
+
+    #[actix_web::test]
+    async fn a_file_of_somebody_else_is_named_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        fs::write(&path, "a letter").unwrap();
+        let error = StateStore::open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"a letter");
     }
 
     #[actix_web::test]

@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::Samples;
+
+/// Bytes of a stranger's name that the log shows; no name of ours is longer.
+const NAME_BYTES_MAX: usize = 100;
 
 /// The counters of all happenings.
 #[derive(Debug, Default)]
@@ -18,9 +21,10 @@ pub struct Events {
 }
 
 impl Events {
-    /// Somebody gave a wrong secret or an unknown name. The name is escaped: it comes from a stranger.
+    /// Somebody gave a wrong secret or an unknown name. The name is escaped and cut: it comes from a stranger.
     pub fn login_failed(&self, name: &str) {
         count(&self.logins_failed);
+        let name = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
         warn!(name = ?name, "login failed");
     }
 
@@ -39,7 +43,7 @@ impl Events {
     /// A peer went away, or was dropped, before its AMQP connection was open.
     pub fn handshake_failed(&self, peer: SocketAddr) {
         count(&self.handshakes_failed);
-        info!(%peer, "AMQP handshake failed");
+        debug!(%peer, "AMQP handshake failed");
     }
 
     /// A peer was turned away because `limits.connections` is reached.

@@ -4,6 +4,8 @@
 // Every test binary compiles this module and uses a part of it; what fails here fails the test.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod raw;
+
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;

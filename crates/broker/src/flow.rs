@@ -71,7 +71,10 @@ pub struct Mover {
     queue: Arc<Queue>,
     flow: Arc<Flow>,
     consumer: Option<ConsumerId>,
+    /// Fetched and not settled yet; empty between steps.
     batch: Vec<Entry>,
+    /// How many of the batch have gone on.
+    moved: usize,
     wakes: Wakes,
 }
 
@@ -90,6 +93,7 @@ impl Mover {
             flow,
             consumer: None,
             batch: Vec::new(),
+            moved: 0,
             wakes: Wakes::default(),
         })
     }
@@ -122,7 +126,6 @@ impl Mover {
         let Some(id) = self.consumer else {
             return false;
         };
-        self.batch.clear();
         let (count, bytes) = (STEP_MESSAGES_MAX, STEP_BYTES_MAX);
         let end = self
             .queue
@@ -130,9 +133,10 @@ impl Mover {
         if !self.batch.is_empty() {
             match self.flow.via.clone() {
                 Some(via) => self.forward(&via),
-                None => publish(&self.vhost, &self.flow, &self.batch, &mut self.wakes),
+                None => self.publish(),
             }
             let count = self.batch.len() as u32;
+            self.forget_batch();
             self.queue.settle(Some(id), count, &mut self.wakes);
         }
         self.wakes.ring();
@@ -145,60 +149,204 @@ impl Mover {
             release(self.vhost.arena(), &self.batch);
         }
     }
+
+    /// Routes the batch by its topics.
+    fn publish(&mut self) {
+        let (mut delivered, mut unrouted) = (0, 0);
+        let vhost = Arc::clone(&self.vhost);
+        let mut targets = Targets::new();
+        while let Some(entry) = self.batch.get(self.moved) {
+            match publish(&vhost, &self.flow, entry, &mut targets, &mut self.wakes) {
+                Some(copies) => delivered += copies,
+                None => unrouted += 1,
+            }
+            self.moved += 1;
+        }
+        let counters = &self.flow.counters;
+        add(&counters.published, self.batch.len() as u64);
+        add(&counters.delivered, delivered);
+        add(&counters.unrouted, unrouted);
+    }
+
+    fn forget_batch(&mut self) {
+        self.batch.clear();
+        self.moved = 0;
+    }
+
+    /// Puts back what a step that did not come to its end has left in the batch.
+    fn abandon(&mut self) {
+        let moved = self.moved as u32;
+        self.queue.settle(self.consumer, moved, &mut self.wakes);
+        let left = &self.batch[self.moved..];
+        if !self.queue.requeue(self.consumer, left, &mut self.wakes) {
+            release(self.vhost.arena(), left);
+        }
+        self.forget_batch();
+    }
 }
 
 impl Drop for Mover {
     fn drop(&mut self) {
+        // A panic within a step: nothing that was fetched may be lost with the mover.
+        if !self.batch.is_empty() {
+            self.abandon();
+        }
         self.pause();
     }
 }
 
-/// Routes entries by their topics. Their copies become the inboxes'.
-fn publish(vhost: &Vhost, flow: &Flow, batch: &[Entry], wakes: &mut Wakes) {
+/// Routes an entry by its topic; its copies become the inboxes'. Tells how many took one, `None` if it is
+/// routed to nobody.
+fn publish(
+    vhost: &Vhost,
+    flow: &Flow,
+    entry: &Entry,
+    targets: &mut Targets<Arc<Queue>>,
+    wakes: &mut Wakes,
+) -> Option<u64> {
     let arena = vhost.arena();
-    let mut targets = Targets::new();
-    let (mut delivered, mut unrouted) = (0, 0);
-    for entry in batch {
-        let segment = arena.segment(entry.segment);
-        let message = Record::read(&segment, entry.offset);
+    let segment = arena.segment(entry.segment);
+    let message = Record::read(&segment, entry.offset);
+    targets.clear();
+    let (exchange, key) = (flow.exchange.as_bytes(), message.routing_key());
+    let routed = vhost
+        .topology()
+        .route_internal(exchange, key, None, targets);
+    if routed.is_err() {
         targets.clear();
-        let routed = vhost.topology().route_internal(
-            flow.exchange.as_bytes(),
-            message.routing_key(),
-            None,
-            &mut targets,
-        );
-        if routed.is_err() {
-            targets.clear();
-        }
-        targets.retain(|(_, queue)| queue.flow().is_none());
-        if message.flags & record::EXCLUDE_OWN != 0 {
-            let own = vhost.own_inbox(&message);
-            targets.retain(|(id, _)| Some(*id) != own);
-        }
-        if targets.is_empty() {
-            unrouted += 1;
-            arena.release_held(segment, 1);
-            continue;
-        }
-        arena.retain(&segment, targets.len() as u64);
-        for (_, queue) in &targets {
-            if queue.push(&[Entry { flags: 0, ..*entry }], wakes) {
-                delivered += 1;
-            } else {
-                arena.release(entry.segment, 1);
-            }
-        }
-        arena.release_held(segment, 1);
     }
-    add(&flow.counters.published, batch.len() as u64);
-    add(&flow.counters.delivered, delivered);
-    add(&flow.counters.unrouted, unrouted);
+    targets.retain(|(_, queue)| queue.flow().is_none());
+    if message.flags & record::EXCLUDE_OWN != 0 {
+        let own = vhost.own_inbox(&message);
+        targets.retain(|(id, _)| Some(*id) != own);
+    }
+    if targets.is_empty() {
+        arena.release_held(segment, 1);
+        return None;
+    }
+    let mut delivered = 0;
+    arena.retain(&segment, targets.len() as u64);
+    for (_, queue) in targets.iter() {
+        if queue.push(&[Entry { flags: 0, ..*entry }], wakes) {
+            delivered += 1;
+        } else {
+            arena.release(entry.segment, 1);
+        }
+    }
+    arena.release_held(segment, 1);
+    Some(delivered)
 }
 
 /// Gives back the copies that `entries` own, in runs of one segment.
 pub(crate) fn release(arena: &Arena, entries: &[Entry]) {
     for run in entries.chunk_by(|a, b| a.segment == b.segment) {
         arena.release(run[0].segment, run.len() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backbone_wire::table::Table;
+
+    use super::*;
+    use crate::access::Access;
+    use crate::publisher::{Origin, Publisher};
+    use crate::queue::Bell;
+    use crate::vhost::QueueDeclare;
+
+    struct Silent;
+
+    impl Bell for Silent {
+        fn ring(&self, _key: u64) {}
+        fn cancelled(&self, _key: u64) {}
+    }
+
+    fn declare(vhost: &Vhost, name: &str) -> Arc<Queue> {
+        let declare = QueueDeclare {
+            name,
+            passive: false,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: Table::EMPTY,
+            protected: true,
+            lenient: true,
+        };
+        vhost.declare_queue(declare, 0).unwrap()
+    }
+
+    fn put(vhost: &Arc<Vhost>, queue: &str, body: &[u8]) {
+        let (mut names, mut header) = (Vec::new(), Vec::new());
+        record::write_names(&mut names, b"", queue.as_bytes());
+        record::write_header(&mut header, body.len(), &[0, 0]);
+        let content = record::Content {
+            names: &names,
+            header: &header,
+            body,
+        };
+        let origin = Origin {
+            user: "test".into(),
+            access: Access::Full,
+        };
+        let mut publisher = Publisher::new(Arc::clone(vhost), origin);
+        publisher.publish(content, 0).unwrap();
+        publisher.commit();
+    }
+
+    #[test]
+    fn a_mover_that_goes_in_the_middle_of_a_step_loses_and_doubles_nothing() {
+        let vhost = Arc::new(Vhost::new("/", 1, Arc::default()));
+        let (from, to) = (declare(&vhost, "from"), declare(&vhost, "to"));
+        let dead_letters = declare(&vhost, "dead");
+        let bound = vhost
+            .topology()
+            .bind_queue("to", "amq.fanout", b"", Table::EMPTY);
+        bound.unwrap();
+        let flow = Flow {
+            via: None,
+            exchange: "amq.fanout".into(),
+            needs_topic: false,
+            sender: None,
+            dead_letters,
+            exclude_own: AtomicBool::new(false),
+            own_inbox: 0,
+            counters: FlowCounters::default(),
+        };
+        vhost.install_flow(&from, Some(Arc::new(flow)));
+        (0..3u8).for_each(|n| put(&vhost, "from", &[n]));
+        let mover = || {
+            let mut mover = Mover::new(Arc::clone(&vhost), Arc::clone(&from)).unwrap();
+            let spec = ConsumerSpec {
+                bell: Arc::new(Silent),
+                key: 0,
+                prefetch: 0,
+                shared: None,
+                no_ack: false,
+                exclusive: false,
+            };
+            mover.resume(spec).unwrap();
+            mover
+        };
+        let mut cut_short = mover();
+        let id = cut_short.consumer.unwrap();
+        from.fetch(id, 9, 9999, &mut cut_short.batch, &mut cut_short.wakes);
+        assert_eq!((cut_short.batch.len(), from.stats().unsettled), (3, 3));
+        let entry = cut_short.batch[0];
+        let mut targets = Targets::new();
+        let (flow, wakes) = (Arc::clone(&cut_short.flow), &mut cut_short.wakes);
+        publish(&vhost, &flow, &entry, &mut targets, wakes);
+        cut_short.moved = 1;
+        drop(cut_short);
+        assert_eq!((from.stats().ready, from.stats().unsettled), (2, 0));
+        mover().step();
+        assert_eq!((from.stats().ready, from.stats().unsettled), (0, 0));
+        let mut arrived = Vec::new();
+        to.take(9, 9999, &mut arrived);
+        let body = |entry: &Entry| {
+            let segment = vhost.arena().segment(entry.segment);
+            Record::read(&segment, entry.offset).body.to_vec()
+        };
+        let bodies: Vec<_> = arrived.iter().map(body).collect();
+        assert_eq!(bodies, [[0], [1], [2]]);
     }
 }

@@ -70,6 +70,8 @@ pub struct QueueDeclare<'a> {
     /// The arguments.
     pub arguments: Table<'a>,
     /// See [`QueueOptions`].
+    pub protected: bool,
+    /// See [`QueueOptions`].
     pub lenient: bool,
 }
 
@@ -139,6 +141,7 @@ impl Vhost {
             auto_delete: declare.auto_delete,
             owner: declare.exclusive.then_some(conn),
             arguments: declare.arguments.as_bytes().to_vec(),
+            protected: declare.protected,
             lenient: declare.lenient,
         };
         let id = self.numbers.fetch_add(1, Ordering::Relaxed);

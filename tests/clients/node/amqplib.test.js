@@ -164,7 +164,8 @@ describe('amqplib', { timeout: 120_000 }, () => {
       worker.sendToQueue(replyTo, Buffer.from(`${answer}`), { correlationId });
       worker.ack(message);
     });
-    for (const reply of ['queue', 'direct']) {
+    // Backbone has no direct reply-to yet (docs/AMQP.md).
+    for (const reply of process.env.AMQP_URL ? ['queue', 'direct'] : ['queue']) {
       const channel = await connection.createChannel();
       const replyTo = reply === 'direct' ? 'amq.rabbitmq.reply-to' : (await channel.assertQueue('', { exclusive: true })).queue;
       const waiting = new Map();

@@ -17,10 +17,10 @@
 //! Lock order: a queue with a flow before the queues it feeds; no other two queues together.
 
 mod consumer;
+mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -32,6 +32,7 @@ pub use consumer::{Bell, ConsumerSpec, SharedCredit};
 use crate::flow::Flow;
 use crate::record::Entry;
 use consumer::Consumer;
+pub(crate) use state::State;
 
 /// The properties that a queue is declared with, apart from its name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,7 +45,9 @@ pub struct QueueOptions {
     pub owner: Option<u64>,
     /// The declare's arguments, a raw field table.
     pub arguments: Vec<u8>,
-    /// It belongs to the bus: declares with other properties are answered with ok.
+    /// It belongs to the bus: clients cannot delete it.
+    pub protected: bool,
+    /// Declares with other properties are answered with ok.
     pub lenient: bool,
 }
 
@@ -57,7 +60,7 @@ pub struct ConsumerId {
 
 /// Bells to ring once all locks are released.
 #[derive(Default)]
-pub struct Wakes(Vec<(Arc<dyn Bell>, u64)>);
+pub struct Wakes(pub(super) Vec<(Arc<dyn Bell>, u64)>);
 
 impl Wakes {
     /// Rings them all, in order.
@@ -100,24 +103,6 @@ pub struct Queue {
     busy: AtomicBool,
     published: AtomicU64,
     state: Mutex<State>,
-}
-
-#[derive(Default)]
-pub(crate) struct State {
-    ready: VecDeque<Entry>,
-    returned: BTreeMap<u64, Entry>,
-    next_seq: u64,
-    unsettled: u64,
-    consumers: Vec<Option<Consumer>>,
-    consumer_count: u32,
-    /// Entries assigned to consumers and not fetched.
-    assigned: u64,
-    serials: Vec<u64>,
-    turn: VecDeque<u32>,
-    exclusive: bool,
-    /// The consumer that is this queue's flow.
-    mover: Option<ConsumerId>,
-    deleted: bool,
 }
 
 impl std::fmt::Debug for Queue {
@@ -423,225 +408,4 @@ pub enum Refused {
     InUse,
     /// It has ready messages.
     NotEmpty,
-}
-
-impl State {
-    fn ready_len(&self) -> u64 {
-        self.ready.len() as u64 + self.returned.len() as u64 + self.assigned
-    }
-
-    fn waiting(&self) -> bool {
-        !self.ready.is_empty() || !self.returned.is_empty()
-    }
-
-    fn peek(&self) -> Option<Entry> {
-        match self.returned.first_key_value() {
-            Some((_, entry)) => Some(*entry),
-            None => self.ready.front().copied(),
-        }
-    }
-
-    fn pop(&mut self) -> Option<Entry> {
-        match self.returned.pop_first() {
-            Some((_, entry)) => Some(entry),
-            None => self.ready.pop_front(),
-        }
-    }
-
-    fn put_back(&mut self, entry: Entry) {
-        debug_assert!(self.ready.front().is_none_or(|first| entry.seq < first.seq));
-        let twin = self.returned.insert(entry.seq, entry);
-        assert!(twin.is_none(), "a message came back twice");
-    }
-
-    fn take_ready(&mut self) -> Vec<Entry> {
-        let mut all: Vec<Entry> = std::mem::take(&mut self.returned).into_values().collect();
-        all.extend(self.ready.drain(..));
-        self.ready.shrink_to(64);
-        all
-    }
-
-    fn consumer(&mut self, id: ConsumerId) -> Option<&mut Consumer> {
-        let slot = id.slot as usize;
-        if self.serials.get(slot) != Some(&id.serial) {
-            return None;
-        }
-        self.consumers.get_mut(slot)?.as_mut()
-    }
-
-    fn add_consumer(&mut self, consumer: Consumer) -> ConsumerId {
-        let free = self.consumers.iter().position(Option::is_none);
-        let slot = free.unwrap_or(self.consumers.len());
-        if slot == self.consumers.len() {
-            self.consumers.push(None);
-        }
-        if slot == self.serials.len() {
-            self.serials.push(0);
-        }
-        self.serials[slot] += 1;
-        self.consumers[slot] = Some(consumer);
-        self.consumer_count += 1;
-        let id = ConsumerId {
-            slot: slot as u32,
-            serial: self.serials[slot],
-        };
-        self.enter_turn(id.slot);
-        id
-    }
-
-    fn remove_consumer(&mut self, id: ConsumerId) -> bool {
-        if self.consumer(id).is_none() {
-            return false;
-        }
-        let consumer = self.consumers[id.slot as usize]
-            .take()
-            .expect("the consumer was just seen");
-        self.turn.retain(|slot| *slot != id.slot);
-        self.consumer_count -= 1;
-        self.exclusive &= !consumer.spec.exclusive;
-        if self.mover == Some(id) {
-            self.mover = None;
-        }
-        self.unassign(&consumer);
-        true
-    }
-
-    /// Puts back what `consumer` was assigned and did not fetch. It was never handed out, so it
-    /// is not marked as redelivered.
-    fn unassign(&mut self, consumer: &Consumer) {
-        for entry in &consumer.assigned {
-            self.assigned -= 1;
-            self.put_back(*entry);
-        }
-        if let Some(shared) = &consumer.spec.shared {
-            shared.give(consumer.assigned.len() as u32);
-        }
-    }
-
-    fn settled(&mut self, id: Option<ConsumerId>, count: u32) {
-        assert!(
-            self.unsettled >= u64::from(count),
-            "settled more than was out"
-        );
-        self.unsettled -= u64::from(count);
-        let Some(id) = id else { return };
-        if let Some(consumer) = self.consumer(id) {
-            consumer.give_credit(count);
-            self.enter_turn(id.slot);
-        }
-    }
-
-    fn enter_turn(&mut self, slot: u32) {
-        if let Some(Some(consumer)) = self.consumers.get_mut(slot as usize)
-            && !consumer.in_turn
-            && consumer.has_room()
-        {
-            consumer.in_turn = true;
-            self.turn.push_back(slot);
-        }
-    }
-
-    /// Gives what waits to the consumers with room: the only one is woken to fetch by itself,
-    /// several get it assigned in rotation.
-    fn dispatch(&mut self, wakes: &mut Wakes) {
-        if self.consumer_count == 1 {
-            self.wake_only(wakes);
-            return;
-        }
-        while self.waiting() {
-            let Some(slot) = self.turn.pop_front() else {
-                return;
-            };
-            let consumer = self.consumers[slot as usize]
-                .as_mut()
-                .expect("only present consumers stand in the rotation");
-            consumer.in_turn = false;
-            if !consumer.has_room() || !consumer.take_credit() {
-                continue;
-            }
-            let entry = match self.returned.pop_first() {
-                Some((_, entry)) => entry,
-                None => self.ready.pop_front().expect("something waits"),
-            };
-            consumer.assigned.push_back(entry);
-            self.assigned += 1;
-            wake(consumer, wakes);
-            self.enter_turn(slot);
-        }
-    }
-
-    fn wake_only(&mut self, wakes: &mut Wakes) {
-        let waiting = self.waiting();
-        let consumer = self.consumers.iter_mut().flatten().next();
-        let consumer = consumer.expect("the count says that there is one");
-        if !consumer.assigned.is_empty() || (waiting && consumer.has_room()) {
-            wake(consumer, wakes);
-        }
-    }
-
-    fn fetch(
-        &mut self,
-        id: ConsumerId,
-        count_max: usize,
-        bytes_max: usize,
-        out: &mut Vec<Entry>,
-        wakes: &mut Wakes,
-    ) -> Fetch {
-        let only = self.consumer_count == 1;
-        let mut bytes = 0;
-        for _ in 0..count_max {
-            let Some(consumer) = self.consumer(id) else {
-                return Fetch::Armed;
-            };
-            let entry = if let Some(entry) = consumer.assigned.pop_front() {
-                self.assigned -= 1;
-                entry
-            } else {
-                if !only {
-                    self.enter_turn(id.slot);
-                    self.dispatch(wakes);
-                    let again = self.consumer(id).expect("dispatch removes nobody");
-                    if again.assigned.is_empty() {
-                        again.armed = true;
-                        return Fetch::Armed;
-                    }
-                    continue;
-                }
-                match self.take_only(id) {
-                    Some(entry) => entry,
-                    None => return Fetch::Armed,
-                }
-            };
-            bytes += entry.len as usize;
-            out.push(entry);
-            if bytes >= bytes_max {
-                break;
-            }
-        }
-        // Not armed: the caller comes again by itself.
-        if let Some(consumer) = self.consumer(id) {
-            consumer.armed = false;
-        }
-        Fetch::More
-    }
-
-    fn take_only(&mut self, id: ConsumerId) -> Option<Entry> {
-        let waiting = self.waiting();
-        let consumer = self.consumer(id).expect("the caller has seen it");
-        if !waiting || !consumer.take_credit() {
-            consumer.armed = true;
-            // Alone it needs no turn, but it has to stand there when another one joins.
-            self.enter_turn(id.slot);
-            return None;
-        }
-        self.pop()
-    }
-}
-
-fn wake(consumer: &mut Consumer, wakes: &mut Wakes) {
-    if std::mem::take(&mut consumer.armed) {
-        wakes
-            .0
-            .push((Arc::clone(&consumer.spec.bell), consumer.spec.key));
-    }
 }

@@ -208,6 +208,7 @@ pub fn declare(vhost: &Vhost, name: &str) -> Arc<Queue> {
         exclusive: false,
         auto_delete: false,
         arguments: Table::EMPTY,
+        protected: true,
         lenient: true,
     };
     vhost.declare_queue(declare, 0).unwrap()

@@ -1,3 +1,4 @@
+// Long because: one model and its operations, which belong together.
 //! Random operations on a queue, compared step by step with a naive model.
 //!
 //! The model keeps the waiting messages in a map by sequence number and counts everything anew
@@ -247,8 +248,7 @@ impl World {
     fn expect_fetch(&mut self, at: usize, count: usize, bytes_max: usize) -> (Vec<u64>, bool) {
         let only = self.members.len() == 1;
         let mut out: Vec<u64> = Vec::new();
-        // A turn may be spent on getting something assigned.
-        for _ in 0..count {
+        while out.len() < count && out.len() * 10 < bytes_max {
             let key = self.members[at].key;
             if self.members[at].assigned.is_empty() && !only {
                 self.enter(key);
@@ -269,9 +269,6 @@ impl World {
             };
             out.push(seq);
             self.members[at].taking += 1;
-            if out.len() * 10 >= bytes_max {
-                break;
-            }
         }
         (out, true)
     }

@@ -1,0 +1,256 @@
+//! What a queue's lock guards, and how messages go from the ready ones to consumers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::consumer::Consumer;
+use super::{ConsumerId, Fetch, Wakes};
+use crate::record::Entry;
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(super) ready: VecDeque<Entry>,
+    pub(super) returned: BTreeMap<u64, Entry>,
+    pub(super) next_seq: u64,
+    pub(super) unsettled: u64,
+    pub(super) consumers: Vec<Option<Consumer>>,
+    pub(super) consumer_count: u32,
+    /// Entries assigned to consumers and not fetched.
+    pub(super) assigned: u64,
+    pub(super) serials: Vec<u64>,
+    pub(super) turn: VecDeque<u32>,
+    pub(super) exclusive: bool,
+    /// The consumer that is this queue's flow.
+    pub(super) mover: Option<ConsumerId>,
+    pub(super) deleted: bool,
+}
+
+impl State {
+    pub(super) fn ready_len(&self) -> u64 {
+        self.ready.len() as u64 + self.returned.len() as u64 + self.assigned
+    }
+
+    pub(super) fn waiting(&self) -> bool {
+        !self.ready.is_empty() || !self.returned.is_empty()
+    }
+
+    pub(super) fn peek(&self) -> Option<Entry> {
+        match self.returned.first_key_value() {
+            Some((_, entry)) => Some(*entry),
+            None => self.ready.front().copied(),
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Entry> {
+        match self.returned.pop_first() {
+            Some((_, entry)) => Some(entry),
+            None => self.ready.pop_front(),
+        }
+    }
+
+    pub(super) fn put_back(&mut self, entry: Entry) {
+        debug_assert!(self.ready.front().is_none_or(|first| entry.seq < first.seq));
+        let twin = self.returned.insert(entry.seq, entry);
+        assert!(twin.is_none(), "a message came back twice");
+    }
+
+    pub(super) fn take_ready(&mut self) -> Vec<Entry> {
+        let mut all: Vec<Entry> = std::mem::take(&mut self.returned).into_values().collect();
+        all.extend(self.ready.drain(..));
+        self.ready.shrink_to(64);
+        all
+    }
+
+    pub(super) fn consumer(&mut self, id: ConsumerId) -> Option<&mut Consumer> {
+        let slot = id.slot as usize;
+        if self.serials.get(slot) != Some(&id.serial) {
+            return None;
+        }
+        self.consumers.get_mut(slot)?.as_mut()
+    }
+
+    pub(super) fn add_consumer(&mut self, consumer: Consumer) -> ConsumerId {
+        let free = self.consumers.iter().position(Option::is_none);
+        let slot = free.unwrap_or(self.consumers.len());
+        if slot == self.consumers.len() {
+            self.consumers.push(None);
+        }
+        if slot == self.serials.len() {
+            self.serials.push(0);
+        }
+        self.serials[slot] += 1;
+        self.consumers[slot] = Some(consumer);
+        self.consumer_count += 1;
+        let id = ConsumerId {
+            slot: slot as u32,
+            serial: self.serials[slot],
+        };
+        self.enter_turn(id.slot);
+        id
+    }
+
+    pub(super) fn remove_consumer(&mut self, id: ConsumerId) -> bool {
+        if self.consumer(id).is_none() {
+            return false;
+        }
+        let consumer = self.consumers[id.slot as usize]
+            .take()
+            .expect("the consumer was just seen");
+        self.turn.retain(|slot| *slot != id.slot);
+        self.consumer_count -= 1;
+        self.exclusive &= !consumer.spec.exclusive;
+        if self.mover == Some(id) {
+            self.mover = None;
+        }
+        self.unassign(&consumer);
+        true
+    }
+
+    /// Puts back what `consumer` was assigned and did not fetch. It was never handed out, so it
+    /// is not marked as redelivered.
+    pub(super) fn unassign(&mut self, consumer: &Consumer) {
+        for entry in &consumer.assigned {
+            self.assigned -= 1;
+            self.put_back(*entry);
+        }
+        if let Some(shared) = &consumer.spec.shared {
+            shared.give(consumer.assigned.len() as u32);
+        }
+    }
+
+    pub(super) fn settled(&mut self, id: Option<ConsumerId>, count: u32) {
+        assert!(
+            self.unsettled >= u64::from(count),
+            "settled more than was out"
+        );
+        self.unsettled -= u64::from(count);
+        let Some(id) = id else { return };
+        if let Some(consumer) = self.consumer(id) {
+            consumer.give_credit(count);
+            self.enter_turn(id.slot);
+        }
+    }
+
+    pub(super) fn enter_turn(&mut self, slot: u32) {
+        if let Some(Some(consumer)) = self.consumers.get_mut(slot as usize)
+            && !consumer.in_turn
+            && consumer.has_room()
+        {
+            consumer.in_turn = true;
+            self.turn.push_back(slot);
+        }
+    }
+
+    /// Gives what waits to the consumers with room: the only one is woken to fetch by itself,
+    /// several get it assigned in rotation.
+    pub(super) fn dispatch(&mut self, wakes: &mut Wakes) {
+        if self.consumer_count == 1 {
+            self.wake_only(wakes);
+            return;
+        }
+        while self.waiting() {
+            let Some(slot) = self.turn.pop_front() else {
+                return;
+            };
+            let consumer = self.consumers[slot as usize]
+                .as_mut()
+                .expect("only present consumers stand in the rotation");
+            consumer.in_turn = false;
+            if !consumer.has_room() || !consumer.take_credit() {
+                continue;
+            }
+            let entry = match self.returned.pop_first() {
+                Some((_, entry)) => entry,
+                None => self.ready.pop_front().expect("something waits"),
+            };
+            consumer.assigned.push_back(entry);
+            self.assigned += 1;
+            wake(consumer, wakes);
+            self.enter_turn(slot);
+        }
+    }
+
+    pub(super) fn wake_only(&mut self, wakes: &mut Wakes) {
+        let waiting = self.waiting();
+        let consumer = self.consumers.iter_mut().flatten().next();
+        let consumer = consumer.expect("the count says that there is one");
+        if !consumer.assigned.is_empty() || (waiting && consumer.has_room()) {
+            wake(consumer, wakes);
+        }
+    }
+
+    pub(super) fn fetch(
+        &mut self,
+        id: ConsumerId,
+        count_max: usize,
+        bytes_max: usize,
+        out: &mut Vec<Entry>,
+        wakes: &mut Wakes,
+    ) -> Fetch {
+        let only = self.consumer_count == 1;
+        let (mut count, mut bytes) = (0, 0);
+        while count < count_max && bytes < bytes_max {
+            let Some(consumer) = self.consumer(id) else {
+                return Fetch::Armed;
+            };
+            let before = out.len();
+            if let Some(entry) = consumer.assigned.pop_front() {
+                self.assigned -= 1;
+                out.push(entry);
+            } else if only {
+                self.take_only(id, count_max - count, bytes_max - bytes, out);
+            } else {
+                self.enter_turn(id.slot);
+                self.dispatch(wakes);
+                let again = self.consumer(id).expect("dispatch removes nobody");
+                if !again.assigned.is_empty() {
+                    continue;
+                }
+            }
+            let taken = &out[before..];
+            if taken.is_empty() {
+                self.consumer(id).expect("it was there").armed = true;
+                // Alone it needs no turn, but it has to stand there when another one joins.
+                self.enter_turn(id.slot);
+                return Fetch::Armed;
+            }
+            count += taken.len();
+            bytes += taken.iter().map(|entry| entry.len as usize).sum::<usize>();
+        }
+        // Not armed: the caller comes again by itself.
+        if let Some(consumer) = self.consumer(id) {
+            consumer.armed = false;
+        }
+        Fetch::More
+    }
+
+    /// Takes what waits for a lone consumer, as far as its credit and the bounds allow.
+    fn take_only(
+        &mut self,
+        id: ConsumerId,
+        count_max: usize,
+        bytes_max: usize,
+        out: &mut Vec<Entry>,
+    ) {
+        let waiting = self.ready.len() + self.returned.len();
+        let consumer = self.consumer(id).expect("the caller has seen it");
+        let room = consumer.take_credits(count_max.min(waiting));
+        let (mut count, mut bytes) = (0, 0);
+        while count < room && bytes < bytes_max {
+            let entry = self.pop().expect("no more is taken than waits");
+            bytes += entry.len as usize;
+            out.push(entry);
+            count += 1;
+        }
+        let consumer = self.consumer(id).expect("the caller has seen it");
+        consumer.give_unused((room - count) as u32);
+    }
+}
+
+fn wake(consumer: &mut Consumer, wakes: &mut Wakes) {
+    if std::mem::take(&mut consumer.armed) {
+        wakes
+            .0
+            .push((Arc::clone(&consumer.spec.bell), consumer.spec.key));
+    }
+}

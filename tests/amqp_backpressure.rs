@@ -1,0 +1,214 @@
+//! Peers that do not read, vanish, or send more than there is memory for: they hold their own bound,
+//! and nobody else notices.
+
+// What fails in a helper fails the test.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::{ErrorKind, Write};
+use std::time::{Duration, Instant};
+
+use backbone_wire::method::{Method, basic, connection, queue};
+use common::Server;
+use common::raw::{Raw, cpu_ticks, publish, resident_bytes, short};
+
+const MIB: usize = 1024 * 1024;
+
+#[actix_web::test]
+async fn a_consumer_that_does_not_read_holds_its_own_buffer_only() {
+    let server = Server::start().await;
+    let mut stuck = Raw::open(server.amqp[0], 0);
+    stuck.declare("stuck");
+    stuck.consume("stuck", true);
+    let mut sender = Raw::open(server.amqp[0], 0);
+    let body = vec![7; MIB];
+    let message = publish("stuck", &body);
+    for _ in 0..64 {
+        sender.send(&message);
+    }
+    let mut other = Raw::open(server.amqp[0], 0);
+    other.declare("other");
+    other.consume("other", true);
+    let before = resident_bytes(server.id());
+    for number in 0..200u32 {
+        sender.send(&publish("other", &number.to_be_bytes()));
+        assert_eq!(other.delivery().1, number.to_be_bytes());
+    }
+    let after = resident_bytes(server.id());
+    assert!(
+        after < before.max(64 * MIB) + 32 * MIB,
+        "{} MiB became {} MiB",
+        before / MIB,
+        after / MIB
+    );
+    for _ in 0..64 {
+        assert_eq!(stuck.delivery().1, body);
+    }
+}
+
+#[actix_web::test]
+async fn a_peer_that_asks_and_does_not_listen_is_not_read_any_more() {
+    let server = Server::start().await;
+    let mut deaf = Raw::open(server.amqp[0], 0);
+    deaf.declare("q");
+    let before = resident_bytes(server.id());
+    let mut asked = Vec::new();
+    let declare = queue::Declare {
+        queue: short("q"),
+        ..queue::Declare::default()
+    };
+    for _ in 0..10_000 {
+        Method::QueueDeclare(declare).write(1, &mut asked);
+    }
+    deaf.stream
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let stopped = (0..400).find_map(|_| deaf.stream.write_all(&asked).err());
+    let kind = stopped.expect("the server stops reading").kind();
+    assert!(
+        matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        "{kind}"
+    );
+    let after = resident_bytes(server.id());
+    assert!(
+        after < before + 32 * MIB,
+        "{} MiB more",
+        (after - before) / MIB
+    );
+    let mut other = Raw::open(server.amqp[0], 0);
+    other.declare("other");
+}
+
+#[actix_web::test]
+async fn a_silent_peer_is_taken_for_dead_and_gives_back_what_it_held() {
+    let server = Server::start().await;
+    let mut silent = Raw::open(server.amqp[0], 1);
+    silent.declare("q");
+    silent.consume("q", false);
+    silent.send(&publish("q", b"held"));
+    assert_eq!(silent.delivery(), (false, b"held".to_vec()));
+    let mut other = Raw::open(server.amqp[0], 0);
+    other.consume("q", false);
+    let since = Instant::now();
+    assert_eq!(other.delivery(), (true, b"held".to_vec()));
+    assert!(
+        since.elapsed() > Duration::from_millis(800),
+        "one interval is not enough"
+    );
+    while silent.frame().is_some() {}
+}
+
+#[actix_web::test]
+async fn publishers_wait_while_memory_is_short_and_nothing_is_lost() {
+    let limit = (8 * MIB).to_string();
+    let server = Server::with(&[("BACKBONE_LIMITS__MEMORY_BYTES", &limit)]).await;
+    let mut sender = Raw::open(server.amqp[0], 0);
+    sender.declare("q");
+    let mut writing = sender.stream.try_clone().unwrap();
+    const MESSAGES: u32 = 400;
+    let writer = std::thread::spawn(move || {
+        for number in 0..MESSAGES {
+            let mut body = vec![0; 100_000];
+            body[..4].copy_from_slice(&number.to_be_bytes());
+            writing.write_all(&publish("q", &body)).unwrap();
+        }
+    });
+    let blocked = sender.expect("connection.blocked");
+    let Method::ConnectionBlocked(blocked) = Method::decode(&blocked).unwrap() else {
+        unreachable!("the name was checked");
+    };
+    assert_eq!(
+        blocked,
+        connection::Blocked {
+            reason: short("low on memory")
+        }
+    );
+    let health = reqwest::get(server.url("/health/live")).await.unwrap();
+    assert_eq!(health.status(), 200);
+    let mut reader = Raw::open(server.amqp[0], 0);
+    reader.consume("q", true);
+    for number in 0..MESSAGES {
+        assert_eq!(reader.delivery().1[..4], number.to_be_bytes());
+    }
+    writer.join().unwrap();
+    sender.expect("connection.unblocked");
+}
+
+#[actix_web::test]
+async fn connections_that_say_nothing_cost_nobody_anything() {
+    let server = Server::with(&[("BACKBONE_AMQP__HANDSHAKE_TIMEOUT_MS", "4000")]).await;
+    let silent: Vec<_> = (0..800)
+        .map(|_| std::net::TcpStream::connect(server.amqp[0]).unwrap())
+        .collect();
+    let mut working = Raw::open(server.amqp[0], 0);
+    working.declare("q");
+    working.consume("q", true);
+    for number in 0..100u32 {
+        working.send(&publish("q", &number.to_be_bytes()));
+        assert_eq!(working.delivery().1, number.to_be_bytes());
+    }
+    for mut stream in silent {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(15)))
+            .unwrap();
+        let mut end = [0; 1];
+        assert_eq!(std::io::Read::read(&mut stream, &mut end).unwrap_or(0), 0);
+    }
+    working.send(&publish("q", b"still"));
+    assert_eq!(working.delivery().1, b"still");
+}
+
+#[actix_web::test]
+async fn an_idle_server_with_idle_connections_uses_no_processor_time() {
+    let server = Server::start().await;
+    let mut connections: Vec<_> = (0..50).map(|_| Raw::open(server.amqp[0], 0)).collect();
+    for (number, connection) in connections.iter_mut().enumerate() {
+        let name = format!("q{number}");
+        connection.declare(&name);
+        connection.consume(&name, number % 2 == 0);
+        connection.send(&publish(&name, b"x"));
+        connection.delivery();
+    }
+    // One that holds all that it may, with more waiting.
+    let mut full = Raw::open(server.amqp[0], 0);
+    full.declare("full");
+    let qos = basic::Qos {
+        prefetch_count: 1,
+        ..basic::Qos::default()
+    };
+    full.method(1, &Method::BasicQos(qos));
+    full.expect("basic.qos-ok");
+    full.consume("full", false);
+    full.send(&publish("full", b"1"));
+    full.send(&publish("full", b"2"));
+    full.delivery();
+    let before = cpu_ticks(server.id());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = cpu_ticks(server.id()) - before;
+    assert!(used < 20, "{used} of 100 ticks");
+}
+
+#[actix_web::test]
+async fn sigterm_tells_the_peers_and_ends() {
+    let mut server = Server::start().await;
+    let mut open = Raw::open(server.amqp[0], 0);
+    let status = tokio::spawn(async move {
+        let status = server.terminate().await;
+        (status, server.data_dir())
+    });
+    let reading = tokio::task::spawn_blocking(move || {
+        let close = open.expect("connection.close");
+        let Method::ConnectionClose(close) = Method::decode(&close).unwrap() else {
+            unreachable!("the name was checked");
+        };
+        assert_eq!(close.reply_code, 320);
+        open.method(0, &Method::ConnectionCloseOk(connection::CloseOk));
+        assert!(open.frame().is_none());
+    });
+    reading.await.unwrap();
+    let (status, data_dir) = status.await.unwrap();
+    assert!(status.success());
+    let again = Server::on(data_dir, &[]).await;
+    Raw::open(again.amqp[0], 0);
+}

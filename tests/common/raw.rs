@@ -1,0 +1,188 @@
+//! An AMQP connection frame by frame, for what client libraries hide. Blocking, with time-outs.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use backbone_wire::frame::{self, FrameKind};
+use backbone_wire::method::{Method, basic, channel, connection, queue};
+use backbone_wire::table::{Table, TableBuf, Value};
+use backbone_wire::{PROTOCOL_HEADER, ShortStr, content, properties};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+pub const FRAME_MAX: u32 = 131_072;
+
+/// A connection with channel 1 open.
+pub struct Raw {
+    pub stream: TcpStream,
+    input: Vec<u8>,
+}
+
+/// A short string.
+pub fn short(text: &str) -> ShortStr<'_> {
+    ShortStr::new(text.as_bytes()).unwrap()
+}
+
+impl Raw {
+    /// Logs in as guest and opens channel 1. `heartbeat_s` 0: none.
+    pub fn open(address: SocketAddr, heartbeat_s: u16) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut raw = Self {
+            stream,
+            input: Vec::new(),
+        };
+        raw.send(&PROTOCOL_HEADER);
+        raw.expect("connection.start");
+        let mut capabilities = TableBuf::new();
+        capabilities.put("connection.blocked", &Value::Bool(true));
+        capabilities.put("consumer_cancel_notify", &Value::Bool(true));
+        let mut client = TableBuf::new();
+        client.put("capabilities", &Value::Table(capabilities.as_table()));
+        let start_ok = connection::StartOk {
+            client_properties: client.as_table(),
+            mechanism: short("PLAIN"),
+            response: b"\0guest\0guest",
+            locale: short("en_US"),
+        };
+        raw.method(0, &Method::ConnectionStartOk(start_ok));
+        raw.expect("connection.tune");
+        let tune_ok = connection::TuneOk {
+            channel_max: 100,
+            frame_max: FRAME_MAX,
+            heartbeat: heartbeat_s,
+        };
+        raw.method(0, &Method::ConnectionTuneOk(tune_ok));
+        let open = connection::Open {
+            virtual_host: short("/"),
+        };
+        raw.method(0, &Method::ConnectionOpen(open));
+        raw.expect("connection.open-ok");
+        raw.method(1, &Method::ChannelOpen(channel::Open));
+        raw.expect("channel.open-ok");
+        raw
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub fn method(&mut self, channel: u16, method: &Method<'_>) {
+        let mut out = Vec::new();
+        method.write(channel, &mut out);
+        self.send(&out);
+    }
+
+    pub fn declare(&mut self, name: &str) {
+        let declare = queue::Declare {
+            queue: short(name),
+            ..queue::Declare::default()
+        };
+        self.method(1, &Method::QueueDeclare(declare));
+        self.expect("queue.declare-ok");
+    }
+
+    pub fn consume(&mut self, name: &str, no_ack: bool) {
+        let consume = basic::Consume {
+            queue: short(name),
+            no_ack,
+            arguments: Table::EMPTY,
+            ..basic::Consume::default()
+        };
+        self.method(1, &Method::BasicConsume(consume));
+        self.expect("basic.consume-ok");
+    }
+
+    /// The next frame: kind, channel, payload. `None` at the end of the stream.
+    pub fn frame(&mut self) -> Option<(FrameKind, u16, Vec<u8>)> {
+        loop {
+            let parsed = frame::parse(&self.input, FRAME_MAX as usize).unwrap();
+            if let Some((frame, used)) = parsed {
+                let owned = (frame.kind, frame.channel, frame.payload.to_vec());
+                self.input.drain(..used);
+                return Some(owned);
+            }
+            let mut chunk = [0; 65536];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(count) => self.input.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("nothing came: {error}"),
+            }
+        }
+    }
+
+    /// The payload of the next method, which must be `name`; heartbeats are passed over.
+    pub fn expect(&mut self, name: &str) -> Vec<u8> {
+        loop {
+            let (kind, _, payload) = self.frame().expect("the connection ended");
+            if kind == FrameKind::Heartbeat {
+                continue;
+            }
+            assert_eq!(kind, FrameKind::Method);
+            assert_eq!(Method::decode(&payload).unwrap().name(), name);
+            return payload;
+        }
+    }
+
+    /// The body of the next delivery.
+    pub fn delivery(&mut self) -> (bool, Vec<u8>) {
+        let method = self.expect("basic.deliver");
+        let Method::BasicDeliver(deliver) = Method::decode(&method).unwrap() else {
+            unreachable!("the name was checked");
+        };
+        let redelivered = deliver.redelivered;
+        let (_, _, header) = self.frame().unwrap();
+        let size = properties::ContentHeader::decode(&header)
+            .unwrap()
+            .body_size as usize;
+        let mut body = Vec::new();
+        while body.len() < size {
+            body.extend_from_slice(&self.frame().unwrap().2);
+        }
+        (redelivered, body)
+    }
+}
+
+/// A publish through the default exchange, as frames.
+pub fn publish(key: &str, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let publish = basic::Publish {
+        routing_key: short(key),
+        ..basic::Publish::default()
+    };
+    publish.write(1, &mut out);
+    let header = properties::ContentHeader {
+        class_id: 60,
+        weight: 0,
+        body_size: body.len() as u64,
+        properties: properties::Properties::from_bytes(&[0, 0]).unwrap(),
+    };
+    header.write(1, &mut out);
+    content::write_body(1, body, FRAME_MAX, &mut out);
+    out
+}
+
+/// Resident memory of process `id`, bytes.
+pub fn resident_bytes(id: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}
+
+/// Processor time that process `id` has used, in clock ticks.
+pub fn cpu_ticks(id: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}

@@ -561,15 +561,15 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(config(60))]
+    #![proptest_config(config(40))]
 
     #[test]
-    fn clients_see_what_the_model_says(steps in proptest::collection::vec(any::<u64>(), 1..150)) {
+    fn clients_see_what_the_model_says(steps in proptest::collection::vec(any::<u64>(), 1..250)) {
         run(1000, &steps);
     }
 
     #[test]
-    fn a_channel_holds_no_more_than_it_may(steps in proptest::collection::vec(any::<u64>(), 1..150)) {
+    fn a_channel_holds_no_more_than_it_may(steps in proptest::collection::vec(any::<u64>(), 1..250)) {
         run(3, &steps);
     }
 }

@@ -221,6 +221,8 @@ impl Connection {
         }
         self.handle();
         for _ in 0..ROUNDS_MAX {
+            // What was just published may be for consumers of this very connection.
+            self.hear();
             let more = self.session.deliver(&mut self.out);
             self.write()?;
             // Written: there may be room for what had to wait.

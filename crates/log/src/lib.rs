@@ -87,16 +87,15 @@ impl Arena {
             .unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
     }
 
-    /// Takes the records in `data` as one segment with `copies` live copies and leaves an empty
-    /// buffer in `data`. `copies` must be above zero; add more with [`Arena::retain`].
+    /// Takes the records in `data` as one segment with `copies` live copies. `data` is left without
+    /// memory, so that whoever pauses holds none. `copies` must be above zero; add more with
+    /// [`Arena::retain`].
     pub fn commit(&self, data: &mut Vec<u8>, copies: u64) -> Arc<Segment> {
-        let stored = if data.len() < COPY_BELOW_BYTES {
-            let exact = data.as_slice().to_vec();
-            data.clear();
-            exact
-        } else {
-            std::mem::replace(data, self.buffer())
-        };
+        let mut stored = std::mem::take(data);
+        if stored.len() < COPY_BELOW_BYTES {
+            let exact = stored.as_slice().to_vec();
+            self.recycle(std::mem::replace(&mut stored, exact));
+        }
         self.adopt(stored, copies)
     }
 

@@ -227,7 +227,7 @@ impl Publisher {
         // other senders have there has no order towards these messages.
         let way_is_free = source.is_idle() && flow.via.as_ref().is_none_or(|via| via.is_idle());
         if way_is_free {
-            self.commit_fused(&flow, &entries, &route_of, &routes, batch);
+            self.commit_fused(&flow, &entries, &route_of, &routes, batch, source.id());
         } else {
             self.retain_all(&entries, batch, |_| 1);
             if !source.push_locked(&mut state, &entries, &mut self.wakes) {
@@ -245,11 +245,14 @@ impl Publisher {
         route_of: &[u32],
         routes: &[Arc<[Target]>],
         batch: Option<&Arc<Segment>>,
+        locked: u64,
     ) {
         let mut fan: Vec<Pending> = Vec::new();
         let mut lists: Vec<SmallVec<[u32; 8]>> = Vec::with_capacity(routes.len());
         for route in routes {
-            let targets = route.iter().filter(|t| !flow.excludes(&t.queue));
+            let targets = route
+                .iter()
+                .filter(|t| t.queue.id() != locked && !flow.excludes(&t.queue));
             lists.push(
                 targets
                     .map(|t| pending_of(t, &mut fan, &mut self.spare))

@@ -76,6 +76,20 @@ impl Engine {
         for (metric, help, value) in gauges {
             samples.gauge(metric, help, &[], value as f64);
         }
+        let delivered = [
+            &counters.messages_delivered_consume_auto_ack,
+            &counters.messages_delivered_consume_manual_ack,
+            &counters.messages_delivered_get_auto_ack,
+            &counters.messages_delivered_get_manual_ack,
+        ];
+        let delivered: u64 = delivered.iter().map(|c| c.load(Ordering::Relaxed)).sum();
+        let help = "Messages delivered to AMQP clients";
+        samples.counter(
+            "backbone_global_messages_delivered_total",
+            help,
+            &[],
+            delivered as f64,
+        );
         let help = "Messages put into the queues that there are";
         samples.counter(
             "backbone_queue_messages_published_total",

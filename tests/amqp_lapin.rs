@@ -106,6 +106,29 @@ async fn ten_thousand_confirmed_messages_arrive_once_and_in_order() {
 }
 
 #[actix_web::test]
+async fn the_bus_keeps_its_exchanges_and_answers_to_its_aliases() {
+    let server = Server::start().await;
+    let registered = reqwest::Client::new()
+        .post(server.url("/clients"))
+        .basic_auth("guest", Some("guest"))
+        .body("{\"client_id\":\"a\"}");
+    assert_eq!(registered.send().await.unwrap().status(), 201);
+    let connection = connect(&server).await;
+    let channel = connection.create_channel().await.unwrap();
+    let (options, none) = (QueueDeclareOptions::default(), FieldTable::default());
+    let declared = channel.queue_declare("a-broadcast".into(), options, none);
+    assert_eq!(declared.await.unwrap().name().as_str(), "a-broadcast");
+    // Not durable: it gets the durable one.
+    let (options, none) = (ExchangeDeclareOptions::default(), FieldTable::default());
+    let declared =
+        channel.exchange_declare("soar-publish".into(), ExchangeKind::Topic, options, none);
+    declared.await.unwrap();
+    let deleted = channel.exchange_delete("soar-publish".into(), ExchangeDeleteOptions::default());
+    let refused = deleted.await.unwrap_err().to_string();
+    assert!(refused.contains("ACCESS_REFUSED"), "{refused}");
+}
+
+#[actix_web::test]
 async fn what_is_given_back_comes_again_in_its_place() {
     let server = Server::start().await;
     let connection = connect(&server).await;

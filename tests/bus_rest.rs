@@ -462,6 +462,27 @@ async fn a_reader_that_breaks_off_gets_its_messages_again_in_order() {
 }
 
 #[actix_web::test]
+async fn a_reader_of_http_1_0_gets_no_chunks() {
+    let bus = Bus::start(&[]).await;
+    let client = bus.create("a", "#").await;
+    bus.send(&client, "t", &json!(1)).await;
+    let mut connection = TcpStream::connect(bus.server.http[0]).unwrap();
+    let (id, secret) = &client;
+    let request = format!("GET /receive?client_id={id}&secret={secret} HTTP/1.0\r\n\r\n");
+    connection.write_all(request.as_bytes()).unwrap();
+    connection
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(!head.contains("chunked"), "{head}");
+    let items: Vec<Value> = serde_json::from_str(body).unwrap();
+    assert_eq!(payloads(&items), [json!(1)]);
+    assert!(bus.receive(&client, "").await.is_empty());
+}
+
+#[actix_web::test]
 async fn senders_wait_while_memory_is_short_and_readers_go_on() {
     let bus = Bus::start(&[("BACKBONE_LIMITS__MEMORY_BYTES", "2000000")]).await;
     let client = bus.create("a", "#").await;

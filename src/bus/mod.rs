@@ -163,7 +163,7 @@ impl Bus {
             !parts.arbiters.is_empty(),
             "actors need a thread to live on"
         );
-        let backbone = Backbone::declare(&parts.engine)?;
+        let backbone = Backbone::declare(&parts.engine, parts.lenient_declare)?;
         let shared = Arc::new(Shared {
             engine: parts.engine,
             state: parts.state,

@@ -298,7 +298,7 @@ fn webhook_url(object: &Map<String, Value>) -> Result<Option<Option<String>>, Bu
         return Ok(None);
     };
     let url = match value {
-        Value::Object(inner) => inner.get("url").unwrap_or(&Value::Null),
+        Value::Object(inner) => inner.get("url").unwrap_or(value),
         other => other,
     };
     match url {
@@ -400,6 +400,7 @@ mod tests {
             (json!({"exclude_own": "yes"}), "exclude_own"),
             (json!({"webhook": "ftp://x"}), "webhook"),
             (json!({"push_url": 3}), "push_url"),
+            (json!({"webhook": {}}), "webhook"),
         ] {
             assert_eq!(field_of(value.clone()), field, "{value}");
         }

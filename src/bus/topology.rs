@@ -26,13 +26,13 @@ pub(super) struct Backbone {
 
 impl Backbone {
     /// Declares the bus's queues and exchanges and installs the flows between them.
-    pub fn declare(engine: &Engine) -> Result<Self, BusError> {
-        engine.declare_exchange(PUBLISH, ExchangeKind::Topic)?;
-        engine.declare_exchange(BROADCAST, ExchangeKind::Fanout)?;
+    pub fn declare(engine: &Engine, lenient: bool) -> Result<Self, BusError> {
+        engine.declare_exchange(PUBLISH, ExchangeKind::Topic, lenient)?;
+        engine.declare_exchange(BROADCAST, ExchangeKind::Fanout, lenient)?;
         let backbone = Self {
-            publish: engine.declare_queue(PUBLISH, true)?,
-            broadcast: engine.declare_queue(BROADCAST, true)?,
-            dead_letter: engine.declare_queue(DEAD_LETTER, true)?,
+            publish: engine.declare_queue(PUBLISH, lenient)?,
+            broadcast: engine.declare_queue(BROADCAST, lenient)?,
+            dead_letter: engine.declare_queue(DEAD_LETTER, lenient)?,
         };
         for (queue, needs_topic) in [(&backbone.publish, true), (&backbone.broadcast, false)] {
             let flow = Flow {

@@ -71,11 +71,17 @@ impl Engine {
         }))
     }
 
-    /// Declares a durable exchange.
+    /// Declares a durable exchange that connections cannot delete; `lenient`: others who declare it with
+    /// other properties get it as it is.
     ///
     /// # Errors
     /// It is there with other properties.
-    pub fn declare_exchange(&self, name: &str, kind: ExchangeKind) -> Result<(), EngineError> {
+    pub fn declare_exchange(
+        &self,
+        name: &str,
+        kind: ExchangeKind,
+        lenient: bool,
+    ) -> Result<(), EngineError> {
         let spec = ExchangeSpec {
             name,
             kind: kind.name(),
@@ -85,7 +91,9 @@ impl Engine {
             internal: false,
             arguments: Table::EMPTY,
         };
-        Ok(self.0.vhost.topology().declare_exchange(&spec)?)
+        self.0.vhost.topology().declare_exchange(&spec)?;
+        self.0.vhost.protect_exchange(name, lenient);
+        Ok(())
     }
 
     /// Declares a durable queue; `lenient`: others who declare it with other properties get it as it is.

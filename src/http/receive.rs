@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody};
+use actix_web::http::Version;
 use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
@@ -123,7 +124,14 @@ async fn receive(
     if received.is_empty() {
         return Ok(answer.body("[]"));
     }
-    Ok(answer.body(ReceiveBody::new(received, STALL_MAX)))
+    // A reader of HTTP/1.0 knows no chunks: it reads until the connection ends.
+    let knows_chunks = request.version() >= Version::HTTP_11;
+    if !knows_chunks {
+        answer.force_close();
+    }
+    let mut answer = answer.body(ReceiveBody::new(received, STALL_MAX));
+    answer.head_mut().no_chunking(!knows_chunks);
+    Ok(answer)
 }
 
 /// How long to wait for a message.

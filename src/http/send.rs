@@ -67,7 +67,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
 /// Publishes a message: it reaches every client with a pattern that matches its topic.
 ///
 /// A JSON body is an object with `topic` and exactly one of `body`, `message`, `payload` or `data`, which
-/// may be any JSON value and is handed out byte for byte. A topic that is not there is looked for in the
+/// may be any JSON value, nested 500 levels at most, and is handed out byte for byte. A topic that is not there is looked for in the
 /// query, in the header `X-Topic`, and in the payload's `header.destination`. A body of another content
 /// type is the payload itself. The answer comes once the message is in the outbox.
 #[utoipa::path(post, path = "/send", tag = "messages", security(("basic" = [])),

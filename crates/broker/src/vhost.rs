@@ -52,6 +52,8 @@ pub struct Vhost {
     random: RandomState,
     /// Senders that do not get their own messages, with the identities of their inboxes.
     exclude_own: DashMap<Box<[u8]>, u64>,
+    /// Exchanges that connections cannot delete, and whether they may declare them otherwise.
+    protected_exchanges: DashMap<Box<str>, bool>,
 }
 
 /// A `queue.declare`, or what the bus declares for itself.
@@ -89,6 +91,7 @@ impl Vhost {
             numbers: AtomicU64::new(1),
             random: RandomState::new(),
             exclude_own: DashMap::new(),
+            protected_exchanges: DashMap::new(),
         }
     }
 
@@ -208,6 +211,17 @@ impl Vhost {
     pub fn install_flow(&self, queue: &Queue, flow: Option<Arc<Flow>>) {
         queue.set_flow(flow);
         self.topology.touch();
+    }
+
+    /// Keeps connections from deleting an exchange; `lenient`: they may declare it with other properties
+    /// and get it as it is.
+    pub fn protect_exchange(&self, name: &str, lenient: bool) {
+        self.protected_exchanges.insert(name.into(), lenient);
+    }
+
+    /// `None` for an exchange that is not protected; otherwise whether it is lenient.
+    pub(crate) fn protected_exchange(&self, name: &str) -> Option<bool> {
+        self.protected_exchanges.get(name).map(|lenient| *lenient)
     }
 
     /// Says whether messages with header `sender` of this value keep out of the queue `inbox`.

@@ -1,5 +1,7 @@
 //! Cases around limits and ends that the random tests rarely meet.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod support;
 
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use backbone_broker::vhost::Vhost;
 use backbone_log::Arena;
 use backbone_wire::ShortStr;
 use backbone_wire::frame::{self, FrameKind};
-use backbone_wire::method::{Method, basic, channel, queue};
+use backbone_wire::method::{Method, basic, channel, queue, tx};
 use support::{Peer, Rng};
 
 fn lit(text: &'static str) -> ShortStr<'static> {
@@ -107,17 +109,23 @@ impl Peer {
 
     fn publish(&mut self, queue: &'static str, count: usize) {
         for _ in 0..count {
-            self.send(|out| {
-                let publish = basic::Publish {
-                    routing_key: lit(queue),
-                    ..basic::Publish::default()
-                };
-                publish.write(1, out);
-                let mark = frame::begin(out, FrameKind::Header, 1);
-                out.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-                frame::finish(out, mark);
-            });
+            self.publish_with(queue, &[0, 0]);
         }
+    }
+
+    /// Publishes an empty message with a raw property list.
+    fn publish_with(&mut self, queue: &'static str, properties: &[u8]) {
+        self.send(|out| {
+            let publish = basic::Publish {
+                routing_key: lit(queue),
+                ..basic::Publish::default()
+            };
+            publish.write(1, out);
+            let mark = frame::begin(out, FrameKind::Header, 1);
+            out.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            out.extend_from_slice(properties);
+            frame::finish(out, mark);
+        });
     }
 
     /// Delivers all there is; returns the consumers' tags, one a message.
@@ -200,4 +208,31 @@ fn a_connection_keeps_nothing_of_queues_that_are_gone() {
     // A publisher may keep a route.
     drop(other);
     assert!(second.upgrade().is_none(), "got from and deleted");
+}
+
+#[test]
+fn a_transaction_refuses_a_bad_message_at_once() {
+    // User id `x`; headers `{"CC": true}`.
+    for properties in [
+        &b"\x00\x10\x01x"[..],
+        b"\x20\x00\x00\x00\x00\x05\x02CCt\x01",
+    ] {
+        let mut world = World::new();
+        let mut peer = world.peer();
+        peer.declare("a", false, false);
+        peer.send(|out| tx::Select {}.write(1, out));
+        peer.publish("a", 1);
+        peer.events();
+        peer.publish_with("a", properties);
+        let events = peer.events();
+        let last = Method::decode(&events.last().expect("an answer").method).unwrap();
+        let Method::ChannelClose(close) = last else {
+            panic!("{last:?}");
+        };
+        assert_eq!(
+            (close.reply_code, close.class_id, close.method_id),
+            (406, 60, 40)
+        );
+        assert_eq!(world.vhost.topology().queue("a").unwrap().stats().ready, 0);
+    }
 }

@@ -221,6 +221,10 @@ impl Publisher {
         add(&flow.counters.accepted, entries.len() as u64);
         place(&mut entries, batch);
         let mut state = source.lock();
+        // The lock makes the answer for the source certain. The queue between is asked without its
+        // own: what this sender has there was pushed by the source's mover, which settled it in the
+        // source, under the lock that is held here, after that push raised `busy` over there. What
+        // other senders have there has no order towards these messages.
         let way_is_free = source.is_idle() && flow.via.as_ref().is_none_or(|via| via.is_idle());
         if way_is_free {
             self.commit_fused(&flow, &entries, &route_of, &routes, batch);

@@ -200,8 +200,10 @@ impl Publisher {
         Ok(Routed::Queues)
     }
 
-    /// Says what is wrong with a message's exchange or with the right to publish there, if anything.
+    /// Says what is wrong with a message's exchange, its further keys or the right to publish
+    /// there, if anything.
     pub fn check(&mut self, content: Content<'_>) -> Result<(), Error> {
+        Carbon::of(content.header)?;
         self.route(content).map(|_| ())
     }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::record::Entry;
 
-/// Where a consumer is told that something waits for it. Called outside all locks; must not block.
+/// Where a consumer is told that something waits for it. Called outside the queues' locks, but
+/// `cancelled` under the vhost's control lock: it must neither block nor call back.
 pub trait Bell: Send + Sync {
     /// Messages wait for the consumer that its owner knows as `key`.
     fn ring(&self, key: u64);
@@ -113,15 +114,30 @@ impl Consumer {
             && self.spec.shared.as_ref().is_none_or(|s| s.has_room())
     }
 
+    /// Takes the credit for up to `count_max` messages; returns for how many there was some.
+    pub fn take_credits(&mut self, count_max: usize) -> usize {
+        let own = count_max.min(self.credit as usize);
+        let count = match &self.spec.shared {
+            None => own,
+            Some(shared) => (0..own).take_while(|_| shared.take()).count(),
+        };
+        if self.credit != u32::MAX {
+            self.credit -= count as u32;
+        }
+        count
+    }
+
     /// Takes the credit for one message; false when there is none.
     pub fn take_credit(&mut self) -> bool {
-        if self.credit == 0 || !self.spec.shared.as_ref().is_none_or(|s| s.take()) {
-            return false;
+        self.take_credits(1) == 1
+    }
+
+    /// Gives back credit that was taken for `count` messages and not used.
+    pub fn give_unused(&mut self, count: u32) {
+        self.give_credit(count);
+        if let Some(shared) = &self.spec.shared {
+            shared.give(count);
         }
-        if self.credit != u32::MAX {
-            self.credit -= 1;
-        }
-        true
     }
 
     /// Gives back its own credit of `count` messages; the shared one is its channel's affair.

@@ -188,35 +188,34 @@ impl State {
         wakes: &mut Wakes,
     ) -> Fetch {
         let only = self.consumer_count == 1;
-        let mut bytes = 0;
-        for _ in 0..count_max {
+        let (mut count, mut bytes) = (0, 0);
+        while count < count_max && bytes < bytes_max {
             let Some(consumer) = self.consumer(id) else {
                 return Fetch::Armed;
             };
-            let entry = if let Some(entry) = consumer.assigned.pop_front() {
+            let before = out.len();
+            if let Some(entry) = consumer.assigned.pop_front() {
                 self.assigned -= 1;
-                entry
+                out.push(entry);
+            } else if only {
+                self.take_only(id, count_max - count, bytes_max - bytes, out);
             } else {
-                if !only {
-                    self.enter_turn(id.slot);
-                    self.dispatch(wakes);
-                    let again = self.consumer(id).expect("dispatch removes nobody");
-                    if again.assigned.is_empty() {
-                        again.armed = true;
-                        return Fetch::Armed;
-                    }
+                self.enter_turn(id.slot);
+                self.dispatch(wakes);
+                let again = self.consumer(id).expect("dispatch removes nobody");
+                if !again.assigned.is_empty() {
                     continue;
                 }
-                match self.take_only(id) {
-                    Some(entry) => entry,
-                    None => return Fetch::Armed,
-                }
-            };
-            bytes += entry.len as usize;
-            out.push(entry);
-            if bytes >= bytes_max {
-                break;
             }
+            let taken = &out[before..];
+            if taken.is_empty() {
+                self.consumer(id).expect("it was there").armed = true;
+                // Alone it needs no turn, but it has to stand there when another one joins.
+                self.enter_turn(id.slot);
+                return Fetch::Armed;
+            }
+            count += taken.len();
+            bytes += taken.iter().map(|entry| entry.len as usize).sum::<usize>();
         }
         // Not armed: the caller comes again by itself.
         if let Some(consumer) = self.consumer(id) {
@@ -225,16 +224,26 @@ impl State {
         Fetch::More
     }
 
-    pub(super) fn take_only(&mut self, id: ConsumerId) -> Option<Entry> {
-        let waiting = self.waiting();
+    /// Takes what waits for a lone consumer, as far as its credit and the bounds allow.
+    fn take_only(
+        &mut self,
+        id: ConsumerId,
+        count_max: usize,
+        bytes_max: usize,
+        out: &mut Vec<Entry>,
+    ) {
+        let waiting = self.ready.len() + self.returned.len();
         let consumer = self.consumer(id).expect("the caller has seen it");
-        if !waiting || !consumer.take_credit() {
-            consumer.armed = true;
-            // Alone it needs no turn, but it has to stand there when another one joins.
-            self.enter_turn(id.slot);
-            return None;
+        let room = consumer.take_credits(count_max.min(waiting));
+        let (mut count, mut bytes) = (0, 0);
+        while count < room && bytes < bytes_max {
+            let entry = self.pop().expect("no more is taken than waits");
+            bytes += entry.len as usize;
+            out.push(entry);
+            count += 1;
         }
-        self.pop()
+        let consumer = self.consumer(id).expect("the caller has seen it");
+        consumer.give_unused((room - count) as u32);
     }
 }
 

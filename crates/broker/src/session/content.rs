@@ -162,7 +162,7 @@ impl Core {
 
     /// A `user-id` property, if there is one, must be the connection's user.
     #[inline]
-    fn check_user(&self, header: &[u8]) -> Result<(), Error> {
+    pub(super) fn check_user(&self, header: &[u8]) -> Result<(), Error> {
         if header[record::HEADER_FIXED_LEN + 1] & USER_ID_FLAG == 0 {
             return Ok(());
         }

@@ -23,18 +23,17 @@ impl Core {
         if !declare.passive {
             self.may_configure("exchange", exchange)?;
         }
-        self.publisher
-            .vhost()
-            .topology()
-            .declare_exchange(&ExchangeSpec {
-                name: exchange,
-                kind: name(declare.type_)?,
-                passive: declare.passive,
-                durable: declare.durable,
-                auto_delete: declare.auto_delete,
-                internal: declare.internal,
-                arguments: declare.arguments,
-            })?;
+        let vhost = self.publisher.vhost();
+        let as_it_is = vhost.protected_exchange(exchange) == Some(true);
+        vhost.topology().declare_exchange(&ExchangeSpec {
+            name: exchange,
+            kind: name(declare.type_)?,
+            passive: declare.passive || as_it_is,
+            durable: declare.durable,
+            auto_delete: declare.auto_delete,
+            internal: declare.internal,
+            arguments: declare.arguments,
+        })?;
         if !declare.no_wait {
             DeclareOk {}.write(channel.id, &mut out.bytes);
         }
@@ -49,7 +48,14 @@ impl Core {
     ) -> Result<(), Error> {
         let exchange = name(delete.exchange)?;
         self.may_configure("exchange", exchange)?;
-        let topology = self.publisher.vhost().topology();
+        let vhost = self.publisher.vhost();
+        if vhost.protected_exchange(exchange).is_some() {
+            return Err(Error::access_refused(format!(
+                "exchange '{exchange}' in vhost '{}' belongs to the bus",
+                vhost.name()
+            )));
+        }
+        let topology = vhost.topology();
         topology.delete_exchange(exchange, delete.if_unused)?;
         if !delete.no_wait {
             DeleteOk {}.write(channel.id, &mut out.bytes);

@@ -44,16 +44,21 @@ impl Core {
             protected: false,
             lenient: false,
         };
-        let queue = vhost.declare_queue(asked, self.conn)?;
-        let ours = queue.options().owner == Some(self.conn);
-        if ours && !self.exclusive.iter().any(|q| Arc::ptr_eq(q, &queue)) {
-            self.exclusive.push(Arc::clone(&queue));
+        let declared = vhost.declare_queue(asked, self.conn)?;
+        let ours = declared.options().owner == Some(self.conn);
+        if ours && !self.exclusive.iter().any(|q| Arc::ptr_eq(q, &declared)) {
+            self.exclusive.push(Arc::clone(&declared));
         }
-        channel.last_queue = Some(queue.name().to_string());
+        channel.last_queue = Some(declared.name().to_string());
         if !declare.no_wait {
-            let stats = queue.stats();
+            let stats = declared.stats();
+            // An alias is answered with the alias: pika waits for the name that it asked for.
+            let answered = match queue.is_empty() {
+                true => declared.name(),
+                false => &*queue,
+            };
             let ok = DeclareOk {
-                queue: ShortStr::new(queue.name().as_bytes()).expect("a declared name fits"),
+                queue: ShortStr::new(answered.as_bytes()).expect("a declared name fits"),
                 message_count: u32::try_from(stats.ready).unwrap_or(u32::MAX),
                 consumer_count: stats.consumers,
             };

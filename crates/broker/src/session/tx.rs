@@ -88,7 +88,8 @@ impl Core {
         Ok(())
     }
 
-    /// Keeps a publish for the commit; what is wrong with its exchange is said now.
+    /// Keeps a publish for the commit; what is wrong with it is said now, so that a commit does not
+    /// stop half way.
     pub(super) fn tx_publish(
         &mut self,
         channel: &mut Channel,
@@ -96,6 +97,7 @@ impl Core {
         mandatory: bool,
     ) -> Result<(), Error> {
         let message = Record::read(&stored, 0);
+        self.check_user(message.header)?;
         self.publisher.check(Content {
             names: message.names,
             header: message.header,

@@ -8,7 +8,8 @@ use backbone_wire::method::{basic, channel, confirm, queue, tx};
 use backbone_wire::properties::PropertiesBuilder;
 use backbone_wire::table::{ArrayBuf, Table, TableBuf, Value};
 
-use super::model::{Channel, Message, Model};
+use super::model::Model;
+use super::state::{Channel, Message};
 use crate::support::Rng;
 
 /// Queues; `auto` is auto-delete, `own` exclusive.
@@ -277,9 +278,9 @@ impl Publish {
     }
 
     fn random(id: u64, frame_max: usize, message_bytes_max: usize, rng: &mut Rng) -> Self {
-        let exchange = match rng.below(24) {
+        let exchange = match rng.below(100) {
             0 => "missing",
-            1..=11 => "",
+            1..=60 => "",
             _ => rng.pick(&EXCHANGES),
         };
         let key = |rng: &mut Rng| match exchange {
@@ -367,13 +368,15 @@ pub fn random(scene: &Scene<'_>, rng: &mut Rng) -> Act {
         };
     };
     if channel.closing {
-        return match rng.below(4) {
+        return match rng.below(16) {
             0 => Act::Close,
             1 => Act::TxSelect,
             _ => Act::CloseOk,
         };
     }
-    let queue = rng.pick(&QUEUES);
+    let queue = likely_queue(scene, rng);
+    let fresh = |tag: &&&str| !channel.consumers.contains_key(**tag);
+    let free = TAGS.iter().find(fresh).filter(|_| !rng.once_in(20));
     let dice = if scene.focus {
         rng.pick(&[0, 1, 2, 30, 31, 32, 45, 46, 55, 59, 76, 84, 84])
     } else {
@@ -387,16 +390,16 @@ pub fn random(scene: &Scene<'_>, rng: &mut Rng) -> Act {
             rng,
         )),
         30..=44 => settle(channel, rng),
-        45..=54 => Act::Consume {
+        45..=54 if free.is_some() || rng.once_in(20) => Act::Consume {
             queue,
-            tag: rng.pick(&TAGS),
-            no_ack: rng.once_in(3),
-            exclusive: rng.once_in(15),
+            tag: free.unwrap_or(&TAGS[0]),
+            no_ack: rng.once_in(4),
+            exclusive: rng.once_in(60),
         },
         55..=58 => Act::Cancel(rng.pick(&TAGS)),
         59..=68 => Act::Declare {
-            queue,
-            passive: rng.once_in(6),
+            queue: any_queue(rng),
+            passive: rng.once_in(30),
         },
         69..=74 if takes_are_certain(scene, queue) => Act::Get {
             queue,
@@ -416,18 +419,36 @@ pub fn random(scene: &Scene<'_>, rng: &mut Rng) -> Act {
             size: u32::from(rng.once_in(60)),
             quiet: scene.quiet,
         },
-        88 | 89 => Act::Confirm,
-        90 => Act::TxSelect,
-        91..=93 if channel.tx.is_some() => Act::TxCommit,
+        88 | 89 if channel.tx.is_none() => Act::Confirm,
+        90 | 91 if channel.confirm.is_none() => Act::TxSelect,
+        92 | 93 if channel.tx.is_some() => Act::TxCommit,
         94 if channel.tx.is_some() => Act::TxRollback,
         95 => Act::Recover(!rng.once_in(30)),
-        96 => Act::Close,
-        97 => misplaced(rng),
-        _ => Act::Declare {
-            queue,
-            passive: false,
-        },
+        96 if rng.once_in(3) => Act::Close,
+        97 if rng.once_in(4) => misplaced(rng),
+        _ => Act::Publish(Publish::random(
+            scene.id,
+            scene.frame_max,
+            scene.model.message_bytes_max,
+            rng,
+        )),
     }
+}
+
+/// Most often one that is there and may be used.
+fn likely_queue(scene: &Scene<'_>, rng: &mut Rng) -> &'static str {
+    for _ in 0..rng.below(12) {
+        let queue = rng.pick(&QUEUES);
+        if queue != "own" && scene.model.named(queue).is_some() {
+            return queue;
+        }
+    }
+    any_queue(rng)
+}
+
+fn any_queue(rng: &mut Rng) -> &'static str {
+    let known = rng.pick(&[6, 6, 7, 8]);
+    rng.pick(&QUEUES[..known])
 }
 
 /// Acts out of place.
@@ -444,12 +465,12 @@ fn misplaced(rng: &mut Rng) -> Act {
 fn settle(channel: &Channel, rng: &mut Rng) -> Act {
     let tags: Vec<u64> = channel.unacked.keys().copied().collect();
     let tag = match rng.below(40) {
-        0 => rng.below(5) as u64,
-        1 => channel.last_tag + 1,
+        0 if rng.once_in(4) => rng.below(5) as u64,
+        1 if rng.once_in(4) => channel.last_tag + 1,
         _ if tags.is_empty() => 0,
         _ => rng.pick(&tags),
     };
-    let reject = rng.once_in(4);
+    let reject = rng.once_in(4) && !tags.is_empty();
     Act::Settle {
         tag,
         multiple: !reject && (tags.is_empty() || rng.once_in(3)),

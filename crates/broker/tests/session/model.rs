@@ -1,112 +1,14 @@
 //! What clients must see of a broker, as simply as it can be said: no batches, no credits, no
 //! shared records. Each act takes effect at once and says what the session has to answer.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use backbone_wire::ShortStr;
 use backbone_wire::method::{basic, channel, confirm, queue, tx};
 
 use super::acts::{Act, Publish};
-
-/// Identity of a queue or consumer.
-pub type Uid = u64;
-
-#[derive(Debug)]
-pub struct Message {
-    pub id: String,
-    pub exchange: &'static str,
-    pub key: String,
-    pub properties: Vec<u8>,
-    pub body: Vec<u8>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Stored {
-    pub message: Arc<Message>,
-    pub redelivered: bool,
-}
-
-pub struct Queue {
-    pub name: String,
-    pub ready: BTreeMap<u64, Stored>,
-    pub published: u64,
-    auto_delete: bool,
-    owner: Option<usize>,
-    /// It never had a second consumer since all was quiet: deliveries are the lowest there is.
-    pub ordered: bool,
-}
-
-#[derive(Debug)]
-pub struct Consumer {
-    pub uid: Uid,
-    pub queue: Uid,
-    pub prefetch: u32,
-    pub no_ack: bool,
-    pub shared: bool,
-    exclusive: bool,
-    /// Its queue is gone, its session does not know yet.
-    pub gone: bool,
-}
-
-pub struct Unacked {
-    pub queue: Uid,
-    pub seq: u64,
-    pub stored: Stored,
-    /// The consumer, and whether it counts against the channel's limit.
-    pub consumer: Option<Uid>,
-    pub in_tx: bool,
-}
-
-#[derive(Default)]
-pub struct Tx {
-    publishes: Vec<Publish>,
-    settles: Vec<(u64, bool)>,
-}
-
-#[derive(Default)]
-pub struct Channel {
-    pub closing: bool,
-    pub consumers: BTreeMap<String, Consumer>,
-    pub unacked: BTreeMap<u64, Unacked>,
-    pub last_tag: u64,
-    /// Published and confirmed.
-    pub confirm: Option<(u64, u64)>,
-    pub tx: Option<Tx>,
-    prefetch: u32,
-    pub limit: Option<u32>,
-    /// Consumers that count against the limit, also those that are no more.
-    pub sharers: BTreeSet<Uid>,
-    /// The limit was changed while messages were on their way.
-    pub loose: bool,
-    last_queue: Option<String>,
-}
-
-#[derive(Debug)]
-pub enum Expect {
-    Method(u16, Vec<u8>),
-    Got {
-        channel: u16,
-        tag: u64,
-        left: usize,
-        stored: Stored,
-    },
-    /// With the confirm that must come after it.
-    Return(u16, Arc<Message>, Option<u64>),
-    /// Code, class and method of a close, of the connection on channel 0.
-    Close(u16, u16, (u16, u16)),
-}
-
-#[derive(Default)]
-pub struct Conn {
-    pub channels: BTreeMap<u16, Channel>,
-    pub expect: VecDeque<Expect>,
-    /// Consumers to be told that their queue is gone.
-    pub cancels: Vec<(u16, String)>,
-    /// Channels that closed with publishes to be confirmed: published and confirmed.
-    pub late: Vec<(u16, (u64, u64))>,
-    pub dead: bool,
-}
+use super::state::{Channel, Conn, Consumer, Expect, Queue, Stored, Uid, Unacked};
 
 #[derive(Default)]
 pub struct Model {
@@ -421,7 +323,8 @@ impl Model {
     ) -> Result<(), Refusal> {
         let channel = self.channel(c, ch);
         let there = channel.unacked.get(&tag).is_some_and(|u| !u.in_tx);
-        if !there && !(multiple && tag <= channel.last_tag) {
+        let known = there || (multiple && tag <= channel.last_tag);
+        if !known {
             return Err((406, ids));
         }
         let all = multiple && tag == 0;

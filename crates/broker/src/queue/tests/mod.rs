@@ -7,7 +7,9 @@
 //! poke, a fetch that finds nothing); the one at the front gets the lowest message, or leaves when
 //! it has no room.
 
-use std::collections::{BTreeMap, VecDeque};
+mod ops;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use backbone_log::{Arena, Position};
@@ -17,65 +19,7 @@ use proptest::test_runner::RngSeed;
 
 use super::consumer::ASSIGNED_MAX;
 use super::*;
-
-#[derive(Debug, Clone)]
-enum Op {
-    Push(usize),
-    Consume {
-        prefetch: u32,
-        no_ack: bool,
-        shared: Option<usize>,
-        exclusive: bool,
-        mover: bool,
-    },
-    Fetch(usize, usize, usize),
-    Settle(usize, usize),
-    Requeue(usize, u64),
-    Cancel(usize),
-    Take(usize),
-    Purge,
-    Limit(usize, u32),
-    Share(usize, usize),
-    Delete(DeleteIf),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let consume = (
-        0u32..5,
-        any::<bool>(),
-        proptest::option::of(0usize..2),
-        0u8..20,
-    )
-        .prop_map(|(prefetch, no_ack, shared, special)| Op::Consume {
-            prefetch: if no_ack { 0 } else { prefetch },
-            no_ack: no_ack && special != 1,
-            shared: if no_ack { None } else { shared },
-            exclusive: special == 0,
-            mover: special == 1,
-        });
-    let fetch = (
-        any::<usize>(),
-        1usize..6,
-        prop_oneof![1usize..60, Just(usize::MAX)],
-    )
-        .prop_map(|(who, count, bytes)| Op::Fetch(who, count, bytes));
-    let fetch_all = any::<usize>().prop_map(|who| Op::Fetch(who, 1000, usize::MAX));
-    prop_oneof![
-        6 => (1usize..6).prop_map(Op::Push),
-        1 => Just(Op::Push(2 * ASSIGNED_MAX)),
-        4 => consume,
-        6 => fetch,
-        3 => fetch_all,
-        5 => (any::<usize>(), 1usize..5).prop_map(|(who, count)| Op::Settle(who, count)),
-        4 => (any::<usize>(), any::<u64>()).prop_map(|(who, which)| Op::Requeue(who, which)),
-        2 => any::<usize>().prop_map(Op::Cancel),
-        2 => (1usize..4).prop_map(Op::Take),
-        1 => Just(Op::Purge),
-        2 => (0usize..2, 0u32..5).prop_map(|(which, limit)| Op::Limit(which, limit)),
-        1 => (any::<usize>(), 0usize..2).prop_map(|(who, which)| Op::Share(who, which)),
-        1 => any::<bool>().prop_map(|unused| Op::Delete(DeleteIf { unused, empty: true })),
-    ]
-}
+use ops::{Op, op};
 
 #[derive(Default)]
 struct Bells {
@@ -138,7 +82,7 @@ struct World {
     limits: [Limit; 2],
     /// All messages that are somewhere.
     known: BTreeMap<u64, Known>,
-    waiting: std::collections::BTreeSet<u64>,
+    waiting: BTreeSet<u64>,
     members: Vec<Member>,
     turn: VecDeque<u64>,
     /// Held by nobody who is a consumer now, with the limit that they count against.
@@ -304,8 +248,7 @@ impl World {
     fn expect_fetch(&mut self, at: usize, count: usize, bytes_max: usize) -> (Vec<u64>, bool) {
         let only = self.members.len() == 1;
         let mut out: Vec<u64> = Vec::new();
-        // A turn may be spent on getting something assigned.
-        for _ in 0..count {
+        while out.len() < count && out.len() * 10 < bytes_max {
             let key = self.members[at].key;
             if self.members[at].assigned.is_empty() && !only {
                 self.enter(key);
@@ -326,9 +269,6 @@ impl World {
             };
             out.push(seq);
             self.members[at].taking += 1;
-            if out.len() * 10 >= bytes_max {
-                break;
-            }
         }
         (out, true)
     }

@@ -316,3 +316,100 @@ async fn exclusive_queues_go_with_their_connection() {
         .await;
     assert!(refused.unwrap_err().to_string().contains("NOT_FOUND"));
 }
+
+#[actix_web::test]
+async fn prefetch_bounds_what_is_held() {
+    let server = Server::start().await;
+    let connection = connect(&server).await;
+    let channel = connection.create_channel().await.unwrap();
+    queue(&channel, "q").await;
+    for number in 0..10u8 {
+        drop(publish(&channel, "q", &[number]).await);
+    }
+    channel
+        .basic_qos(3, BasicQosOptions::default())
+        .await
+        .unwrap();
+    let mut consumer = consume(&channel, "q", BasicConsumeOptions::default()).await;
+    let mut held = Vec::new();
+    for number in 0..3u8 {
+        held.push(next(&mut consumer).await);
+        assert_eq!(held.last().unwrap().data, [number]);
+    }
+    // A declare is answered after all deliveries that were due before it.
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
+    };
+    let declared = channel
+        .queue_declare("q".into(), passive, FieldTable::default())
+        .await
+        .unwrap();
+    assert_eq!(declared.message_count(), 7);
+    let multiple = BasicAckOptions { multiple: true };
+    held[1].ack(multiple).await.unwrap();
+    for number in 3..5u8 {
+        assert_eq!(next(&mut consumer).await.data, [number]);
+    }
+    let more = tokio::time::timeout(Duration::from_millis(100), consumer.next()).await;
+    assert!(more.is_err(), "three are held");
+}
+
+#[actix_web::test]
+async fn consumers_are_told_that_their_queue_is_gone() {
+    let server = Server::start().await;
+    let connection = connect(&server).await;
+    let channel = connection.create_channel().await.unwrap();
+    queue(&channel, "q").await;
+    let mut consumer = consume(&channel, "q", BasicConsumeOptions::default()).await;
+    let other = connect(&server).await.create_channel().await.unwrap();
+    other
+        .queue_delete("q".into(), QueueDeleteOptions::default())
+        .await
+        .unwrap();
+    let end = tokio::time::timeout(PATIENCE, consumer.next()).await;
+    assert!(end.expect("the cancel in time").is_none());
+    queue(&channel, "still usable").await;
+}
+
+#[actix_web::test]
+async fn errors_close_the_channel_or_the_connection_with_their_code() {
+    let server = Server::start().await;
+    let connection = connect(&server).await;
+    let code = |error: lapin::Error| match error.kind() {
+        lapin::ErrorKind::ProtocolError(error) => error.get_id(),
+        other => panic!("{other:?}"),
+    };
+    let channel = connection.create_channel().await.unwrap();
+    let missing = channel
+        .basic_get("missing".into(), BasicGetOptions::default())
+        .await;
+    assert_eq!(code(missing.unwrap_err()), 404);
+    let channel = connection.create_channel().await.unwrap();
+    queue(&channel, "q").await;
+    let durable = QueueDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let different = channel
+        .queue_declare("q".into(), durable, FieldTable::default())
+        .await;
+    assert_eq!(code(different.unwrap_err()), 406);
+    let channel = connection.create_channel().await.unwrap();
+    let reserved = channel
+        .queue_declare("amq.mine".into(), durable, FieldTable::default())
+        .await;
+    assert_eq!(code(reserved.unwrap_err()), 403);
+    let channel = connection.create_channel().await.unwrap();
+    let off = channel
+        .channel_flow(ChannelFlowOptions { active: false })
+        .await;
+    assert_eq!(code(off.unwrap_err()), 540);
+    assert!(connection.create_channel().await.is_err());
+    let uri = format!("amqp://guest:wrong@{}/%2f", server.amqp[0]);
+    let refused = Connection::connect(&uri, ConnectionProperties::default()).await;
+    assert_eq!(code(refused.err().unwrap()), 403);
+    let uri = format!("amqp://guest:guest@{}/nowhere", server.amqp[0]);
+    let refused = Connection::connect(&uri, ConnectionProperties::default()).await;
+    assert_eq!(code(refused.err().unwrap()), 530);
+}

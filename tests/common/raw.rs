@@ -168,6 +168,12 @@ impl Raw {
         }
     }
 
+    /// Whether the next frame is the method `name`; it is gone in any case.
+    pub fn next_is(&mut self, name: &str) -> bool {
+        let (kind, _, payload) = self.frame().expect("the connection ended");
+        kind == FrameKind::Method && Method::decode(&payload).unwrap().name() == name
+    }
+
     /// The next method must be `name`, or `connection.close`, whose code and text are the error.
     fn expect_or_close(&mut self, name: &str) -> Result<(), (u16, String)> {
         let (_, _, payload) = self.frame().expect("the connection ended");

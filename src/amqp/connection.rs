@@ -42,7 +42,7 @@ const SILENT_HALVES_MAX: u32 = 4;
 /// Up to here, what a peer sends while it is not read surely fits into the system's buffer.
 const UNREAD_BYTES_TELLING: u64 = 4096;
 /// How often a publisher that is held back looks whether the alarm is over.
-const ALARM_POLL: Duration = Duration::from_millis(20);
+const ALARM_POLL: Duration = Duration::from_millis(100);
 
 /// Serves one accepted socket to its end.
 pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Registered) {

@@ -53,7 +53,7 @@ impl Core {
     ) -> Result<(), Error> {
         let all = multiple && tag == 0;
         let tag = if all { u64::MAX } else { tag };
-        let known = all || channel.unacked.contains(tag) || (multiple && tag <= channel.last_tag);
+        let known = all || channel.unacked.contains(tag);
         if !known {
             let text = format!("unknown delivery tag {tag}");
             return Err(Error::new(ReplyCode::PreconditionFailed, text));

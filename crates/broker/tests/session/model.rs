@@ -323,7 +323,7 @@ impl Model {
     ) -> Result<(), Refusal> {
         let channel = self.channel(c, ch);
         let there = channel.unacked.get(&tag).is_some_and(|u| !u.in_tx);
-        let known = there || (multiple && tag <= channel.last_tag);
+        let known = there || (multiple && tag == 0);
         if !known {
             return Err((406, ids));
         }

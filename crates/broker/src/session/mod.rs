@@ -27,6 +27,7 @@ mod tx;
 mod unacked;
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -316,9 +317,16 @@ impl Session {
 }
 
 impl Drop for Session {
+    /// Whatever ended the connection, others get back what it held. After a panic, which is a bug,
+    /// a second one must not end the process and with it everybody's messages.
     fn drop(&mut self) {
         if self.state == State::Open {
-            self.release_all();
+            let released = catch_unwind(AssertUnwindSafe(|| self.release_all()));
+            if let Err(panic) = released
+                && !std::thread::panicking()
+            {
+                resume_unwind(panic);
+            }
         }
     }
 }

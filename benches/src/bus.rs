@@ -52,7 +52,10 @@ pub fn fused() -> Box<dyn FnMut()> {
     Box::new(move || {
         publisher.receive(&input);
         consumer.deliver();
-        assert!(consumer.sent_bytes >= seen + BATCH * 16, "messages are missing");
+        assert!(
+            consumer.sent_bytes >= seen + BATCH * 16,
+            "messages are missing"
+        );
         seen = consumer.sent_bytes;
         let counters = &flow.counters;
         let fused = counters.fused.load(std::sync::atomic::Ordering::Relaxed);

@@ -5,6 +5,7 @@
 //! question whether anything waits on the way until the inboxes have the messages.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,11 +27,13 @@ use crate::topology::Targets;
 pub(super) struct Accepted {
     source: Arc<Queue>,
     flow: Arc<Flow>,
+    /// Their `seq`, which means nothing before a queue gives one, is the index of their route.
     entries: Vec<Entry>,
-    /// Index in `routes` of each entry's route.
-    route_of: Vec<u32>,
-    routes: Vec<Arc<[Target]>>,
+    routes: Routes,
 }
+
+/// Where the messages of a batch go: few places, mostly.
+type Routes = SmallVec<[Arc<[Target]>; 4]>;
 
 /// Why a message cannot be moved on.
 const NO_TOPIC: &str = "no-topic";
@@ -106,8 +109,7 @@ impl Publisher {
                 source: Arc::clone(source),
                 flow: Arc::clone(flow),
                 entries: self.spare.pop().unwrap_or_default(),
-                route_of: Vec::new(),
-                routes: Vec::new(),
+                routes: Routes::new(),
             });
             self.accepted.len() - 1
         });
@@ -119,8 +121,8 @@ impl Publisher {
         {
             accepted.routes.push(route);
         }
-        accepted.entries.push(entry);
-        accepted.route_of.push(accepted.routes.len() as u32 - 1);
+        let seq = accepted.routes.len() as u64 - 1;
+        accepted.entries.push(Entry { seq, ..entry });
     }
 
     /// The queues for messages with the exchange and topic in `names`.
@@ -153,12 +155,13 @@ impl Publisher {
         let mut header = std::mem::take(&mut self.properties);
         header.clear();
         record::write_header(&mut header, body_len, &[]);
-        let mut id = String::new();
+        let mut id = None;
         if properties.message_id().is_none() {
             self.ids += 1;
-            id = format!("{}{:x}", self.id_prefix, self.ids);
+            self.id.truncate(self.id_prefix_len);
+            write!(self.id, "{:x}", self.ids).expect("a string takes everything");
+            id = Some(self.id.as_str());
         }
-        let id = (!id.is_empty()).then_some(id.as_str());
         let timestamp = now_ms / 1000;
         properties::with_additions(properties, additions, id, Some(timestamp), &mut header);
         header
@@ -215,7 +218,6 @@ impl Publisher {
             source,
             flow,
             mut entries,
-            route_of,
             routes,
         } = accepted;
         add(&flow.counters.accepted, entries.len() as u64);
@@ -227,7 +229,7 @@ impl Publisher {
         // other senders have there has no order towards these messages.
         let way_is_free = source.is_idle() && flow.via.as_ref().is_none_or(|via| via.is_idle());
         if way_is_free {
-            self.commit_fused(&flow, &entries, &route_of, &routes, batch, source.id());
+            self.commit_fused(&flow, &entries, &routes, batch, source.id());
         } else {
             self.retain_all(&entries, batch, |_| 1);
             if !source.push_locked(&mut state, &entries, &mut self.wakes) {
@@ -242,13 +244,12 @@ impl Publisher {
         &mut self,
         flow: &Flow,
         entries: &[Entry],
-        route_of: &[u32],
         routes: &[Arc<[Target]>],
         batch: Option<&Arc<Segment>>,
         locked: u64,
     ) {
-        let mut fan: Vec<Pending> = Vec::new();
-        let mut lists: Vec<SmallVec<[u32; 8]>> = Vec::with_capacity(routes.len());
+        let mut fan = std::mem::take(&mut self.fan);
+        let mut lists: SmallVec<[SmallVec<[u32; 8]>; 4]> = SmallVec::with_capacity(routes.len());
         for route in routes {
             let targets = route
                 .iter()
@@ -259,11 +260,11 @@ impl Publisher {
                     .collect(),
             );
         }
-        let copies = |index: usize| lists[route_of[index] as usize].len() as u64;
+        let copies = |entry: &Entry| lists[entry.seq as usize].len() as u64;
         self.retain_all(entries, batch, copies);
         let mut unrouted = 0;
-        for (entry, route) in entries.iter().zip(route_of) {
-            let list = &lists[*route as usize];
+        for entry in entries {
+            let list = &lists[entry.seq as usize];
             unrouted += u64::from(list.is_empty());
             for index in list {
                 fan[*index as usize].entries.push(*entry);
@@ -271,10 +272,11 @@ impl Publisher {
         }
         let vhost = Arc::clone(&self.vhost);
         let mut delivered = 0;
-        for Pending { queue, entries } in fan {
+        for Pending { queue, entries } in fan.drain(..) {
             delivered += push(&queue, &entries, vhost.arena(), &mut self.wakes);
             self.keep_spare(entries);
         }
+        self.fan = fan;
         let count = entries.len() as u64;
         add(&flow.counters.fused, count);
         add(
@@ -287,18 +289,18 @@ impl Publisher {
         add(&vhost.counters().messages_routed, delivered);
     }
 
-    /// Makes each of the placed `entries` own `copies(index)` copies.
+    /// Makes each of the placed `entries` own `copies(entry)` copies.
     fn retain_all(
         &self,
         entries: &[Entry],
         batch: Option<&Arc<Segment>>,
-        copies: impl Fn(usize) -> u64,
+        copies: impl Fn(&Entry) -> u64,
     ) {
         let mut in_batch = 0;
-        for (index, entry) in entries.iter().enumerate() {
+        for entry in entries {
             match batch {
-                Some(batch) if batch.id() == entry.segment => in_batch += copies(index),
-                _ => self.retain_large(*entry, copies(index)),
+                Some(batch) if batch.id() == entry.segment => in_batch += copies(entry),
+                _ => self.retain_large(*entry, copies(entry)),
             }
         }
         if let (Some(batch), true) = (batch, in_batch > 0) {

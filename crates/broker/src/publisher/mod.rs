@@ -63,8 +63,10 @@ pub struct Origin {
 pub struct Publisher {
     vhost: Arc<Vhost>,
     origin: Origin,
-    /// First part of the ids given to messages without one; unique a publisher.
-    id_prefix: String,
+    /// The id last given to a message without one: its first part is unique a publisher, the
+    /// rest is the number in `ids`.
+    id: String,
+    id_prefix_len: usize,
     ids: u64,
     batch: Vec<u8>,
     messages: u64,
@@ -77,6 +79,8 @@ pub struct Publisher {
     epoch: u64,
     pending: Vec<Pending>,
     accepted: Vec<Accepted>,
+    /// Room for the entries that one flow's messages become; empty between commits.
+    fan: Vec<Pending>,
     spare: Vec<Vec<Entry>>,
     properties: Vec<u8>,
     wakes: Wakes,
@@ -91,8 +95,10 @@ struct Pending {
 impl Publisher {
     /// An empty batch for messages from `origin`.
     pub fn new(vhost: Arc<Vhost>, origin: Origin) -> Self {
+        let id = vhost.unique_prefix();
         Self {
-            id_prefix: vhost.unique_prefix(),
+            id_prefix_len: id.len(),
+            id,
             vhost,
             origin,
             ids: 0,
@@ -105,6 +111,7 @@ impl Publisher {
             epoch: 1,
             pending: Vec::new(),
             accepted: Vec::new(),
+            fan: Vec::new(),
             spare: Vec::new(),
             properties: Vec::new(),
             wakes: Wakes::default(),
@@ -217,9 +224,11 @@ impl Publisher {
         let arena = vhost.arena();
         let copies = std::mem::take(&mut self.copies);
         let guard = (!self.batch.is_empty()).then(|| arena.commit(&mut self.batch, 1 + copies));
-        for accepted in std::mem::take(&mut self.accepted) {
+        let mut accepted = std::mem::take(&mut self.accepted);
+        for accepted in accepted.drain(..) {
             self.commit_accepted(accepted, guard.as_ref());
         }
+        self.accepted = accepted;
         let mut routed = 0;
         let mut pending = std::mem::take(&mut self.pending);
         for Pending { queue, mut entries } in pending.drain(..) {

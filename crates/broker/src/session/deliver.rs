@@ -3,6 +3,7 @@
 //! A body below [`SPLICE_FROM_BYTES`] is copied into the buffer; a larger one stays where it is
 //! and is spliced in when the socket takes it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use backbone_log::Segment;
@@ -21,6 +22,12 @@ use crate::record::{Content, Entry, Record};
 
 /// Messages that one consumer gets before the next one of the connection has its turn.
 const TURN_MESSAGES_MAX: usize = 1024;
+
+thread_local! {
+    /// Room for the entries of one turn, at most [`TURN_MESSAGES_MAX`]; empty between calls. One a
+    /// thread, because an idle connection should hold none.
+    static FETCHED: Cell<Vec<Entry>> = const { Cell::new(Vec::new()) };
+}
 
 impl Session {
     /// Takes note that the bell rang with `key`.
@@ -61,7 +68,14 @@ impl Session {
     /// Moves messages for the consumers that were rung into `out`, up to its bound. True when it
     /// stopped there: call again once some of it is written.
     pub fn deliver(&mut self, out: &mut OutBuf) -> bool {
-        let mut batch = Vec::new();
+        let mut batch = FETCHED.take();
+        let more = self.deliver_ready(&mut batch, out);
+        batch.clear();
+        FETCHED.set(batch);
+        more
+    }
+
+    fn deliver_ready(&mut self, batch: &mut Vec<Entry>, out: &mut OutBuf) -> bool {
         while let Some(index) = self.core.ready.pop_front() {
             if out.pending() >= self.core.settings.out_bytes_max {
                 self.core.ready.push_front(index);
@@ -74,7 +88,7 @@ impl Session {
             let Some(channel) = self.channels.get_mut(&id) else {
                 continue;
             };
-            if self.core.deliver_turn(channel, index, &mut batch, out) == Fetch::More {
+            if self.core.deliver_turn(channel, index, batch, out) == Fetch::More {
                 self.core.ready.push_back(index);
             }
         }

@@ -8,6 +8,7 @@
 
 mod amqp;
 mod board;
+mod bus;
 mod confirms;
 mod consumer;
 mod link;

@@ -212,10 +212,7 @@ mod tests {
         let refused = "HTTP/1.1 409 Conflict\r\n\r\ntaken";
         let removed = "HTTP/1.1 204 No Content\r\n\r\n";
         let (http, server) = server(vec![created, refused, removed]);
-        let scenario = Scenario {
-            http,
-            ..Scenario::default()
-        };
+        let scenario: Scenario = toml::from_str(&format!("http = {http:?}")).unwrap();
         let error = Clients::create(&scenario, &Names::new("p".into(), true)).unwrap_err();
         assert!(format!("{error:#}").contains("409 taken"), "{error:#}");
         let seen = server.join().unwrap();

@@ -248,6 +248,18 @@ impl Flags {
 }
 
 impl Scenario {
+    /// The defaults, against the broker at `uri`.
+    ///
+    /// # Errors
+    /// When that is no AMQP address.
+    pub fn at(uri: &str) -> Result<Self> {
+        let scenario = Scenario {
+            uri: Some(uri.to_owned()),
+            ..Scenario::default()
+        };
+        scenario.checked()
+    }
+
     /// Whether queues and exchanges are declared durable.
     pub fn durable(&self) -> bool {
         self.durable_asked.unwrap_or(self.persistent)

@@ -38,11 +38,19 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects, logs in and opens channel 1.
+    /// Connects, logs in as the scenario's user and opens channel 1.
     ///
     /// # Errors
     /// When the broker cannot be reached or refuses.
     pub fn open(scenario: &Scenario) -> Result<Link> {
+        Self::open_as(scenario, &scenario.user, &scenario.password)
+    }
+
+    /// Connects, logs in as `user` and opens channel 1.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    pub fn open_as(scenario: &Scenario, user: &str, password: &str) -> Result<Link> {
         let address = format!("{}:{}", scenario.host, scenario.port);
         let stream =
             TcpStream::connect(&address).with_context(|| format!("connecting to {address}"))?;
@@ -56,7 +64,7 @@ impl Link {
             frame_max: FRAME_MAX,
             patience,
         };
-        link.handshake(scenario)
+        link.handshake(&scenario.vhost, user, password)
             .with_context(|| format!("opening a connection to {address}"))?;
         Ok(link)
     }
@@ -126,7 +134,7 @@ impl Link {
         error
     }
 
-    fn handshake(&mut self, scenario: &Scenario) -> Result<()> {
+    fn handshake(&mut self, vhost: &str, user: &str, password: &str) -> Result<()> {
         self.stream.write_all(&amqp::PROTOCOL_HEADER)?;
         let start = self.expect(id::CONNECTION_START, |_| Ok(()))?;
         let properties = start.get(6..).unwrap_or_default();
@@ -136,7 +144,7 @@ impl Link {
             version: text("version"),
         };
         let tune = self.call(id::CONNECTION_TUNE, |out| {
-            amqp::start_ok(out, &scenario.user, &scenario.password);
+            amqp::start_ok(out, user, password);
         })?;
         let tune: [u8; 8] = tune.try_into().ok().context("a tune of the wrong size")?;
         let [c0, c1, f0, f1, f2, f3, _, _] = tune;
@@ -147,7 +155,7 @@ impl Link {
         let frame_max = self.frame_max as u32;
         self.call(id::CONNECTION_OPEN_OK, |out| {
             amqp::tune_ok(out, u16::from_be_bytes([c0, c1]), frame_max);
-            amqp::connection_open(out, &scenario.vhost);
+            amqp::connection_open(out, vhost);
         })?;
         self.call(id::CHANNEL_OPEN_OK, amqp::channel_open)?;
         Ok(())

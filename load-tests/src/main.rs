@@ -8,8 +8,10 @@
 
 mod amqp;
 mod board;
+mod bus;
 mod confirms;
 mod consumer;
+mod idle;
 mod link;
 mod machine;
 mod options;
@@ -42,6 +44,18 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Measures the memory that idle connections and queues cost a local broker
+    Idle {
+        /// amqp://user:password@host:port/vhost
+        #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672")]
+        uri: String,
+        /// Process id of the broker
+        #[arg(long)]
+        broker_pid: u32,
+        /// How many of each; both processes need as many open files
+        #[arg(long, default_value_t = 10_000)]
+        count: usize,
+    },
     /// Runs a stand-in broker that only parses, copies and writes: the machine's limit
     Sink {
         /// Where to listen
@@ -57,6 +71,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Sink { bind, fault }) => serve_sink(bind, fault),
+        Some(Command::Idle {
+            uri,
+            broker_pid,
+            count,
+        }) => measure_idle(&uri, broker_pid, count),
         None => measure(&cli.flags),
     };
     match result {
@@ -90,6 +109,13 @@ fn measure(flags: &options::Flags) -> Result<bool> {
         eprintln!("{}: median {median}/s ({low} to {high})", scenario.name);
     }
     Ok(ok)
+}
+
+fn measure_idle(uri: &str, broker_pid: u32, count: usize) -> Result<bool> {
+    let scenario = options::Scenario::at(uri)?;
+    let idle = idle::measure(&scenario, broker_pid, count)?;
+    println!("{}", serde_json::to_string(&idle)?);
+    Ok(true)
 }
 
 fn serve_sink(bind: SocketAddr, fault: sink::Fault) -> Result<bool> {

@@ -92,6 +92,15 @@ pub struct Flags {
     /// The broker's durability level, repeated in the result [unstated]
     #[arg(long)]
     durability: Option<String>,
+    /// Through the bus: publishers write to outboxes, consumers read inboxes of clients made for the run [false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    bus: Option<bool>,
+    /// With --bus, the server's REST interface [127.0.0.1:3000]
+    #[arg(long, value_name = "HOST:PORT")]
+    http: Option<String>,
+    /// With --bus, who registers the clients [guest:guest]
+    #[arg(long, value_name = "USER:PASSWORD")]
+    operator: Option<String>,
     /// Check that nothing is lost, doubled, reordered or damaged [true]
     #[arg(long)]
     verify: Option<bool>,
@@ -141,6 +150,11 @@ pub struct Scenario {
     pub bindings: usize,
     pub rate: f64,
     pub durability: String,
+    pub bus: bool,
+    #[serde(skip_serializing)]
+    pub http: String,
+    #[serde(skip_serializing)]
+    pub operator: String,
     pub verify: bool,
     pub stall_s: u64,
     #[serde(skip_serializing)]
@@ -199,6 +213,9 @@ impl Default for Scenario {
             bindings: 0,
             rate: 0.0,
             durability: "unstated".into(),
+            bus: false,
+            http: "127.0.0.1:3000".into(),
+            operator: "guest:guest".into(),
             verify: true,
             stall_s: 10,
             broker_pid: None,
@@ -231,6 +248,18 @@ impl Flags {
 }
 
 impl Scenario {
+    /// The defaults, against the broker at `uri`.
+    ///
+    /// # Errors
+    /// When that is no AMQP address.
+    pub fn at(uri: &str) -> Result<Self> {
+        let scenario = Scenario {
+            uri: Some(uri.to_owned()),
+            ..Scenario::default()
+        };
+        scenario.checked()
+    }
+
     /// Whether queues and exchanges are declared durable.
     pub fn durable(&self) -> bool {
         self.durable_asked.unwrap_or(self.persistent)
@@ -290,6 +319,10 @@ impl Scenario {
     }
 
     fn check_routes(&self) -> Result<()> {
+        ensure!(
+            !self.bus || (self.exchange == Exchange::Default && !self.mandatory),
+            "bus: neither with an exchange nor mandatory"
+        );
         match self.exchange {
             Exchange::Default => ensure!(
                 self.consumers == 0 || self.publishers >= self.queues,
@@ -432,6 +465,7 @@ mod tests {
                 "exchange = \"topic\"\nqueues = 2\nconsumers = 2\nbindings = 3",
                 "bindings",
             ),
+            ("bus = true\nexchange = \"fanout\"", "bus"),
             ("colour = 1", "colour"),
         ] {
             let error = format!("{:#}", parse(text).unwrap_err());

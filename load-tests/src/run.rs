@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::amqp::{self, id};
 use crate::board::Board;
+use crate::bus::{Clients, Login};
 use crate::confirms::histogram;
 use crate::consumer::{Checks, Consumer, numbers_on_queue};
 use crate::link::Link;
@@ -40,12 +41,18 @@ pub fn run(scenario: &Scenario) -> Result<Report> {
     // The default slack of 50 µs would show in every paced publish; threads inherit it.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
     let number = RUNS.fetch_add(1, Ordering::Relaxed);
-    let names = Names::new(format!("perf-{}-{number}", std::process::id()));
+    let prefix = format!("perf-{}-{number}", std::process::id());
+    let names = Names::new(prefix, scenario.bus);
     let mut control = Link::open(scenario)?;
-    declare(&mut control, scenario, &names).context("declaring queues and bindings")?;
-    let outcome = measure(scenario, &names)?;
+    let clients = if scenario.bus {
+        Some(Clients::create(scenario, &names)?)
+    } else {
+        declare(&mut control, scenario, &names).context("declaring queues and bindings")?;
+        None
+    };
+    let outcome = measure(scenario, &names, clients.as_ref())?;
     let mut report = judge_run(scenario, &control, outcome);
-    if let Err(error) = clean_up(control, scenario, &names, &mut report) {
+    if let Err(error) = clean_up(control, scenario, &names, clients, &mut report) {
         report.problems.push(format!("cleaning up: {error:#}"));
     }
     report.ok = report.problems.is_empty() && report.faults.none();
@@ -88,12 +95,19 @@ fn declare(link: &mut Link, scenario: &Scenario, names: &Names) -> Result<()> {
 }
 
 /// Opens all connections, then lets all threads start together.
-fn measure(scenario: &Scenario, names: &Names) -> Result<Outcome> {
+fn measure(scenario: &Scenario, names: &Names, clients: Option<&Clients>) -> Result<Outcome> {
+    let open = |login: Option<&Login>| match login {
+        Some(login) => Link::open_as(scenario, &login.id, &login.secret),
+        None => Link::open(scenario),
+    };
     let consumers = (0..scenario.consumers)
-        .map(|i| Consumer::new(i, Link::open(scenario)?, scenario, names))
+        .map(|i| {
+            let link = open(clients.map(|c| c.receiver(i % scenario.queues)))?;
+            Consumer::new(i, link, scenario, names)
+        })
         .collect::<Result<Vec<_>>>()?;
     let publishers = (0..scenario.publishers)
-        .map(|i| Publisher::new(i, Link::open(scenario)?, scenario, names))
+        .map(|i| Publisher::new(i, open(clients.map(|c| c.sender(i)))?, scenario, names))
         .collect::<Result<Vec<_>>>()?;
     let board = Board::new(
         scenario.consumers + scenario.publishers + 1,
@@ -294,9 +308,19 @@ fn describe(mut problems: Vec<String>, faults: &Faults) -> Vec<String> {
 }
 
 /// Deletes what was declared; what still lies in the queues must be what nobody has consumed.
-fn clean_up(mut link: Link, scenario: &Scenario, names: &Names, report: &mut Report) -> Result<()> {
+fn clean_up(
+    mut link: Link,
+    scenario: &Scenario,
+    names: &Names,
+    clients: Option<Clients>,
+    report: &mut Report,
+) -> Result<()> {
     if scenario.verify && report.problems.is_empty() {
         check_rest(&mut link, scenario, names, report)?;
+    }
+    if let Some(clients) = clients {
+        clients.remove()?;
+        return link.close(|_| Ok(()));
     }
     for queue in 0..scenario.queues {
         link.call(id::QUEUE_DELETE_OK, |out| {

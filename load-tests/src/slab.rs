@@ -5,6 +5,7 @@
 //! it fills a large write. Publishing is patching the next messages in place and writing them.
 
 use crate::amqp::{self, FRAME_HEADER};
+use crate::bus::TOPIC_HEADER;
 use crate::options::{Exchange, Scenario};
 use crate::scan::HEAD;
 
@@ -19,6 +20,7 @@ const TIME_BITS: u32 = 48;
 #[derive(Debug, Clone)]
 pub struct Names {
     prefix: String,
+    bus: bool,
 }
 
 /// A ring of prepared messages.
@@ -34,14 +36,41 @@ pub struct Slab {
 }
 
 impl Names {
-    /// Names that no other run uses.
-    pub fn new(prefix: String) -> Self {
-        Names { prefix }
+    /// Names that no other run uses; with `bus`, queues are the inboxes of receivers.
+    pub fn new(prefix: String, bus: bool) -> Self {
+        Names { prefix, bus }
     }
 
     /// The name of queue `index`.
     pub fn queue(&self, index: usize) -> String {
+        if self.bus {
+            return format!("{}-inbox", self.receiver(index));
+        }
         format!("{}-{index}", self.prefix)
+    }
+
+    /// The id of the client that publisher `index` is.
+    pub fn sender(&self, index: usize) -> String {
+        format!("{}-s{index}", self.prefix)
+    }
+
+    /// The id of the client whose inbox queue `index` is.
+    pub fn receiver(&self, index: usize) -> String {
+        format!("{}-r{index}", self.prefix)
+    }
+
+    /// The topic that the receiver of queue `index` subscribes to.
+    pub fn topic(&self, index: usize) -> String {
+        format!("{}.{index}", self.prefix)
+    }
+
+    /// The key that publisher `publisher` writes to `queue` with, and the header that goes with it.
+    fn route(&self, publisher: usize, queue: usize) -> (String, Option<(&'static str, String)>) {
+        if self.bus {
+            let outbox = format!("{}-outbox", self.sender(publisher));
+            return (outbox, Some((TOPIC_HEADER, self.topic(queue))));
+        }
+        (self.queue(queue), None)
     }
 
     /// The name of the exchange; empty for the default one.
@@ -118,12 +147,15 @@ impl Slab {
         let mut body_at = 0;
         let keys = scenario.keys();
         for index in 0..keys {
-            let key = match scenario.exchange {
-                Exchange::Default => names.queue(publisher % scenario.queues),
-                kind => publish_key(kind, index),
+            let (key, header) = match scenario.exchange {
+                Exchange::Default => names.route(publisher, publisher % scenario.queues),
+                kind => {
+                    let key = publish_key(kind, index);
+                    let header = (kind == Exchange::Headers).then(|| (HEADER_NAME, key.clone()));
+                    (key, header)
+                }
             };
-            let header =
-                (scenario.exchange == Exchange::Headers).then_some((HEADER_NAME, key.as_str()));
+            let header = header.as_ref().map(|(name, value)| (*name, value.as_str()));
             let start = bytes.len();
             amqp::publish(&mut bytes, &exchange, &key, scenario.mandatory);
             amqp::content_header(
@@ -182,7 +214,7 @@ mod tests {
     }
 
     fn names() -> Names {
-        Names::new("q".into())
+        Names::new("q".into(), false)
     }
 
     #[test]
@@ -209,6 +241,20 @@ mod tests {
         assert_eq!(slab.take(1, 0, 0).1, 1);
         assert_eq!(slab.take(5, 1, 0).1, 1, "only up to the end of the ring");
         assert_eq!(slab.take(5, 2, 0).1, 2);
+    }
+
+    #[test]
+    fn on_the_bus_a_sender_writes_to_its_outbox_on_the_topic_of_its_receiver() {
+        let scenario = scenario("bus = true\npublishers = 3\nqueues = 2\nconsumers = 2");
+        let slab = Slab::new(&scenario, &Names::new("q".into(), true), 2, FRAME_MAX);
+        let message = &slab.bytes[..slab.stride];
+        for text in ["\x0bq-s2-outbox", "\x05topicS\0\0\0\x03q.0"] {
+            assert!(
+                message.windows(text.len()).any(|w| w == text.as_bytes()),
+                "{text:?}"
+            );
+        }
+        assert_eq!(Names::new("q".into(), true).queue(1), "q-r1-inbox");
     }
 
     #[test]

@@ -62,7 +62,10 @@ const CRATES: &[(&str, &[&str])] = &[
 const IMPURE: &[(&[&str], &str)] = &[
     (&["std", "net"], "does no I/O"),
     (&["std", "fs"], "does no I/O"),
-    (&["std", "thread"], "starts no threads"),
+    (&["std", "thread", "spawn"], "starts no threads"),
+    (&["std", "thread", "scope"], "starts no threads"),
+    (&["std", "thread", "Builder"], "starts no threads"),
+    (&["std", "thread", "sleep"], "waits for nothing"),
     (
         &["std", "time", "Instant"],
         "reads no clock: time is an argument",

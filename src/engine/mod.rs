@@ -21,7 +21,7 @@ use backbone_broker::record;
 use backbone_broker::topology::ExchangeSpec;
 use backbone_broker::vhost::{QueueDeclare, Vhost};
 use backbone_wire::table::Table;
-use parking_lot::Mutex;
+use crossbeam::queue::ArrayQueue;
 
 pub use backbone_broker::flow::{Flow, FlowCounters};
 pub use backbone_broker::queue::Queue;
@@ -58,7 +58,7 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     vhost: Arc<Vhost>,
     memory: Arc<MemoryGate>,
-    publishers: Mutex<Vec<Publisher>>,
+    publishers: ArrayQueue<Publisher>,
 }
 
 impl Engine {
@@ -67,7 +67,7 @@ impl Engine {
         Self(Arc::new(Inner {
             vhost,
             memory,
-            publishers: Mutex::default(),
+            publishers: ArrayQueue::new(PUBLISHERS_KEPT),
         }))
     }
 
@@ -202,7 +202,7 @@ impl Engine {
     }
 
     fn publisher(&self) -> Publisher {
-        self.0.publishers.lock().pop().unwrap_or_else(|| {
+        self.0.publishers.pop().unwrap_or_else(|| {
             let origin = Origin {
                 user: USER.into(),
                 access: Access::Full,
@@ -212,10 +212,8 @@ impl Engine {
     }
 
     fn keep(&self, publisher: Publisher) {
-        let mut publishers = self.0.publishers.lock();
-        if publishers.len() < PUBLISHERS_KEPT {
-            publishers.push(publisher);
-        }
+        // Where enough are kept already, this one goes.
+        drop(self.0.publishers.push(publisher));
     }
 }
 

@@ -1,3 +1,4 @@
+// Long because: one subject, the bus's routes, and the helpers that all its tests share.
 //! The bus over REST, from outside.
 
 #![allow(clippy::unwrap_used)]

@@ -110,8 +110,8 @@ async fn receive(
             usize::try_from(bytes_max).unwrap_or(usize::MAX),
         )
     };
-    let mut received = take()?;
     let deadline = Instant::now() + patience(query.wait)?;
+    let mut received = take()?;
     while received.is_empty() && messages_max > 0 && Instant::now() < deadline {
         let left = deadline.saturating_duration_since(Instant::now());
         services.bus.wait_for_message(client, left).await?;

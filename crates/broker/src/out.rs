@@ -102,13 +102,6 @@ impl OutBuf {
         self.reclaim();
     }
 
-    /// Gives the memory of an empty buffer back, so that an idle connection holds none.
-    pub fn shrink(&mut self) {
-        if self.is_empty() {
-            self.bytes = Vec::new();
-        }
-    }
-
     fn reclaim(&mut self) {
         if self.head == self.bytes.len() && self.splices.is_empty() {
             self.bytes.clear();

@@ -134,11 +134,6 @@ impl Session {
         self.core.publisher.has_published()
     }
 
-    /// Channels that are open.
-    pub fn channel_count(&self) -> usize {
-        self.channels.len()
-    }
-
     /// Handles the frames in `input` and returns how many bytes of it are done with; the rest is
     /// the beginning of a frame, or waits for room in `out`. `now_ms` is Unix time.
     pub fn receive(&mut self, input: &[u8], now_ms: u64, out: &mut OutBuf) -> usize {

@@ -20,6 +20,7 @@ use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::HEARTBEAT;
 use backbone_wire::method::connection;
 use backbone_wire::{PROTOCOL_HEADER, ShortStr};
+use bytes::BufMut;
 use futures_util::FutureExt;
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -30,6 +31,7 @@ use super::buffers::{self, ReadBuffer};
 use super::doorbell::{Doorbell, News};
 use super::handshake::{self, Failed, Opened};
 use super::{Registered, Shared};
+use crate::runtime::pace;
 
 /// Turns in a row before other connections of the arbiter have theirs.
 const TURNS_IN_A_ROW_MAX: u32 = 8;
@@ -41,6 +43,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const SILENT_HALVES_MAX: u32 = 4;
 /// Up to here, what a peer sends while it is not read surely fits into the system's buffer.
 const UNREAD_BYTES_TELLING: u64 = 4096;
+/// Bytes read after a piece of a large body: the next one is due, and should not come into the buffer.
+const BETWEEN_BODIES_BYTES: usize = 4096;
 /// How often a publisher that is held back looks whether the alarm is over.
 const ALARM_POLL: Duration = Duration::from_millis(100);
 
@@ -115,6 +119,8 @@ struct Connection {
     write_full: bool,
     /// Nothing more comes from the peer.
     ended: bool,
+    /// The last read went straight into the record of a large message.
+    in_body: bool,
     /// What the system had for us when we last looked without reading.
     unread_bytes: u64,
     closing_since: Option<Instant>,
@@ -169,6 +175,7 @@ impl Connection {
             held_back: false,
             write_full: false,
             ended: false,
+            in_body: false,
             unread_bytes: 0,
             closing_since: None,
         }
@@ -252,13 +259,32 @@ impl Connection {
     }
 
     fn read(&mut self) -> std::io::Result<()> {
-        match self
-            .stream
-            .try_read(self.input.room(self.shared.read_bytes))
-        {
+        let sink = match self.input.filled() {
+            [] => self.session.body_sink(),
+            _ => None,
+        };
+        let read = match sink {
+            Some((record, missing)) => {
+                let read = self.stream.try_read_buf(&mut record.limit(missing));
+                self.session.body_received(*read.as_ref().unwrap_or(&0));
+                self.in_body = true;
+                read
+            }
+            None => {
+                let room = self.input.room(self.shared.read_bytes);
+                let size = match std::mem::take(&mut self.in_body) {
+                    true => room.len().min(BETWEEN_BODIES_BYTES),
+                    false => room.len(),
+                };
+                let read = self.stream.try_read(&mut room[..size]);
+                self.input.grow(*read.as_ref().unwrap_or(&0));
+                read
+            }
+        };
+        match read {
             Ok(0) => self.ended = true,
             Ok(count) => {
-                self.input.grow(count);
+                pace::carried(count);
                 self.heartbeat.received = true;
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -286,6 +312,7 @@ impl Connection {
             let written = self.stream.try_write_vectored(&self.out.slices());
             match written {
                 Ok(count) => {
+                    pace::carried(count);
                     self.out.advance(count);
                     self.heartbeat.sent = true;
                 }

@@ -13,6 +13,7 @@
 //! - Each copy is released exactly once; a release below zero is a bug and panics.
 //! - Buffers are recycled, within a bound, once nothing refers to them.
 
+use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -35,6 +36,8 @@ pub const BUFFER_BYTES: usize = 256 * 1024;
 const COPY_BELOW_BYTES: usize = BUFFER_BYTES / 2;
 /// Buffers kept for use again: 16 MiB at most.
 const POOL_BUFFERS_MAX: usize = 64;
+/// Bytes of larger buffers kept for use again.
+const LARGE_POOL_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// One committed batch of records.
 #[derive(Debug)]
@@ -42,6 +45,14 @@ pub struct Segment {
     id: u32,
     live: AtomicU64,
     data: Vec<u8>,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Segment {
+    /// Whoever lets go of it last, be it a consumer's socket, gives the memory back.
+    fn drop(&mut self) {
+        self.pool.put(std::mem::take(&mut self.data));
+    }
 }
 
 impl Segment {
@@ -63,8 +74,23 @@ impl Deref for Segment {
 #[derive(Debug, Default)]
 pub struct Arena {
     table: RwLock<Table>,
-    pool: Mutex<Vec<Vec<u8>>>,
+    pool: Arc<Pool>,
     bytes: AtomicUsize,
+}
+
+/// Memory of dead segments, to be used again.
+#[derive(Debug, Default)]
+struct Pool {
+    /// Of batches.
+    buffers: Mutex<Vec<Vec<u8>>>,
+    large: Mutex<LargePool>,
+}
+
+/// Buffers of large messages, the one that was given back last at the end.
+#[derive(Debug, Default)]
+struct LargePool {
+    buffers: VecDeque<Vec<u8>>,
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -81,10 +107,19 @@ impl Arena {
 
     /// An empty buffer to encode a batch into, recycled where possible.
     pub fn buffer(&self) -> Vec<u8> {
-        self.pool
-            .lock()
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+        let recycled = self.pool.buffers.lock().pop();
+        recycled.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+    }
+
+    /// A buffer that an earlier large message left behind, with room for `size` bytes and a quarter more at most:
+    /// memory that was used before costs neither page faults nor growth. `None` when there is none.
+    pub fn large_buffer(&self, size: usize) -> Option<Vec<u8>> {
+        let mut large = self.pool.large.lock();
+        let fits = |buffer: &Vec<u8>| (size..=size + size / 4).contains(&buffer.capacity());
+        let index = large.buffers.iter().rposition(fits)?;
+        let buffer = large.buffers.remove(index)?;
+        large.bytes -= buffer.capacity();
+        Some(buffer)
     }
 
     /// Takes the records in `data` as one segment with `copies` live copies. `data` is left without
@@ -94,7 +129,7 @@ impl Arena {
         let mut stored = std::mem::take(data);
         if stored.len() < COPY_BELOW_BYTES {
             let exact = stored.as_slice().to_vec();
-            self.recycle(std::mem::replace(&mut stored, exact));
+            self.pool.put(std::mem::replace(&mut stored, exact));
         }
         self.adopt(stored, copies)
     }
@@ -110,6 +145,7 @@ impl Arena {
             id,
             live: AtomicU64::new(copies),
             data: stored,
+            pool: Arc::clone(&self.pool),
         });
         let slot = id as usize;
         if slot == table.slots.len() {
@@ -138,7 +174,7 @@ impl Arena {
         self.release_held(self.segment(id), copies);
     }
 
-    /// As [`Arena::release`], for a segment at hand: saves the look-up and recycles the buffer.
+    /// As [`Arena::release`], for a segment at hand: saves the look-up.
     pub fn release_held(&self, segment: Arc<Segment>, copies: u64) {
         let before = segment.live.fetch_sub(copies, Ordering::AcqRel);
         assert!(before >= copies, "released more copies than there were");
@@ -153,9 +189,6 @@ impl Arena {
         }
         self.bytes
             .fetch_sub(segment.data.capacity(), Ordering::Relaxed);
-        if let Ok(segment) = Arc::try_unwrap(segment) {
-            self.recycle(segment.data);
-        }
     }
 
     /// Bytes held for committed records.
@@ -168,15 +201,32 @@ impl Arena {
         let table = self.table.read();
         table.slots.len() - table.free.len()
     }
+}
 
-    fn recycle(&self, mut data: Vec<u8>) {
-        if data.capacity() < BUFFER_BYTES || data.capacity() > 2 * BUFFER_BYTES {
+impl Pool {
+    /// Keeps `data` for use again, if it has a size that is asked for.
+    fn put(&self, mut data: Vec<u8>) {
+        data.clear();
+        if data.capacity() > 2 * BUFFER_BYTES {
+            return self.put_large(data);
+        }
+        if data.capacity() < BUFFER_BYTES {
             return;
         }
-        data.clear();
-        let mut pool = self.pool.lock();
-        if pool.len() < POOL_BUFFERS_MAX {
-            pool.push(data);
+        let mut buffers = self.buffers.lock();
+        if buffers.len() < POOL_BUFFERS_MAX {
+            buffers.push(data);
+        }
+    }
+
+    fn put_large(&self, data: Vec<u8>) {
+        let mut large = self.large.lock();
+        large.bytes += data.capacity();
+        large.buffers.push_back(data);
+        // What was not asked for again goes first.
+        while large.bytes > LARGE_POOL_BYTES_MAX {
+            let oldest = large.buffers.pop_front();
+            large.bytes -= oldest.map_or(0, |buffer| buffer.capacity());
         }
     }
 }
@@ -222,6 +272,32 @@ mod tests {
         batch.extend_from_slice(&[1; 100]);
         let _segment = arena.commit(&mut batch, 1);
         assert!(arena.bytes() < 200, "{} bytes", arena.bytes());
+    }
+
+    #[test]
+    fn memory_of_large_messages_is_used_again_for_those_of_their_size() {
+        let arena = Arena::new();
+        let size = 1024 * 1024;
+        let first = Vec::with_capacity(size);
+        let at = first.as_ptr() as usize;
+        arena.release_held(arena.adopt(first, 1), 1);
+        assert!(arena.large_buffer(size / 2).is_none(), "twice the size");
+        assert!(arena.large_buffer(size + 1).is_none(), "too small");
+        let again = arena.large_buffer(size - 100).expect("it fits");
+        assert_eq!(again.as_ptr() as usize, at);
+        assert!(arena.large_buffer(size - 100).is_none(), "it is in use");
+    }
+
+    #[test]
+    fn no_more_than_a_bound_of_large_memory_is_kept() {
+        let arena = Arena::new();
+        for mib in 1..=20 {
+            let size = mib * 1024 * 1024;
+            arena.release_held(arena.adopt(Vec::with_capacity(size), 1), 1);
+            let kept = arena.pool.large.lock().bytes;
+            assert!(kept <= LARGE_POOL_BYTES_MAX, "{kept} bytes after {mib} MiB");
+        }
+        assert_eq!(arena.bytes(), 0);
     }
 
     #[test]

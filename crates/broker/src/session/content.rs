@@ -19,11 +19,11 @@ const RESERVE_BYTES_MAX: u64 = 64 * 1024;
 
 /// A publish that waits for the rest of its content.
 pub(super) struct Incoming {
-    mandatory: bool,
-    stage: Stage,
+    pub mandatory: bool,
+    pub stage: Stage,
 }
 
-enum Stage {
+pub(super) enum Stage {
     /// The header is due; these are the names, as they go into the record.
     Header(Vec<u8>),
     /// This much of the body is due.
@@ -55,20 +55,7 @@ impl Session {
             )),
         };
         let mandatory = incoming.mandatory;
-        let result = match advanced {
-            Ok(Stage::Body { stored, left: 0 }) => {
-                core.publish_complete(channel, stored, mandatory, out)
-            }
-            Ok(Stage::Discard { size, left: 0 }) => Err(Error::precondition_failed(format!(
-                "message size {size} is larger than configured max size {}",
-                core.settings.message_bytes_max
-            ))),
-            Ok(stage) => {
-                channel.incoming = Some(Incoming { mandatory, stage });
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
+        let result = advanced.and_then(|stage| core.advance(channel, mandatory, stage, out));
         if let Err(error) = result {
             self.channel_error(frame.channel, &error, (60, 40), out);
         }
@@ -76,6 +63,29 @@ impl Session {
 }
 
 impl Core {
+    /// After a frame of content: publishes a message that is complete, else waits for more of it.
+    pub(super) fn advance(
+        &mut self,
+        channel: &mut Channel,
+        mandatory: bool,
+        stage: Stage,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
+        match stage {
+            Stage::Body { stored, left: 0 } => {
+                self.publish_complete(channel, stored, mandatory, out)
+            }
+            Stage::Discard { size, left: 0 } => Err(Error::precondition_failed(format!(
+                "message size {size} is larger than configured max size {}",
+                self.settings.message_bytes_max
+            ))),
+            stage => {
+                channel.incoming = Some(Incoming { mandatory, stage });
+                Ok(())
+            }
+        }
+    }
+
     /// A publish method: its content comes next.
     pub(super) fn begin_publish(
         &mut self,
@@ -111,9 +121,14 @@ impl Core {
         if size > self.settings.message_bytes_max {
             return Ok(Stage::Discard { size, left: size });
         }
-        let reserve = size.min(RESERVE_BYTES_MAX) as usize;
         let fixed = record::PREFIX_LEN + names.len() + payload.len();
-        let mut stored = Vec::with_capacity(fixed + reserve);
+        let reserve = size.min(RESERVE_BYTES_MAX) as usize;
+        let recycled = self
+            .publisher
+            .vhost()
+            .arena()
+            .large_buffer(fixed + size as usize);
+        let mut stored = recycled.unwrap_or_else(|| Vec::with_capacity(fixed + reserve));
         record::begin(&mut stored, 0, names, payload, size as usize);
         Ok(Stage::Body { stored, left: size })
     }
@@ -223,13 +238,17 @@ impl Core {
 fn content_body(mut stored: Vec<u8>, left: u64, payload: &[u8]) -> Result<Stage, Error> {
     let due = left as usize;
     let left = take_off(left, payload)?;
-    if stored.capacity() - stored.len() < payload.len() {
-        // Twice as much as there is, but never more than was announced: a large message takes its
-        // own size, and counts for no more.
-        stored.reserve_exact(due.min(stored.len().max(payload.len())));
-    }
+    make_room(&mut stored, payload.len(), due);
     stored.extend_from_slice(payload);
     Ok(Stage::Body { stored, left })
+}
+
+/// Makes room for `size` bytes in a record that misses `due`: twice as much as there is, but never more than
+/// was announced. A large message takes its own size, and counts for no more.
+pub(super) fn make_room(stored: &mut Vec<u8>, size: usize, due: usize) {
+    if stored.capacity() - stored.len() < size {
+        stored.reserve_exact(due.min(stored.len().max(size)));
+    }
 }
 
 fn discard(size: u64, left: u64, payload: &[u8]) -> Result<Stage, Error> {

@@ -15,6 +15,7 @@
 //!   however they end.
 
 mod basic;
+mod body;
 mod channel;
 mod content;
 mod deliver;
@@ -42,6 +43,7 @@ use crate::out::OutBuf;
 use crate::publisher::Publisher;
 use crate::queue::{Bell, DeleteIf, Queue, Wakes};
 use crate::record::Content;
+use body::BodyFrame;
 use channel::Channel;
 use source::Sources;
 
@@ -78,6 +80,8 @@ pub struct Session {
     core: Core,
     channels: AHashMap<u16, Box<Channel>>,
     state: State,
+    /// A body frame of which only the beginning came.
+    body: Option<BodyFrame>,
 }
 
 /// What all channels of a connection share.
@@ -121,6 +125,7 @@ impl Session {
             },
             channels: AHashMap::new(),
             state: State::Open,
+            body: None,
         }
     }
 
@@ -143,15 +148,23 @@ impl Session {
             if out.pending() >= self.core.settings.out_bytes_max {
                 break;
             }
+            if self.body.is_some() {
+                at += self.continue_body(&input[at..], out);
+                continue;
+            }
             match self.publish_in_place(&input[at..], out) {
                 Some(used) => at += used,
                 None => match self.one_frame(&input[at..], out) {
-                    0 => break,
+                    0 => {
+                        at += self.begin_body(&input[at..]);
+                        break;
+                    }
                     used => at += used,
                 },
             }
         }
         if self.state == State::Closing {
+            at += self.drop_body(&input[at..]);
             at += self.await_close_ok(&input[at..], out);
         }
         if self.state == State::Closed {

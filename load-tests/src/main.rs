@@ -7,6 +7,8 @@
 //! `lapin_client` does the same with a client library. `sink` is a stand-in broker that does the least
 //! that one can do: its figures are the machine's limit.
 
+#[cfg(test)]
+mod against_sink;
 mod amqp;
 mod board;
 mod bus;

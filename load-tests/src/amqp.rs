@@ -265,27 +265,51 @@ pub fn publish(out: &mut Vec<u8>, exchange: &str, key: &str, mandatory: bool) {
     });
 }
 
+/// The properties that a published message carries.
+#[derive(Debug, Default)]
+pub struct Properties<'a> {
+    /// Delivery mode 2.
+    pub persistent: bool,
+    /// Headers, all of them strings.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// A message id, and a timestamp in seconds.
+    pub id_and_time: Option<(&'a str, u64)>,
+}
+
 /// Appends a content header for a body of `size` octets.
-pub fn content_header(
-    out: &mut Vec<u8>,
-    size: u64,
-    persistent: bool,
-    header: Option<(&str, &str)>,
-) {
+pub fn content_header(out: &mut Vec<u8>, size: u64, properties: &Properties<'_>) {
     const HAS_HEADERS: u16 = 1 << 13;
     const HAS_DELIVERY_MODE: u16 = 1 << 12;
+    const HAS_ID_AND_TIME: u16 = 1 << 7 | 1 << 6;
+    let Properties {
+        persistent,
+        headers,
+        id_and_time,
+    } = *properties;
+    let flag = |is_there, flag| if is_there { flag } else { 0 };
     frame(out, HEADER, CHANNEL, |out| {
         u16(out, 60);
         u16(out, 0);
         out.extend_from_slice(&size.to_be_bytes());
-        let headers = if header.is_some() { HAS_HEADERS } else { 0 };
-        let mode = if persistent { HAS_DELIVERY_MODE } else { 0 };
-        u16(out, headers | mode);
-        if let Some((name, value)) = header {
-            long_bytes(out, |out| string_field(out, name, value));
+        u16(
+            out,
+            flag(!headers.is_empty(), HAS_HEADERS)
+                | flag(persistent, HAS_DELIVERY_MODE)
+                | flag(id_and_time.is_some(), HAS_ID_AND_TIME),
+        );
+        if !headers.is_empty() {
+            long_bytes(out, |out| {
+                for (name, value) in headers {
+                    string_field(out, name, value);
+                }
+            });
         }
         if persistent {
             out.push(2);
+        }
+        if let Some((id, time_s)) = id_and_time {
+            short_str(out, id);
+            out.extend_from_slice(&time_s.to_be_bytes());
         }
     });
 }
@@ -369,7 +393,7 @@ mod tests {
         let mut out = Vec::new();
         publish(&mut out, "", "q-0", false);
         assert_eq!(out.len(), 20);
-        content_header(&mut out, 16, false, None);
+        content_header(&mut out, 16, &Properties::default());
         assert_eq!(out.len(), 42);
         body(&mut out, &[7; 16], FRAME_MAX);
         assert_eq!(out.len(), 66);
@@ -379,13 +403,18 @@ mod tests {
     #[test]
     fn a_content_header_carries_mode_and_headers_in_the_order_of_their_flags() {
         let mut out = Vec::new();
-        content_header(&mut out, 5, true, Some(("k", "v")));
+        let properties = Properties {
+            persistent: true,
+            headers: &[("k", "v")],
+            id_and_time: Some(("i", 7)),
+        };
+        content_header(&mut out, 5, &properties);
         let payload = &out[FRAME_HEADER..out.len() - 1];
         assert_eq!(payload[4..12], 5u64.to_be_bytes());
-        assert_eq!(payload[12..14], 0b0011_0000_0000_0000u16.to_be_bytes());
+        assert_eq!(payload[12..14], 0b0011_0000_1100_0000u16.to_be_bytes());
         assert_eq!(payload[14..18], 8u32.to_be_bytes());
         assert_eq!(&payload[18..26], b"\x01kS\x00\x00\x00\x01v");
-        assert_eq!(payload[26], 2);
+        assert_eq!(payload[26..], [2, 1, b'i', 0, 0, 0, 0, 0, 0, 0, 7]);
     }
 
     #[test]

@@ -23,52 +23,66 @@ pub struct Board {
     pub clock: Clock,
     /// Where all threads wait for each other before the first publish.
     pub start: Barrier,
-    queues: Vec<QueueCount>,
+    groups: Vec<GroupCount>,
+    /// When each publisher has started, for those that keep a rate.
+    starts_ns: Vec<AtomicU64>,
     abort: AtomicBool,
 }
 
+/// The deliveries of queues that are read together.
 #[derive(Debug)]
-struct QueueCount {
+struct GroupCount {
     /// Deliveries to expect; `u64::MAX` until that is known.
     due: AtomicU64,
     delivered: AtomicU64,
 }
 
 impl Board {
-    /// For so many threads and queues.
-    pub fn new(threads: usize, queues: usize) -> Self {
+    /// For so many threads, publishers and sets of queues.
+    pub fn new(threads: usize, publishers: usize, groups: usize) -> Self {
         Board {
             clock: Clock(Instant::now()),
             start: Barrier::new(threads),
-            queues: (0..queues)
-                .map(|_| QueueCount {
+            groups: (0..groups)
+                .map(|_| GroupCount {
                     due: AtomicU64::new(u64::MAX),
                     delivered: AtomicU64::new(0),
                 })
                 .collect(),
+            starts_ns: (0..publishers).map(|_| AtomicU64::new(0)).collect(),
             abort: AtomicBool::new(false),
         }
     }
 
-    /// Says how many deliveries a queue will have.
-    pub fn set_due(&self, queue: usize, due: u64) {
-        self.queues[queue].due.store(due, Ordering::Release);
+    /// Says how many deliveries a set of queues will have.
+    pub fn set_due(&self, group: usize, due: u64) {
+        self.groups[group].due.store(due, Ordering::Release);
     }
 
-    /// Whether the number of deliveries of a queue is known by now.
-    pub fn due_is_known(&self, queue: usize) -> bool {
-        self.queues[queue].due.load(Ordering::Acquire) != u64::MAX
+    /// Whether the number of deliveries of a set of queues is known by now.
+    pub fn due_is_known(&self, group: usize) -> bool {
+        self.groups[group].due.load(Ordering::Acquire) != u64::MAX
     }
 
-    /// Counts deliveries of a queue.
-    pub fn add_delivered(&self, queue: usize, n: u64) {
-        self.queues[queue].delivered.fetch_add(n, Ordering::AcqRel);
+    /// Counts deliveries of a set of queues.
+    pub fn add_delivered(&self, group: usize, n: u64) {
+        self.groups[group].delivered.fetch_add(n, Ordering::AcqRel);
     }
 
-    /// Whether a queue has delivered all that it will have.
-    pub fn is_drained(&self, queue: usize) -> bool {
-        let count = &self.queues[queue];
+    /// Whether a set of queues has delivered all that it will have.
+    pub fn is_drained(&self, group: usize) -> bool {
+        let count = &self.groups[group];
         count.delivered.load(Ordering::Acquire) >= count.due.load(Ordering::Acquire)
+    }
+
+    /// Says when a publisher's schedule starts, before it writes anything.
+    pub fn set_start(&self, publisher: usize, ns: u64) {
+        self.starts_ns[publisher].store(ns, Ordering::Release);
+    }
+
+    /// When a publisher's schedule has started.
+    pub fn start_ns(&self, publisher: usize) -> u64 {
+        self.starts_ns[publisher].load(Ordering::Acquire)
     }
 
     /// Ends the run early, because a thread has failed.

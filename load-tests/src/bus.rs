@@ -2,7 +2,9 @@
 //!
 //! A sender is a client that a publisher logs in as, a receiver one that the consumers of a queue log
 //! in as. Sender i publishes on the topic of receiver i mod queues, so the bus routes as the default
-//! exchange does in other runs, and the same numbers are due on the same queues.
+//! exchange does in other runs, and the same numbers are due on the same queues. Where publishers or consumers are
+//! fewer than the queues, each receiver has a sender of its own, and a connection that stands in for many
+//! clients logs in as the scenario's user, who may use all their queues.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,6 +20,8 @@ use crate::slab::Names;
 
 /// The AMQP header that names a message's topic.
 pub const TOPIC_HEADER: &str = "topic";
+/// The AMQP header in which the bus names the sender.
+pub const SENDER_HEADER: &str = "sender";
 /// How long the server may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in octets.
@@ -29,6 +33,9 @@ pub struct Clients {
     api: Api,
     logins: Vec<Login>,
     senders: usize,
+    /// Whether a publisher is a sender, and whether a consumer reads the inbox of one receiver.
+    own_outbox: bool,
+    own_inbox: bool,
 }
 
 /// What a client logs in with.
@@ -59,25 +66,30 @@ impl Clients {
                 authorization: STANDARD.encode(&scenario.operator),
             },
             logins: Vec::new(),
-            senders: scenario.publishers,
+            senders: scenario.publishers.max(scenario.queues),
+            own_outbox: !scenario.queues_in_turn(),
+            own_inbox: scenario.consumers >= scenario.queues,
         };
-        for publisher in 0..scenario.publishers {
-            clients.register(names.sender(publisher), None)?;
+        for sender in 0..clients.senders {
+            clients.register(names.sender(sender), None)?;
         }
         for queue in 0..scenario.queues {
-            clients.register(names.receiver(queue), Some(names.topic(queue)))?;
+            clients.register(names.receiver(queue), Some(names.pattern(queue)))?;
+        }
+        for idler in 0..scenario.idle_clients {
+            clients.register(names.idler(idler), None)?;
         }
         Ok(clients)
     }
 
-    /// Whom publisher `publisher` logs in as.
-    pub fn sender(&self, publisher: usize) -> &Login {
-        &self.logins[publisher]
+    /// Whom publisher `publisher` logs in as, if it is a client.
+    pub fn sender(&self, publisher: usize) -> Option<&Login> {
+        self.own_outbox.then(|| &self.logins[publisher])
     }
 
-    /// Whom the consumers of queue `queue` log in as.
-    pub fn receiver(&self, queue: usize) -> &Login {
-        &self.logins[self.senders + queue]
+    /// Whom the consumers of queue `queue` log in as, if they read no other.
+    pub fn receiver(&self, queue: usize) -> Option<&Login> {
+        self.own_inbox.then(|| &self.logins[self.senders + queue])
     }
 
     /// Removes the clients with their queues.
@@ -212,8 +224,8 @@ mod tests {
         let refused = "HTTP/1.1 409 Conflict\r\n\r\ntaken";
         let removed = "HTTP/1.1 204 No Content\r\n\r\n";
         let (http, server) = server(vec![created, refused, removed]);
-        let scenario: Scenario = toml::from_str(&format!("http = {http:?}")).unwrap();
-        let error = Clients::create(&scenario, &Names::new("p".into(), true)).unwrap_err();
+        let scenario: Scenario = toml::from_str(&format!("bus = true\nhttp = {http:?}")).unwrap();
+        let error = Clients::create(&scenario, &Names::new("p".into(), &scenario)).unwrap_err();
         assert!(format!("{error:#}").contains("409 taken"), "{error:#}");
         let seen = server.join().unwrap();
         assert_eq!(

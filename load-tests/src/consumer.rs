@@ -11,8 +11,10 @@ use crate::amqp::{self, FRAME_END, id};
 use crate::board::Board;
 use crate::confirms::histogram;
 use crate::link::{Link, fail_if_closed};
-use crate::options::{Ack, Exchange, Scenario};
+use crate::options::{Ack, Scenario};
+use crate::publisher::Schedule;
 use crate::scan::{Fill, Incoming, Message};
+use crate::share::Share;
 use crate::slab::{Names, body_template, read_head, unstamp};
 use crate::verify::{Faults, Track};
 
@@ -20,12 +22,12 @@ use crate::verify::{Faults, Track};
 const READ_LIMIT: Duration = Duration::from_millis(100);
 /// One of so many bodies is compared octet by octet; all have their size and number checked.
 const BODIES_PER_COMPARISON: u64 = 16;
-const TAG: &str = "c";
 
-/// A consumer whose queue already delivers to it.
+/// A consumer whose queues already deliver to it.
 #[derive(Debug)]
 pub struct Consumer {
-    queue: usize,
+    /// Which set of queues it reads.
+    group: usize,
     link: Link,
     ack: Ack,
     unacked: u32,
@@ -42,14 +44,29 @@ pub struct Checks {
     pub delivered: u64,
     /// When the last one was read, in nanoseconds of the run.
     pub last_ns: u64,
-    /// One for each publisher that writes to the queue, by its number.
-    pub tracks: Vec<Option<Track>>,
+    /// For each queue of the set, publisher by publisher; `None` where one writes nothing.
+    tracks: Vec<Option<Track>>,
+    publishers: usize,
+    share: Share,
     /// Faults that are not about numbers.
     pub faults: Faults,
+    /// Octets that have arrived with the messages, frames and all.
+    pub octets: u64,
     /// From publish to delivery, when the rate is limited.
-    pub latency_ns: Option<Histogram<u64>>,
+    pub latency: Option<Latency>,
     verify: bool,
     body: Vec<u8>,
+}
+
+/// How long messages took, in nanoseconds.
+#[derive(Debug)]
+pub struct Latency {
+    /// From just before the write.
+    pub from_write_ns: Histogram<u64>,
+    /// From when the write was due by the rate: what held the publisher up counts as well.
+    pub from_due_ns: Histogram<u64>,
+    /// By publisher.
+    schedules: Vec<Schedule>,
 }
 
 impl Consumer {
@@ -58,41 +75,46 @@ impl Consumer {
     /// # Errors
     /// When the broker refuses.
     pub fn new(index: usize, mut link: Link, scenario: &Scenario, names: &Names) -> Result<Self> {
-        let queue = index % scenario.queues;
+        let share = scenario.share();
+        let group = index % share.groups();
         if scenario.prefetch > 0 {
             link.call(id::BASIC_QOS_OK, |out| amqp::qos(out, scenario.prefetch))?;
         }
-        link.call(id::BASIC_CONSUME_OK, |out| {
-            amqp::consume(out, &names.queue(queue), TAG, scenario.ack == Ack::Auto);
-        })
-        .with_context(|| format!("consuming from queue {queue}"))?;
+        for queue in share.queues_of(group) {
+            let tag = tag(share.place(queue));
+            link.call(id::BASIC_CONSUME_OK, |out| {
+                amqp::consume(out, &names.queue(queue), &tag, scenario.ack == Ack::Auto);
+            })
+            .with_context(|| format!("consuming from queue {queue}"))?;
+        }
         link.stream.set_read_timeout(Some(READ_LIMIT))?;
         Ok(Consumer {
-            queue,
+            group,
             link,
             ack: scenario.ack,
             unacked: 0,
             last_tag: 0,
             out: Vec::with_capacity(256 * 1024),
-            checks: Checks::new(queue, scenario),
+            checks: Checks::new(group, scenario),
             stall: Duration::from_secs(scenario.stall_s),
         })
     }
 
-    /// Which queue it reads.
-    pub fn queue(&self) -> usize {
-        self.queue
+    /// Which set of queues it reads.
+    pub fn group(&self) -> usize {
+        self.group
     }
 
-    /// Consumes until the queue has delivered all that was published to it, then closes.
+    /// Consumes until the queues have delivered all that was published to them, then closes.
     ///
     /// # Errors
     /// When the broker closes or breaks the protocol. Silence is no error: what is missing counts as
     /// lost.
     pub fn run(mut self, board: &Board) -> Result<Checks> {
+        let before = self.link.scanner.octets();
         board.start.wait();
         let mut quiet_since = None;
-        while !board.is_drained(self.queue) && !board.aborted() {
+        while !board.is_drained(self.group) && !board.aborted() {
             let fill = self
                 .link
                 .scanner
@@ -103,7 +125,7 @@ impl Consumer {
                     self.take_incoming(board)?;
                 }
                 Fill::Closed => bail!("the broker closed the connection"),
-                Fill::Nothing if board.due_is_known(self.queue) => {
+                Fill::Nothing if board.due_is_known(self.group) => {
                     let now = board.clock.ns();
                     let since = *quiet_since.get_or_insert(now);
                     if Duration::from_nanos(now - since) >= self.stall {
@@ -113,7 +135,8 @@ impl Consumer {
                 Fill::Nothing => {}
             }
         }
-        self.finish()
+        self.checks.octets = self.link.scanner.octets() - before;
+        self.finish(board)
     }
 
     fn take_incoming(&mut self, board: &Board) -> Result<()> {
@@ -123,7 +146,7 @@ impl Consumer {
             match item {
                 Incoming::Message(message) => {
                     self.last_tag = message.tag;
-                    self.checks.take(&message, now);
+                    self.checks.take(&message, now, board);
                     match self.ack {
                         Ack::Auto => {}
                         Ack::Each => push_ack(&mut self.out, message.tag, false),
@@ -150,60 +173,95 @@ impl Consumer {
         let n = self.checks.delivered - before;
         if n > 0 {
             self.checks.last_ns = now;
-            board.add_delivered(self.queue, n);
+            board.add_delivered(self.group, n);
         }
         Ok(())
     }
 
     /// Cancels and closes; what still arrives meanwhile is checked like the rest, because it can
     /// only be too much.
-    fn finish(mut self) -> Result<Checks> {
+    fn finish(mut self, board: &Board) -> Result<Checks> {
         if self.unacked > 0 {
             push_ack(&mut self.out, self.last_tag, true);
         }
-        amqp::cancel(&mut self.out, TAG);
+        let places = self.checks.places();
+        for place in 0..places {
+            amqp::cancel(&mut self.out, &tag(place));
+        }
         self.link.stream.write_all(&self.out)?;
         let checks = &mut self.checks;
-        self.link.expect(id::BASIC_CANCEL_OK, |item| {
-            if let Incoming::Message(message) = item {
-                checks.take(message, checks.last_ns);
-            }
-            Ok(())
-        })?;
+        for _ in 0..places {
+            self.link.expect(id::BASIC_CANCEL_OK, |item| {
+                if let Incoming::Message(message) = item {
+                    checks.take(message, checks.last_ns, board);
+                }
+                Ok(())
+            })?;
+        }
         self.link.close(|_| Ok(()))?;
         Ok(self.checks)
     }
 }
 
+/// The consumer tag for a queue at `place` in its set.
+fn tag(place: usize) -> String {
+    match place {
+        0 => "c".into(),
+        n => format!("c{n}"),
+    }
+}
+
 impl Checks {
-    fn new(queue: usize, scenario: &Scenario) -> Self {
-        let shared = (0..scenario.consumers)
-            .filter(|c| c % scenario.queues == queue)
-            .count()
-            > 1;
+    /// For a consumer that reads the set `group` of queues.
+    pub fn new(group: usize, scenario: &Scenario) -> Self {
+        let share = scenario.share();
+        let readers = (0..scenario.consumers).filter(|c| c % share.groups() == group);
+        let shared = readers.count() > 1;
+        let publishers = scenario.publishers;
+        let tracks = share.queues_of(group).flat_map(|queue| {
+            (0..publishers).map(move |publisher| {
+                let (first, stride) = share.numbers(publisher, queue)?;
+                Some(Track::new(first, stride, shared))
+            })
+        });
         Checks {
             delivered: 0,
             last_ns: 0,
-            tracks: (0..scenario.publishers)
-                .map(|publisher| {
-                    let (first, stride) = numbers_on_queue(scenario, publisher, queue)?;
-                    Some(Track::new(first, stride, shared))
-                })
-                .collect(),
+            tracks: tracks.collect(),
+            publishers,
+            share,
             faults: Faults::default(),
-            latency_ns: (scenario.rate > 0.0).then(histogram),
+            octets: 0,
+            latency: (scenario.rate > 0.0).then(|| Latency {
+                from_write_ns: histogram(),
+                from_due_ns: histogram(),
+                schedules: (0..publishers)
+                    .map(|id| Schedule::new(id, scenario))
+                    .collect(),
+            }),
             verify: scenario.verify,
             body: body_template(scenario.size),
         }
     }
 
+    /// What was seen of `publisher` on the queue at `place` in the set.
+    pub fn track(&self, place: usize, publisher: usize) -> Option<&Track> {
+        self.tracks[place * self.publishers + publisher].as_ref()
+    }
+
+    /// Queues in the set.
+    fn places(&self) -> usize {
+        self.tracks.len() / self.publishers
+    }
+
+    /// Notes a message that was read at `now`.
     #[inline]
-    fn take(&mut self, message: &Message<'_>, now: u64) {
+    pub fn take(&mut self, message: &Message<'_>, now: u64, board: &Board) {
         self.delivered += 1;
         let (number, stamp) = read_head(&message.head);
         let (publisher, sent_ns) = unstamp(stamp);
-        if let Some(latency) = &mut self.latency_ns {
-            latency.saturating_record(now.saturating_sub(sent_ns));
+        if let Some(latency) = &mut self.latency {
+            latency.record(publisher, number, now, sent_ns, board);
         }
         if !self.verify {
             return;
@@ -211,12 +269,19 @@ impl Checks {
         if message.size != self.body.len() as u64
             || (self.delivered.is_multiple_of(BODIES_PER_COMPARISON)
                 && !self.tail_is_right(message))
+            || publisher >= self.publishers
         {
             self.faults.corrupt += 1;
             return;
         }
         self.faults.redelivered += u64::from(message.redelivered);
-        match self.tracks.get_mut(publisher) {
+        // One queue is the usual case, and finding the place takes a division.
+        let place = if self.tracks.len() == self.publishers {
+            0
+        } else {
+            self.share.place(self.share.queue(publisher, number))
+        };
+        match self.tracks.get_mut(place * self.publishers + publisher) {
             Some(Some(track)) => track.see(number),
             _ => self.faults.corrupt += 1,
         }
@@ -233,22 +298,20 @@ impl Checks {
     }
 }
 
+impl Latency {
+    fn record(&mut self, publisher: usize, number: u64, now: u64, sent_ns: u64, board: &Board) {
+        self.from_write_ns
+            .saturating_record(now.saturating_sub(sent_ns));
+        if let Some(schedule) = self.schedules.get(publisher) {
+            let due = board.start_ns(publisher) + schedule.due_after(number);
+            self.from_due_ns.saturating_record(now.saturating_sub(due));
+        }
+    }
+}
+
 /// Stamped octets at the front of a piece of a body that starts at `offset`.
 fn stamped_octets(offset: usize) -> usize {
     crate::scan::HEAD.saturating_sub(offset)
-}
-
-/// The first number of `publisher` on `queue` and the step to the next; `None` if it sends nothing
-/// there.
-pub fn numbers_on_queue(scenario: &Scenario, publisher: usize, queue: usize) -> Option<(u64, u64)> {
-    match scenario.exchange {
-        Exchange::Default => (publisher % scenario.queues == queue).then_some((0, 1)),
-        Exchange::Fanout => Some((0, 1)),
-        // Key i is bound to queue i mod queues, and the bindings are a multiple of the queues.
-        Exchange::Direct | Exchange::Topic | Exchange::Headers => {
-            Some((queue as u64, scenario.queues as u64))
-        }
-    }
 }
 
 #[inline]
@@ -295,15 +358,5 @@ mod tests {
         message.tail = &body[21..];
         message.tail_offset = 21;
         assert!(checks.tail_is_right(&message));
-    }
-
-    #[test]
-    fn numbers_follow_the_kind_of_exchange() {
-        let scenario = |text| toml::from_str::<Scenario>(text).unwrap();
-        let s = scenario("queues = 2\npublishers = 4");
-        assert_eq!(numbers_on_queue(&s, 3, 1), Some((0, 1)));
-        assert_eq!(numbers_on_queue(&s, 3, 0), None);
-        let s = scenario("queues = 5\nexchange = \"topic\"");
-        assert_eq!(numbers_on_queue(&s, 0, 3), Some((3, 5)));
     }
 }

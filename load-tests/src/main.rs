@@ -3,15 +3,19 @@
 //!
 //! A run is set up by `run`, which declares queues and opens one connection and one thread for each
 //! `publisher` and `consumer`. Frames are written by `amqp` and `slab` and read by `scan`; `verify`
-//! judges the numbers in the bodies, `report` prints. `sink` is a stand-in broker that does the least
+//! judges the numbers in the bodies (`share` knows which number goes where), `report` prints.
+//! `lapin_client` does the same with a client library. `sink` is a stand-in broker that does the least
 //! that one can do: its figures are the machine's limit.
 
+#[cfg(test)]
+mod against_sink;
 mod amqp;
 mod board;
 mod bus;
 mod confirms;
 mod consumer;
 mod idle;
+mod lapin_client;
 mod link;
 mod machine;
 mod options;
@@ -19,8 +23,10 @@ mod publisher;
 mod report;
 mod run;
 mod scan;
+mod share;
 mod sink;
 mod slab;
+mod trickle;
 mod verify;
 
 use std::net::{SocketAddr, TcpListener};
@@ -56,6 +62,24 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         count: usize,
     },
+    /// Publishes few messages on each of many connections, which all consume: a broker's cost at a low, steady rate
+    Trickle {
+        /// amqp://user:password@host:port/vhost
+        #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672")]
+        uri: String,
+        /// Process id of the broker
+        #[arg(long)]
+        broker_pid: u32,
+        /// Connections; both processes need as many open files
+        #[arg(long, default_value_t = 1_000)]
+        connections: usize,
+        /// Messages a second by all together
+        #[arg(long, default_value_t = 1_000.0)]
+        rate: f64,
+        /// For how long
+        #[arg(long, default_value_t = 20.0)]
+        duration_s: f64,
+    },
     /// Runs a stand-in broker that only parses, copies and writes: the machine's limit
     Sink {
         /// Where to listen
@@ -76,6 +100,14 @@ fn main() -> ExitCode {
             broker_pid,
             count,
         }) => measure_idle(&uri, broker_pid, count),
+        Some(Command::Trickle {
+            uri,
+            broker_pid,
+            connections,
+            rate,
+            duration_s,
+        }) => options::Scenario::at(&uri, broker_pid)
+            .and_then(|scenario| measure_trickle(&scenario, connections, rate, duration_s)),
         None => measure(&cli.flags),
     };
     match result {
@@ -112,10 +144,21 @@ fn measure(flags: &options::Flags) -> Result<bool> {
 }
 
 fn measure_idle(uri: &str, broker_pid: u32, count: usize) -> Result<bool> {
-    let scenario = options::Scenario::at(uri)?;
+    let scenario = options::Scenario::at(uri, broker_pid)?;
     let idle = idle::measure(&scenario, broker_pid, count)?;
     println!("{}", serde_json::to_string(&idle)?);
     Ok(true)
+}
+
+fn measure_trickle(
+    scenario: &options::Scenario,
+    connections: usize,
+    rate: f64,
+    duration_s: f64,
+) -> Result<bool> {
+    let trickle = trickle::measure(scenario, connections, rate, duration_s)?;
+    println!("{}", serde_json::to_string(&trickle)?);
+    Ok(trickle.ok)
 }
 
 fn serve_sink(bind: SocketAddr, fault: sink::Fault) -> Result<bool> {

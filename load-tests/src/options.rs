@@ -44,13 +44,18 @@ pub struct Flags {
     /// Virtual host [/]
     #[arg(long)]
     vhost: Option<String>,
+    /// raw or lapin: hand-made frames on threads, or that library on tokio with two workers [raw]
+    #[arg(long)]
+    client: Option<String>,
     /// Publishers, each with a connection and a thread [1]
     #[arg(long)]
     publishers: Option<usize>,
-    /// Consumers, each with a connection and a thread; consumer i reads queue i mod queues [1]
+    /// Consumers, each with a connection and a thread; consumer i reads queue i mod queues, or, where they are fewer
+    /// than the queues, all queues whose number mod consumers is i [1]
     #[arg(long)]
     consumers: Option<usize>,
-    /// Queues; through the default exchange publisher i writes to queue i mod queues [1]
+    /// Queues; through the default exchange publisher i writes to queue i mod queues, or, where they are fewer than
+    /// the queues, in turn to all whose number mod publishers is i [1]
     #[arg(long)]
     queues: Option<usize>,
     /// Messages to publish by all publishers together [0: by duration]
@@ -86,6 +91,9 @@ pub struct Flags {
     /// Bindings of a direct, topic or headers exchange, spread over the queues; each message matches one [queues]
     #[arg(long)]
     bindings: Option<usize>,
+    /// Keys of such an exchange that are published to in turn; more than bindings only with one wildcard for all [bindings]
+    #[arg(long)]
+    keys: Option<usize>,
     /// Messages per second by all publishers together, with latencies [0: as fast as possible]
     #[arg(long)]
     rate: Option<f64>,
@@ -95,6 +103,18 @@ pub struct Flags {
     /// Through the bus: publishers write to outboxes, consumers read inboxes of clients made for the run [false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     bus: Option<bool>,
+    /// With --bus, topics in turn that all match the pattern of the one who reads [1]
+    #[arg(long)]
+    topics: Option<usize>,
+    /// Without the bus, publish with what the bus adds: topic, sender, id and time [false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    marked: Option<bool>,
+    /// Connections beside the run that do nothing [0]
+    #[arg(long)]
+    idle_connections: Option<usize>,
+    /// With --bus, registered clients beside the run that do nothing [0]
+    #[arg(long)]
+    idle_clients: Option<usize>,
     /// With --bus, the server's REST interface [127.0.0.1:3000]
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<String>,
@@ -133,6 +153,7 @@ pub struct Scenario {
     #[serde(skip_serializing)]
     pub password: String,
     pub vhost: String,
+    pub client: Client,
     pub publishers: usize,
     pub consumers: usize,
     pub queues: usize,
@@ -148,9 +169,14 @@ pub struct Scenario {
     pub prefetch: u16,
     pub exchange: Exchange,
     pub bindings: usize,
+    pub keys: usize,
     pub rate: f64,
     pub durability: String,
     pub bus: bool,
+    pub topics: usize,
+    pub marked: bool,
+    pub idle_connections: usize,
+    pub idle_clients: usize,
     #[serde(skip_serializing)]
     pub http: String,
     #[serde(skip_serializing)]
@@ -161,6 +187,16 @@ pub struct Scenario {
     pub broker_pid: Option<u32>,
     #[serde(skip_serializing)]
     pub runs: u32,
+}
+
+/// What publishes and consumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Client {
+    /// Prepared frames on blocking sockets.
+    Raw,
+    /// lapin on tokio.
+    Lapin,
 }
 
 /// How a consumer acknowledges.
@@ -197,6 +233,7 @@ impl Default for Scenario {
             user: "guest".into(),
             password: "guest".into(),
             vhost: "/".into(),
+            client: Client::Raw,
             publishers: 1,
             consumers: 1,
             queues: 1,
@@ -211,9 +248,14 @@ impl Default for Scenario {
             prefetch: 0,
             exchange: Exchange::Default,
             bindings: 0,
+            keys: 0,
             rate: 0.0,
             durability: "unstated".into(),
             bus: false,
+            topics: 1,
+            marked: false,
+            idle_connections: 0,
+            idle_clients: 0,
             http: "127.0.0.1:3000".into(),
             operator: "guest:guest".into(),
             verify: true,
@@ -248,13 +290,14 @@ impl Flags {
 }
 
 impl Scenario {
-    /// The defaults, against the broker at `uri`.
+    /// The defaults, against the broker at `uri` with the process id `broker_pid`.
     ///
     /// # Errors
     /// When that is no AMQP address.
-    pub fn at(uri: &str) -> Result<Self> {
+    pub fn at(uri: &str, broker_pid: u32) -> Result<Self> {
         let scenario = Scenario {
             uri: Some(uri.to_owned()),
+            broker_pid: Some(broker_pid),
             ..Scenario::default()
         };
         scenario.checked()
@@ -280,6 +323,9 @@ impl Scenario {
         if self.bindings == 0 {
             self.bindings = self.queues;
         }
+        if self.keys == 0 {
+            self.keys = self.bindings;
+        }
         ensure!(self.size >= 16, "size: a body holds at least 16 octets");
         ensure!(
             self.size <= 1 << 30,
@@ -291,11 +337,6 @@ impl Scenario {
             "publishers: 1 to {PUBLISHERS_MAX}"
         );
         ensure!(self.queues >= 1, "queues: at least 1");
-        ensure!(
-            self.consumers == 0 || self.consumers >= self.queues,
-            "consumers: none, or at least one for each of the {} queues",
-            self.queues
-        );
         ensure!(
             self.messages > 0 || self.duration_s > 0.0,
             "messages or duration_s: one must be above 0"
@@ -315,44 +356,70 @@ impl Scenario {
             );
         }
         self.check_routes()?;
+        self.check_client()?;
         Ok(self)
     }
 
     fn check_routes(&self) -> Result<()> {
         ensure!(
-            !self.bus || (self.exchange == Exchange::Default && !self.mandatory),
-            "bus: neither with an exchange nor mandatory"
+            !self.bus || (self.exchange == Exchange::Default && !self.mandatory && !self.marked),
+            "bus: neither with an exchange nor mandatory nor marked"
         );
+        ensure!(
+            self.bus || (self.topics == 1 && self.idle_clients == 0),
+            "topics, idle_clients: only with bus"
+        );
+        ensure!(self.topics >= 1, "topics: at least 1");
         match self.exchange {
             Exchange::Default => ensure!(
-                self.consumers == 0 || self.publishers >= self.queues,
-                "queues: {} of them, and only {} publishers to fill them",
-                self.queues,
-                self.publishers
+                self.publishers >= self.queues || self.queues.is_multiple_of(self.publishers),
+                "queues: a multiple of the {} publishers, or not more, and not {}",
+                self.publishers,
+                self.queues
             ),
-            Exchange::Fanout => {}
-            Exchange::Direct | Exchange::Topic | Exchange::Headers => ensure!(
-                self.bindings.is_multiple_of(self.queues) && self.bindings < 1_000_000,
-                "bindings: a multiple of the {} queues below 1,000,000, not {}",
-                self.queues,
-                self.bindings
+            Exchange::Fanout => ensure!(
+                self.consumers == 0 || self.consumers >= self.queues,
+                "consumers: none, or at least one for each of the {} queues",
+                self.queues
             ),
+            Exchange::Direct | Exchange::Topic | Exchange::Headers => self.check_bindings()?,
         }
         ensure!(
-            self.keys() * (self.size + 256) <= SLAB_MAX || self.keys() == 1,
-            "bindings: {} prepared messages of {} octets are more than a publisher holds",
-            self.bindings,
+            self.slab_keys() * (self.size + 256) <= SLAB_MAX || self.slab_keys() == 1,
+            "keys: {} prepared messages of {} octets are more than a publisher holds",
+            self.slab_keys(),
             self.size
         );
         Ok(())
     }
 
-    /// Different routing keys (or headers) that a publisher uses in turn.
-    pub fn keys(&self) -> usize {
-        match self.exchange {
-            Exchange::Default | Exchange::Fanout => 1,
-            Exchange::Direct | Exchange::Topic | Exchange::Headers => self.bindings,
-        }
+    fn check_bindings(&self) -> Result<()> {
+        let fits = |n: usize| n.is_multiple_of(self.queues) && n < 1_000_000;
+        ensure!(
+            fits(self.bindings) && fits(self.keys),
+            "bindings, keys: multiples of the {} queues below 1,000,000, not {} and {}",
+            self.queues,
+            self.bindings,
+            self.keys
+        );
+        ensure!(
+            self.keys <= self.bindings || self.one_for_all(),
+            "keys: more than bindings only with one queue and one topic binding"
+        );
+        Ok(())
+    }
+
+    fn check_client(&self) -> Result<()> {
+        let plain = self.exchange == Exchange::Default && self.publishers >= self.queues;
+        ensure!(
+            self.client == Client::Raw
+                || plain
+                    && !(self.bus || self.marked || self.mandatory)
+                    && self.rate == 0.0
+                    && (self.consumers == 0 || self.consumers >= self.queues),
+            "client: lapin only publishes as fast as it can through the default exchange, one queue a consumer"
+        );
+        Ok(())
     }
 
     fn set_uri(&mut self, uri: &str) -> Result<()> {
@@ -457,8 +524,11 @@ mod tests {
     fn what_cannot_work_is_named() {
         for (text, word) in [
             ("size = 8", "size"),
-            ("consumers = 1\nqueues = 2\npublishers = 2", "consumers"),
-            ("queues = 2\nconsumers = 2", "queues"),
+            ("exchange = \"fanout\"\nqueues = 2", "consumers"),
+            ("queues = 3\npublishers = 2", "queues"),
+            ("exchange = \"topic\"\nbindings = 2\nkeys = 4", "keys"),
+            ("topics = 2", "topics"),
+            ("client = \"lapin\"\nrate = 5", "client"),
             ("ack = \"multiple:100\"\nprefetch = 10", "ack"),
             ("ack = \"never\"", "ack"),
             (

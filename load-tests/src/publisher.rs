@@ -53,12 +53,18 @@ struct Pace {
     quota: u64,
     /// When to end, in nanoseconds of the run.
     length_ns: u64,
+    schedule: Schedule,
+    start_ns: u64,
+}
+
+/// When the messages of a publisher are due, counted from its start.
+#[derive(Debug, Clone, Copy)]
+pub struct Schedule {
     /// Nanoseconds between two messages; zero for no limit.
     interval_ns: f64,
     /// Nanoseconds by which this publisher starts after the first one, so that they do not beat in
     /// step.
     offset_ns: f64,
-    start_ns: u64,
 }
 
 /// What the pace allows.
@@ -116,6 +122,7 @@ impl Publisher {
     pub fn run(mut self, board: &Board) -> Result<Published> {
         board.start.wait();
         self.pace.start_ns = board.clock.ns();
+        board.set_start(self.id, self.pace.start_ns);
         let mut writes = 0;
         loop {
             if board.aborted() {
@@ -162,7 +169,7 @@ impl Publisher {
         let room = self.window.as_ref().map_or(usize::MAX, Window::room);
         let stamp = stamp(self.id, now);
         let (bytes, n) = self.slab.take(allowed.min(room), self.done.count, stamp);
-        if self.pace.interval_ns > 0.0 {
+        if self.pace.schedule.interval_ns > 0.0 {
             let due = self.pace.due_at(self.done.count);
             self.done
                 .lag_ns
@@ -258,23 +265,17 @@ impl Pace {
         } else {
             (scenario.duration_s * 1e9) as u64
         };
-        let interval_ns = if scenario.rate > 0.0 {
-            1e9 * publishers as f64 / scenario.rate
-        } else {
-            0.0
-        };
         Pace {
             quota,
             length_ns,
-            interval_ns,
-            offset_ns: interval_ns * id as f64 / publishers as f64,
+            schedule: Schedule::new(id, scenario),
             start_ns: 0,
         }
     }
 
     /// When message `number` is due by the rate.
     fn due_at(&self, number: u64) -> u64 {
-        self.start_ns + (self.offset_ns + number as f64 * self.interval_ns) as u64
+        self.start_ns + self.schedule.due_after(number)
     }
 
     fn allowed(&self, now: u64, count: u64) -> Allowed {
@@ -282,15 +283,36 @@ impl Pace {
             return Allowed::NoMore;
         }
         let left = usize::try_from(self.quota - count).unwrap_or(usize::MAX);
-        if self.interval_ns == 0.0 {
+        if self.schedule.interval_ns == 0.0 {
             return Allowed::Now(left);
         }
         let due = self.due_at(count);
         if due > now {
             return Allowed::After(Duration::from_nanos(due - now));
         }
-        let late = ((now - due) as f64 / self.interval_ns) as usize;
+        let late = ((now - due) as f64 / self.schedule.interval_ns) as usize;
         Allowed::Now(left.min(late + 1))
+    }
+}
+
+impl Schedule {
+    /// The schedule of publisher `id`.
+    pub fn new(id: usize, scenario: &Scenario) -> Self {
+        let publishers = scenario.publishers as f64;
+        let interval_ns = if scenario.rate > 0.0 {
+            1e9 * publishers / scenario.rate
+        } else {
+            0.0
+        };
+        Schedule {
+            interval_ns,
+            offset_ns: interval_ns * id as f64 / publishers,
+        }
+    }
+
+    /// Nanoseconds after the start at which message `number` is due.
+    pub fn due_after(&self, number: u64) -> u64 {
+        (self.offset_ns + number as f64 * self.interval_ns) as u64
     }
 }
 

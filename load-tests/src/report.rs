@@ -37,8 +37,14 @@ pub struct Report {
     pub delivered_per_s: f64,
     /// Octets of delivered bodies over `seconds`, in millions.
     pub delivered_mb_per_s: f64,
+    /// Octets that the consumers read for a message, frames and all.
+    pub wire_octets_each: Option<f64>,
+    /// The broker's processor time for a delivery, when its process is known.
+    pub broker_ns_each: Option<f64>,
     /// From publish to delivery, when the rate is limited.
     pub latency_us: Option<Percentiles>,
+    /// From when a message was due to its delivery, when the rate is limited.
+    pub latency_from_due_us: Option<Percentiles>,
     /// From publish to confirm, when there are confirms.
     pub confirm_us: Option<Percentiles>,
     /// From when a message was due to when it was written, when the rate is limited.
@@ -103,6 +109,7 @@ impl Report {
         );
         for (what, values) in [
             ("latency", &self.latency_us),
+            ("latency from due", &self.latency_from_due_us),
             ("confirm", &self.confirm_us),
             ("lag", &self.lag_us),
         ] {

@@ -11,26 +11,30 @@ use crate::amqp::{self, id};
 use crate::board::Board;
 use crate::bus::{Clients, Login};
 use crate::confirms::histogram;
-use crate::consumer::{Checks, Consumer, numbers_on_queue};
+use crate::consumer::{Checks, Consumer};
+use crate::lapin_client;
 use crate::link::Link;
-use crate::machine::{CpuTimes, Machine};
-use crate::options::{Exchange, Scenario};
+use crate::machine::{CpuTimes, CpuUse, Machine};
+use crate::options::{Client, Exchange, Scenario};
 use crate::publisher::{Published, Publisher, quota};
 use crate::report::{Percentiles, Report};
-use crate::slab::{HEADER_NAME, Names, binding_key, publish_key};
+use crate::slab::{BINDING_FOR_ALL, HEADER_NAME, Names, binding_key, publish_key};
 use crate::verify::{Faults, Track, due_on_queue, judge};
 
 /// Runs of this process, for names that differ.
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
 /// Everything that was seen and done in a run.
-struct Outcome {
+#[derive(Debug)]
+pub struct Outcome {
     /// By publisher; `None` for one that has failed.
-    published: Vec<Option<Published>>,
-    /// With the number of the queue; `None` for one that has failed.
-    consumed: Vec<(usize, Option<Checks>)>,
-    problems: Vec<String>,
-    cpu: crate::machine::CpuUse,
+    pub published: Vec<Option<Published>>,
+    /// With the number of the set of queues; `None` for one that has failed.
+    pub consumed: Vec<(usize, Option<Checks>)>,
+    /// What went wrong, in words.
+    pub problems: Vec<String>,
+    /// Processor time.
+    pub cpu: CpuUse,
 }
 
 /// Runs a scenario once.
@@ -42,7 +46,7 @@ pub fn run(scenario: &Scenario) -> Result<Report> {
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
     let number = RUNS.fetch_add(1, Ordering::Relaxed);
     let prefix = format!("perf-{}-{number}", std::process::id());
-    let names = Names::new(prefix, scenario.bus);
+    let names = Names::new(prefix, scenario);
     let mut control = Link::open(scenario)?;
     let clients = if scenario.bus {
         Some(Clients::create(scenario, &names)?)
@@ -50,7 +54,14 @@ pub fn run(scenario: &Scenario) -> Result<Report> {
         declare(&mut control, scenario, &names).context("declaring queues and bindings")?;
         None
     };
-    let outcome = measure(scenario, &names, clients.as_ref())?;
+    let idle = (0..scenario.idle_connections)
+        .map(|_| Ok(Link::open(scenario)?.stream))
+        .collect::<Result<Vec<_>>>()?;
+    let outcome = match scenario.client {
+        Client::Raw => measure(scenario, &names, clients.as_ref())?,
+        Client::Lapin => lapin_client::measure(scenario, &names)?,
+    };
+    drop(idle);
     let mut report = judge_run(scenario, &control, outcome);
     if let Err(error) = clean_up(control, scenario, &names, clients, &mut report) {
         report.problems.push(format!("cleaning up: {error:#}"));
@@ -87,8 +98,13 @@ fn declare(link: &mut Link, scenario: &Scenario, names: &Names) -> Result<()> {
         let queue = names.queue(index % scenario.queues);
         let value = publish_key(kind, index);
         let header = (kind == Exchange::Headers).then_some((HEADER_NAME, value.as_str()));
+        let key = if scenario.one_for_all() {
+            BINDING_FOR_ALL.to_owned()
+        } else {
+            binding_key(kind, index)
+        };
         link.call(id::QUEUE_BIND_OK, |out| {
-            amqp::queue_bind(out, &queue, &exchange, &binding_key(kind, index), header);
+            amqp::queue_bind(out, &queue, &exchange, &key, header);
         })?;
     }
     Ok(())
@@ -102,29 +118,19 @@ fn measure(scenario: &Scenario, names: &Names, clients: Option<&Clients>) -> Res
     };
     let consumers = (0..scenario.consumers)
         .map(|i| {
-            let link = open(clients.map(|c| c.receiver(i % scenario.queues)))?;
+            let link = open(clients.and_then(|c| c.receiver(i % scenario.queues)))?;
             Consumer::new(i, link, scenario, names)
         })
         .collect::<Result<Vec<_>>>()?;
     let publishers = (0..scenario.publishers)
-        .map(|i| Publisher::new(i, open(clients.map(|c| c.sender(i)))?, scenario, names))
+        .map(|i| Publisher::new(i, open(clients.and_then(|c| c.sender(i)))?, scenario, names))
         .collect::<Result<Vec<_>>>()?;
-    let board = Board::new(
-        scenario.consumers + scenario.publishers + 1,
-        scenario.queues,
-    );
-    if scenario.messages > 0 {
-        let total = scenario.publishers as u64;
-        let counts: Vec<u64> = (0..total)
-            .map(|id| quota(scenario.messages, total, id))
-            .collect();
-        set_due(&board, scenario, &counts);
-    }
+    let board = board(scenario, scenario.consumers + scenario.publishers + 1);
     thread::scope(|scope| {
         let board = &board;
         let consumers: Vec<_> = consumers
             .into_iter()
-            .map(|c| (c.queue(), scope.spawn(move || guarded(board, c.run(board)))))
+            .map(|c| (c.group(), scope.spawn(move || guarded(board, c.run(board)))))
             .collect();
         let publishers: Vec<_> = publishers
             .into_iter()
@@ -146,8 +152,8 @@ fn measure(scenario: &Scenario, names: &Names, clients: Option<&Clients>) -> Res
         let consumed = consumers
             .into_iter()
             .enumerate()
-            .map(|(i, (queue, handle))| {
-                (queue, join(handle, &format!("consumer {i}"), &mut problems))
+            .map(|(i, (group, handle))| {
+                (group, join(handle, &format!("consumer {i}"), &mut problems))
             })
             .collect();
         let cpu = before.until(&CpuTimes::now(scenario.broker_pid));
@@ -158,6 +164,19 @@ fn measure(scenario: &Scenario, names: &Names, clients: Option<&Clients>) -> Res
             cpu,
         })
     })
+}
+
+/// What the threads of a run share; consumers know already what is due where that is settled.
+pub fn board(scenario: &Scenario, threads: usize) -> Board {
+    let board = Board::new(threads, scenario.publishers, scenario.share().groups());
+    if scenario.messages > 0 {
+        let total = scenario.publishers as u64;
+        let counts: Vec<u64> = (0..total)
+            .map(|id| quota(scenario.messages, total, id))
+            .collect();
+        set_due(&board, scenario, &counts);
+    }
+    board
 }
 
 /// Ends the run for all when one has failed.
@@ -180,9 +199,13 @@ fn join<T>(
 }
 
 /// Tells the consumers what to wait for when the publishers have published `counts`.
-fn set_due(board: &Board, scenario: &Scenario, counts: &[u64]) {
+pub fn set_due(board: &Board, scenario: &Scenario, counts: &[u64]) {
+    let mut due_of = vec![0; scenario.share().groups()];
     for queue in 0..scenario.queues {
-        board.set_due(queue, due(scenario, counts, queue));
+        due_of[queue % scenario.share().groups()] += due(scenario, counts, queue);
+    }
+    for (group, due) in due_of.into_iter().enumerate() {
+        board.set_due(group, due);
     }
 }
 
@@ -191,7 +214,7 @@ fn due(scenario: &Scenario, counts: &[u64], queue: usize) -> u64 {
         .iter()
         .enumerate()
         .filter_map(|(publisher, &count)| {
-            let (first, stride) = numbers_on_queue(scenario, publisher, queue)?;
+            let (first, stride) = scenario.share().numbers(publisher, queue)?;
             Some(due_on_queue(first, stride, count))
         })
         .sum()
@@ -208,7 +231,8 @@ fn judge_run(scenario: &Scenario, control: &Link, outcome: Outcome) -> Report {
         .iter()
         .map(|p| p.as_ref().map_or(0, |p| p.count))
         .collect();
-    let (mut confirm_ns, mut lag_ns, mut latency_ns) = (histogram(), histogram(), histogram());
+    let (mut confirm_ns, mut lag_ns) = (histogram(), histogram());
+    let (mut latency_ns, mut from_due_ns) = (histogram(), histogram());
     let mut faults = Faults::default();
     let (mut first, mut last_publish) = (u64::MAX, 0);
     for p in published.iter().flatten() {
@@ -225,13 +249,17 @@ fn judge_run(scenario: &Scenario, control: &Link, outcome: Outcome) -> Report {
     } else {
         0
     };
-    let mut delivered = 0;
+    let (mut delivered, mut octets) = (0, 0);
     for checks in consumed.iter().filter_map(|(_, c)| c.as_ref()) {
         faults.add(&checks.faults);
         delivered += checks.delivered;
+        octets += checks.octets;
         last = last.max(checks.last_ns);
-        if let Some(ns) = &checks.latency_ns {
-            latency_ns.add(ns).expect("equal bounds");
+        if let Some(latency) = &checks.latency {
+            latency_ns
+                .add(&latency.from_write_ns)
+                .expect("equal bounds");
+            from_due_ns.add(&latency.from_due_ns).expect("equal bounds");
         }
     }
     // A thread that has failed took its notes with it: loss could not be told from that.
@@ -261,7 +289,13 @@ fn judge_run(scenario: &Scenario, control: &Link, outcome: Outcome) -> Report {
         published_per_s: per_s(total),
         delivered_per_s: per_s(delivered),
         delivered_mb_per_s: per_s(delivered) * scenario.size as f64 / 1e6,
+        wire_octets_each: (octets > 0).then(|| octets as f64 / delivered.max(1) as f64),
+        broker_ns_each: cpu
+            .broker_s
+            .filter(|_| delivered > 0)
+            .map(|s| (s * 1e9 / delivered as f64).round()),
         latency_us: Percentiles::of(&latency_ns),
+        latency_from_due_us: Percentiles::of(&from_due_ns),
         confirm_us: Percentiles::of(&confirm_ns),
         lag_us: Percentiles::of(&lag_ns),
         cpu,
@@ -275,12 +309,13 @@ fn judge_numbers(
     consumed: &[(usize, Option<Checks>)],
 ) -> Faults {
     let mut faults = Faults::default();
+    let share = scenario.share();
     for queue in 0..scenario.queues {
         for (publisher, &count) in counts.iter().enumerate() {
             let tracks: Vec<&Track> = consumed
                 .iter()
-                .filter(|(q, _)| *q == queue)
-                .filter_map(|(_, checks)| checks.as_ref()?.tracks[publisher].as_ref())
+                .filter(|(group, _)| *group == queue % share.groups())
+                .filter_map(|(_, checks)| checks.as_ref()?.track(share.place(queue), publisher))
                 .collect();
             if !tracks.is_empty() {
                 faults.add(&judge(&tracks, count));

@@ -94,6 +94,8 @@ pub struct Scanner {
     start: usize,
     end: usize,
     content: Option<Content>,
+    /// Octets read so far.
+    octets: u64,
 }
 
 /// A message of which some frames are still to come.
@@ -122,6 +124,7 @@ impl Default for Scanner {
             start: 0,
             end: 0,
             content: None,
+            octets: 0,
         }
     }
 }
@@ -138,6 +141,7 @@ impl Scanner {
                 Ok((0, _)) => Ok(Fill::Closed),
                 Ok((n, _)) => {
                     self.end += n;
+                    self.octets += n as u64;
                     Ok(Fill::Some)
                 }
                 Err(Errno::AGAIN) => Ok(Fill::Nothing),
@@ -145,6 +149,11 @@ impl Scanner {
                 Err(e) => Err(e.into()),
             };
         }
+    }
+
+    /// Octets read so far.
+    pub fn octets(&self) -> u64 {
+        self.octets
     }
 
     /// The next whole message or method, or `None` when the rest of the buffer is incomplete.
@@ -404,7 +413,11 @@ mod tests {
             amqp::short_str(out, "");
             amqp::short_str(out, "key");
         });
-        amqp::content_header(out, body.len() as u64, true, None);
+        let properties = amqp::Properties {
+            persistent: true,
+            ..Default::default()
+        };
+        amqp::content_header(out, body.len() as u64, &properties);
         amqp::body(out, body, frame_max);
     }
 
@@ -422,7 +435,7 @@ mod tests {
             amqp::short_str(out, "x");
             amqp::short_str(out, "k");
         });
-        amqp::content_header(&mut out, 3, false, None);
+        amqp::content_header(&mut out, 3, &amqp::Properties::default());
         amqp::body(&mut out, b"abc", 4096);
         amqp::method(&mut out, 1, id::BASIC_NACK, |out| {
             out.extend_from_slice(&10u64.to_be_bytes());

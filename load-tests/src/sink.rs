@@ -524,69 +524,6 @@ fn push_short(out: &mut Vec<u8>, text: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Scenario;
-    use crate::report::Report;
-
-    fn run(fault: Fault, scenario: &str) -> Report {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        thread::spawn(move || serve(&listener, fault));
-        let text = format!("port = {port}\nstall_s = 1\n{scenario}");
-        let scenario: Scenario = toml::from_str(&text).unwrap();
-        crate::run::run(&scenario.checked().unwrap()).unwrap()
-    }
-
-    #[test]
-    fn every_shape_passes_against_an_honest_broker() {
-        for scenario in [
-            "messages = 20000",
-            "messages = 3000\nsize = 1024\npersistent = true\nconfirm_window = 100\nack = \"each\"\nprefetch = 50",
-            "messages = 3001\npublishers = 4\nqueues = 2\nconsumers = 2\nack = \"multiple:10\"",
-            "messages = 5000\npublishers = 2\nconsumers = 3",
-            "messages = 2000\nexchange = \"fanout\"\nqueues = 3\nconsumers = 3\nconfirm_window = 1",
-            "messages = 2003\nexchange = \"topic\"\nqueues = 2\nconsumers = 2\nbindings = 20",
-            "messages = 2003\nexchange = \"headers\"\nqueues = 2\nconsumers = 2",
-            "messages = 2003\nexchange = \"direct\"\nqueues = 2\nconsumers = 4",
-            "messages = 20\nsize = 1048576",
-            "messages = 500\nconsumers = 0",
-            "duration_s = 0.2",
-            "duration_s = 0.2\nrate = 1000\nconfirm_window = 10",
-        ] {
-            let report = run(Fault::None, scenario);
-            assert!(report.ok, "{scenario}: {}", report.summary());
-            assert!(report.published > 0 && report.published_per_s > 0.0);
-        }
-    }
-
-    #[test]
-    fn a_paced_run_reports_latencies_and_keeps_the_pace() {
-        let report = run(
-            Fault::None,
-            "messages = 200\nrate = 1000\nconfirm_window = 5",
-        );
-        assert!(report.ok, "{}", report.summary());
-        assert_eq!(report.latency_us.map(|p| p.count), Some(200));
-        assert_eq!(report.confirm_us.map(|p| p.count), Some(200));
-        assert!(
-            report.publish_seconds >= 0.199,
-            "{}",
-            report.publish_seconds
-        );
-    }
-
-    #[test]
-    fn every_fault_is_noticed() {
-        let faults = |fault| {
-            let report = run(fault, "messages = 3000\nsize = 24");
-            assert!(!report.ok && !report.problems.is_empty());
-            report
-        };
-        assert_eq!(faults(Fault::Drop).faults.lost, 1);
-        assert_eq!(faults(Fault::Double).faults.doubled, 1);
-        assert_eq!(faults(Fault::Swap).faults.out_of_order, 1);
-        assert!(faults(Fault::Damage).faults.corrupt > 0);
-        assert!(faults(Fault::Close).problems[0].starts_with("publisher 0"));
-    }
 
     #[test]
     fn patterns_match_as_topics_do() {

@@ -1,0 +1,249 @@
+"""The rows of `compare`: what is measured, how, and what Backbone must reach.
+
+What each must reach is this project's own aim for two cores, client and broker on one machine.
+"""
+
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import brokers
+
+# Where a message is that has been accepted or confirmed. Backbone's log is in memory in this version; RabbitMQ's
+# classic queues write a persistent message to the page cache before they confirm it.
+TRANSIENT = {"RabbitMQ": "memory", "Backbone": "memory"}
+PERSISTENT = {"RabbitMQ": "written", "Backbone": "memory"}
+# A broker that has taken more than it can pass on may say nothing for long.
+STALL_S = 60
+
+
+class Tools(NamedTuple):
+    """What measures."""
+
+    server: Path
+    rabbitmq: str
+    generator: Path
+    python: Path | None
+    seconds: float
+
+
+class Metric(NamedTuple):
+    """A value of the result, and what it must be, if it must be anything."""
+
+    label: str
+    path: tuple[str, ...]
+    scale: float
+    unit: str
+    must: float | None
+    lower_is_better: bool = False
+
+    def value(self, result):
+        for key in self.path:
+            result = result[key]
+        return result * self.scale
+
+    def show(self, value):
+        larger = {"/s": (" M/s", " k/s"), "µs": (" s", " ms"), "ms": (" ks", " s")}.get(self.unit, ())
+        for limit, unit in zip((1e6, 1e3), larger, strict=False):
+            if value >= limit:
+                return f"{value / limit:.3g}{unit}"
+        return f"{value:.3g}{'' if self.unit == '/s' else ' '}{self.unit}"
+
+    def holds(self, value):
+        return value <= self.must if self.lower_is_better else value >= self.must
+
+    def times_better(self, ours, theirs):
+        return theirs / ours if self.lower_is_better else ours / theirs
+
+
+class Row(NamedTuple):
+    """Something to measure, and the metrics that it is there for."""
+
+    name: str
+    title: str
+    metrics: tuple[Metric, ...]
+    # Called with the tools, the row and a running broker, or the broker's name where the row starts its own.
+    measure: Callable
+    durability: dict = TRANSIENT
+    backbone_only: bool = False
+    # Of the generator.
+    stem: str = ""
+    flags: tuple = ()
+    # Instead of what the command line says; and at most so many against one of the brokers.
+    runs: int | None = None
+    runs_most: dict = {}
+    starts_brokers: bool = False
+    needs_python: bool = False
+
+    @property
+    def letter(self):
+        return self.name.split("-")[0]
+
+    def usable(self, result):
+        """The metrics whose value is there: a run without a delivery has no latencies."""
+        return [m for m in self.metrics if result.get(m.path[0]) is not None]
+
+    def durability_text(self):
+        levels = self.durability
+        if self.backbone_only or len(set(levels.values())) == 1:
+            return f"`{levels['Backbone']}`"
+        return ", ".join(f"{name} `{level}`" for name, level in levels.items())
+
+
+class Ratio(NamedTuple):
+    """The rate of one row over that of another."""
+
+    title: str
+    above: str
+    below: str
+    must: float
+    at_most: bool
+
+    def holds(self, value):
+        return value <= self.must if self.at_most else value >= self.must
+
+
+def scenario(tools, row, broker):
+    flags = ("--duration-s", float(tools.seconds), "--stall-s", STALL_S, *row.flags)
+    command = brokers.generator_command(tools.generator, broker, row.stem, row.durability[broker.name], *flags)
+    return json.loads(brokers.outcome(command, f"{row.name} against {broker.name}")[-1])
+
+
+def pika_bus(tools, row, broker):
+    """So many messages that the forwarder in Python needs about the time of a run for them."""
+    script = brokers.ROOT / "load-tests" / "pika_bus.py"
+    command = [tools.python, script, "--amqp", broker.amqp, "--messages", int(8_000 * tools.seconds)]
+    command += ["--http", broker.http] if broker.http else []
+    return json.loads(brokers.outcome(command, f"{row.name} against {broker.name}")[-1])
+
+
+def subcommand(name, *flags):
+    def measure(tools, row, broker):
+        command = [tools.generator, name, "--uri", f"amqp://guest:guest@127.0.0.1:{broker.amqp}"]
+        command += ["--broker-pid", broker.process.pid, *flags]
+        result = json.loads(brokers.outcome(command, f"{row.name} against {broker.name}")[-1])
+        wrong = [f"{count} messages {what}" for what, count in result.get("faults", {}).items() if count]
+        return {"ok": True, "problems": wrong, **result}
+
+    return measure
+
+
+def start(tools, stack, name, folder):
+    if name == "RabbitMQ":
+        return brokers.start_rabbitmq(stack, tools.rabbitmq, Path(folder))
+    return brokers.start_backbone(stack, tools.server, Path(folder))
+
+
+def idle(tools, row, name):
+    """On a broker that has just started: one that has run keeps memory, and would take the new things out of it."""
+    with tempfile.TemporaryDirectory(prefix="backbone-compare-") as folder, contextlib.ExitStack() as stack:
+        return subcommand("idle")(tools, row, start(tools, stack, name, folder))
+
+
+def start_up(tools, row, name):
+    """Starts a broker without data, and once more on the data directory that it has left."""
+    ready_s = {}
+    with tempfile.TemporaryDirectory(prefix="backbone-compare-") as folder:
+        began = time.monotonic()
+        for kind in ("empty_s", "existing_s"):
+            with contextlib.ExitStack() as stack:
+                ready_s[kind] = start(tools, stack, name, folder).ready_s
+    return {"ok": True, "problems": [], "seconds": time.monotonic() - began, **ready_s}
+
+
+def rate(must):
+    return (Metric("", ("delivered_per_s",), 1, "/s", must),)
+
+
+def throughput(must_gb):
+    return (Metric("", ("delivered_mb_per_s",), 1e-3, "GB/s", must_gb),)
+
+
+def latency(key="latency_us", label="", **must_us):
+    return tuple(Metric(f"{label}{p}", (key, p), 1, "µs", must, True) for p, must in must_us.items())
+
+
+def run_of(stem, title, metrics, **more):
+    """A row that is a scenario file."""
+    return Row(more.pop("name", stem), title, metrics, scenario, stem=stem, **more)
+
+
+def topic_row(name, title, bindings, keys):
+    flags = ("--queues", 1, "--consumers", 1, "--bindings", bindings, "--keys", keys)
+    return run_of("d-topic1000-1KiB", title, rate(None), name=name, flags=flags, backbone_only=True)
+
+
+ROWS = (
+    Row(
+        "s-start",
+        "s: start, median of 10 (RabbitMQ 3), until it is ready,",
+        (
+            Metric("without data", ("empty_s",), 1e3, "ms", 100, True),
+            Metric("with the data that it left", ("existing_s",), 1e3, "ms", 100, True),
+        ),
+        start_up,
+        runs=10,
+        runs_most={"RabbitMQ": 3},
+        starts_brokers=True,
+    ),
+    run_of("a-16B", "a: 16 B, 1 → 1", rate(6e6)),
+    run_of("a4-16B", "a4: 16 B, 4 → 4 queues", rate(6e6)),
+    run_of("c-fanout10-1KiB", "c: fan-out to 10 queues, 1 KiB, deliveries", rate(1.8e6)),
+    run_of("d-topic1000-1KiB", "d: topic, 1,000 wildcard bindings, 1 KiB", rate(600e3)),
+    topic_row("d-1-binding", "d: 1 wildcard binding, 10,000 keys in turn, 1 KiB", 1, 10_000),
+    topic_row("d-10000-bindings", "d: 10,000 wildcard bindings, as many keys in turn, 1 KiB", 10_000, 10_000),
+    topic_row("d-1-binding-1-key", "d: 1 wildcard binding, one key, 1 KiB", 1, 1),
+    topic_row("d-10000-bindings-1-key", "d: 10,000 wildcard bindings, one key, 1 KiB", 10_000, 1),
+    run_of("e-64KiB", "e: 64 KiB", throughput(1.7)),
+    run_of("e-1MiB", "e: 1 MiB", throughput(2.8)),
+    run_of("f-5k-1KiB", "f: 5,000/s of 1 KiB, latency", latency(p50=62, p99=250)),
+    run_of(
+        "p-100k-16B",
+        "p: 100,000/s of 16 B, latency",
+        latency(p99=1000) + latency("latency_from_due_us", "from when due, ", p99=None),
+    ),
+    run_of("l-lapin-16B", "l: lapin, 16 B, 1 → 1", rate(54e3)),
+    run_of(
+        "l-lapin-1KiB-persist",
+        "l: lapin, 1 KiB persistent, confirms window 1,000, manual acks",
+        rate(26e3),
+        durability=PERSISTENT,
+    ),
+    run_of("i-bus-16B", "i: bus, outbox → inbox, 16 B", rate(3e6), backbone_only=True),
+    run_of("i-plain-16B", "i: straight to the queue, the same octets delivered", rate(None), backbone_only=True),
+    Row(
+        "i-pika",
+        "i: bus, pika clients, 256 B of JSON (RabbitMQ: with a forwarder in Python)",
+        rate(20e3),
+        pika_bus,
+        needs_python=True,
+    ),
+    Row(
+        "t-1000",
+        "t: 1,000 connections, a message a second each: cpu, one run of 20 s",
+        (Metric("", ("broker_percent",), 1, "% of a core", 3, True),),
+        subcommand("trickle"),
+        runs=1,
+    ),
+    Row(
+        "h-idle",
+        "h: idle, 10,000 of each, one run, memory for a",
+        (
+            Metric("connection", ("connections", "octets_each"), 1e-3, "kB", 20, True),
+            Metric("queue", ("queues", "octets_each"), 1e-3, "kB", 2, True),
+        ),
+        idle,
+        runs=1,
+        starts_brokers=True,
+    ),
+)
+
+RATIOS = (
+    Ratio("time for a message, i: bus over straight to the queue, the same octets", "i-plain-16B", "i-bus-16B", 1.3, True),
+    Ratio("rate, d: 10,000 wildcard bindings over one, 10,000 keys in turn", "d-10000-bindings", "d-1-binding", 0.8, False),
+    Ratio("rate, d: 10,000 wildcard bindings over one, one key", "d-10000-bindings-1-key", "d-1-binding-1-key", 0.8, False),
+)

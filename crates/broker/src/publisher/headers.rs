@@ -1,9 +1,7 @@
 //! One look at a message's headers for all that routing and the bus want to know of them.
 
-use std::ops::Range;
-
 use backbone_wire::properties::Properties;
-use smallvec::SmallVec;
+use backbone_wire::table::RawEntry;
 
 use crate::record::HEADER_FIXED_LEN;
 
@@ -11,51 +9,54 @@ use crate::record::HEADER_FIXED_LEN;
 const HEADERS_FLAG: u8 = 1 << 5;
 
 /// What the headers of a message say.
-#[derive(Default)]
 pub(super) struct Headers<'a> {
     /// There is a `CC` or a `BCC`.
     pub carbon: bool,
     /// The first `topic`, and the first `x-topic`; empty if it is no long string.
     topic: Option<&'a [u8]>,
     x_topic: Option<&'a [u8]>,
-    /// Where in the table's bytes `topic` and `sender` are.
-    pub marks: SmallVec<[Range<usize>; 2]>,
+    /// Something else than `topic` and `sender` is there.
+    pub others: bool,
 }
 
 impl<'a> Headers<'a> {
-    /// Looks at the headers in a content header that was checked.
+    /// Those of a message without any.
+    pub const NONE: Headers<'static> = Headers {
+        carbon: false,
+        topic: None,
+        x_topic: None,
+        others: false,
+    };
+
+    /// Whether a content header that was checked has headers at all.
     #[inline]
-    pub fn of(header: &'a [u8]) -> Self {
-        let mut seen = Self::default();
-        if header[HEADER_FIXED_LEN] & HEADERS_FLAG != 0 {
-            seen.look(header);
-        }
-        seen
+    pub fn are_in(header: &[u8]) -> bool {
+        header[HEADER_FIXED_LEN] & HEADERS_FLAG != 0
     }
 
-    fn look(&mut self, header: &'a [u8]) {
+    /// Looks at the headers in a content header that was checked.
+    pub fn of(header: &'a [u8]) -> Self {
+        let mut seen = Headers::NONE;
         let properties = Properties::assume_checked(&header[HEADER_FIXED_LEN..]);
         let Some(table) = properties.headers() else {
-            return;
+            return seen;
         };
-        let mut entries = table.raw_entries();
-        let mut start = 0;
-        while let Some(entry) = entries.next() {
-            let text = || if entry.tag == b'S' { entry.value } else { &[] };
+        for entry in table.raw_entries() {
             match entry.name {
                 b"topic" => {
-                    self.topic.get_or_insert_with(text);
-                    self.marks.push(start..entries.offset());
+                    seen.topic.get_or_insert(text(&entry));
+                    continue;
                 }
-                b"sender" => self.marks.push(start..entries.offset()),
+                b"sender" => continue,
                 b"x-topic" => {
-                    self.x_topic.get_or_insert_with(text);
+                    seen.x_topic.get_or_insert(text(&entry));
                 }
-                b"CC" | b"BCC" => self.carbon = true,
+                b"CC" | b"BCC" => seen.carbon = true,
                 _ => {}
             }
-            start = entries.offset();
+            seen.others = true;
         }
+        seen
     }
 
     /// The topic, if the headers name one: see [`crate::topic_rule`].
@@ -64,4 +65,9 @@ impl<'a> Headers<'a> {
         let named = |topic: &&[u8]| !topic.is_empty();
         self.topic.filter(named).or(self.x_topic.filter(named))
     }
+}
+
+#[inline]
+fn text<'a>(entry: &RawEntry<'a>) -> &'a [u8] {
+    if entry.tag == b'S' { entry.value } else { &[] }
 }

@@ -10,7 +10,7 @@ mod list;
 
 use std::fmt;
 
-pub use edit::with_additions;
+pub use edit::{Cut, with_additions};
 pub use list::PropertiesBuilder;
 use list::{DELIVERY_MODE, KINDS, KNOWN_FLAGS};
 

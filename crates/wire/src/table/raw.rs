@@ -1,11 +1,8 @@
 //! Entries as they lie on the wire: found, and not decoded. The check of a table and the one pass of a broker
 //! over a message's headers go this way.
 
-use std::ops::Range;
-
 use super::Table;
 use crate::error::Malformed;
-use crate::fill::Fill;
 
 /// An entry of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,19 +40,6 @@ impl<'a> RawEntries<'a> {
     pub fn offset(&self) -> usize {
         self.len - self.rest.len()
     }
-
-    /// Where in the table's bytes the entries with one of these names are, which a peer may repeat.
-    pub fn places(mut self, names: &[&str]) -> Vec<Range<usize>> {
-        let mut places = Vec::new();
-        let mut start = self.offset();
-        while let Some(entry) = self.next() {
-            if names.iter().any(|name| name.as_bytes() == entry.name) {
-                places.push(start..self.offset());
-            }
-            start = self.offset();
-        }
-        places
-    }
 }
 
 impl<'a> Iterator for RawEntries<'a> {
@@ -70,24 +54,6 @@ impl<'a> Iterator for RawEntries<'a> {
         self.rest = rest;
         Some(entry)
     }
-}
-
-/// Octets of an entry with a long string, name and value apart.
-pub const LONG_STR_OVERHEAD: usize = 6;
-
-/// Writes an entry with a long string: [`LONG_STR_OVERHEAD`] octets and the two.
-///
-/// # Panics
-/// If the name does not fit 255 bytes or the value 32 bits.
-#[inline(always)]
-pub fn put_long_str_entry(out: &mut Fill<'_>, name: &str, value: &[u8]) {
-    out.put(&[u8::try_from(name.len()).expect("a header's name fits 255 bytes")]);
-    out.put(name.as_bytes());
-    let [l0, l1, l2, l3] = u32::try_from(value.len())
-        .expect("a long string fits 32 bits")
-        .to_be_bytes();
-    out.put(&[b'S', l0, l1, l2, l3]);
-    out.put(value);
 }
 
 /// The entry at the front of `bytes`, and what follows it.

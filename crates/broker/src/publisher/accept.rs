@@ -50,6 +50,7 @@ const TOPIC_TOO_LONG: &str = "topic-too-long";
 
 impl Publisher {
     /// Takes a message that was published to a queue with a flow: that of `accepted[index]`.
+    #[inline(never)]
     pub(super) fn accept(
         &mut self,
         index: u32,
@@ -136,6 +137,7 @@ impl Publisher {
         }
     }
 
+    #[cold]
     fn retain_large(&self, entry: Entry, count: u64) {
         let segment = self.large.iter().find(|s| s.id() == entry.segment);
         let segment = segment.expect("an entry is in the batch or in a large segment");
@@ -257,7 +259,8 @@ pub(super) fn accepted_of(
     accepted: &mut Vec<Accepted>,
     spare: &mut Vec<Vec<Entry>>,
 ) -> u32 {
-    let known = accepted.iter().position(|a| Arc::ptr_eq(&a.source, source));
+    let is_it = |a: &Accepted| Arc::ptr_eq(&a.source, source) && Arc::ptr_eq(&a.flow, flow);
+    let known = accepted.iter().position(is_it);
     let index = known.unwrap_or_else(|| {
         accepted.push(Accepted {
             source: Arc::clone(source),

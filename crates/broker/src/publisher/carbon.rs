@@ -62,6 +62,7 @@ fn unacceptable(name: &str, value: &Value<'_>) -> Error {
 
 impl Publisher {
     /// Takes a message with further routing keys. Its route is not kept.
+    #[cold]
     pub(super) fn publish_copies(
         &mut self,
         content: Content<'_>,

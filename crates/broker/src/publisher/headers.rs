@@ -35,6 +35,7 @@ impl<'a> Headers<'a> {
     }
 
     /// Looks at the headers in a content header that was checked.
+    #[inline(never)]
     pub fn of(header: &'a [u8]) -> Self {
         let mut seen = Headers::NONE;
         let properties = Properties::assume_checked(&header[HEADER_FIXED_LEN..]);

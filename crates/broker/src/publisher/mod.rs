@@ -178,6 +178,7 @@ impl Publisher {
         Routed::Queues
     }
 
+    #[inline(never)]
     fn take_for_many(
         &mut self,
         number: usize,
@@ -248,6 +249,7 @@ impl Publisher {
 
     /// Puts the batch into its queues and rings the bells. After it everything published is
     /// where it belongs, so that a confirm may go out.
+    #[inline(never)]
     pub fn commit(&mut self) {
         if self.messages == 0 {
             return;

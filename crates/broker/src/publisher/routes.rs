@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use ahash::RandomState;
-use smallvec::SmallVec;
 
 use super::stamp::Stamp;
 use crate::flow::Flow;
@@ -26,7 +25,7 @@ pub(super) struct Target {
 }
 
 /// The queues of a route.
-pub(super) type TargetList = SmallVec<[Target; 2]>;
+pub(super) type TargetList = Vec<Target>;
 
 /// Where messages with some exchange and key go.
 pub(super) struct Route {
@@ -42,7 +41,7 @@ pub(super) struct Route {
     pub epoch: u64,
     /// Where in the batch the messages go. Of a published route, for each target: the index of its entries,
     /// or of what its flow accepts. Of a topic, one number: that of the route.
-    pub pending: SmallVec<[u32; 2]>,
+    pub pending: Vec<u32>,
 }
 
 /// The last routes by exchange and key, all of one generation of the topology: with the next one they are all
@@ -183,7 +182,7 @@ impl Route {
             stamp: Stamp::default(),
             targets: Arc::default(),
             epoch: 0,
-            pending: SmallVec::new(),
+            pending: Vec::new(),
         }
     }
 

@@ -34,6 +34,7 @@ fn publish_to_delivery_allocates_nothing_but_the_batch_that_is_stored() {
         "publish_deliver_16",
         "publish_deliver_as_bus_16",
         "publish_deliver_as_bus_topics_16",
+        "topic_1000_bindings",
     ];
     for name in plain {
         assert_eq!(allocations(name), BATCHES as u64 * STORE_A_BATCH, "{name}");

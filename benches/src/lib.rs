@@ -49,6 +49,21 @@ pub const WORKLOADS: &[Workload] = &[
         make: bus::fused,
     },
     Workload {
+        name: "publish_deliver_as_bus_16",
+        batch: bus::BATCH,
+        make: bus::plain,
+    },
+    Workload {
+        name: "bus_fused_topics_16",
+        batch: bus::BATCH,
+        make: bus::fused_topics,
+    },
+    Workload {
+        name: "publish_deliver_as_bus_topics_16",
+        batch: bus::BATCH,
+        make: bus::plain_topics,
+    },
+    Workload {
         name: "decode_16",
         batch: parts::BATCH,
         make: parts::decode,

@@ -30,15 +30,22 @@ fn allocations(name: &str) -> u64 {
 
 #[test]
 fn publish_to_delivery_allocates_nothing_but_the_batch_that_is_stored() {
-    assert_eq!(
-        allocations("publish_deliver_16"),
-        BATCHES as u64 * STORE_A_BATCH
-    );
+    let plain = [
+        "publish_deliver_16",
+        "publish_deliver_as_bus_16",
+        "publish_deliver_as_bus_topics_16",
+        "topic_1000_bindings",
+    ];
+    for name in plain {
+        assert_eq!(allocations(name), BATCHES as u64 * STORE_A_BATCH, "{name}");
+    }
 }
 
 #[test]
 fn the_fused_bus_path_allocates_nothing_but_the_batch_that_is_stored() {
-    assert_eq!(allocations("bus_fused_16"), BATCHES as u64 * STORE_A_BATCH);
+    for name in ["bus_fused_16", "bus_fused_topics_16"] {
+        assert_eq!(allocations(name), BATCHES as u64 * STORE_A_BATCH, "{name}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! the fast way through a publish has to agree with the general one.
 #![allow(dead_code)]
 
+use backbone_wire::ShortStr;
 use backbone_wire::content::{self, PublishTriple};
 use backbone_wire::frame::{self, FrameKind};
 use backbone_wire::method::Method;
@@ -158,10 +159,11 @@ fn additions(list: Properties<'_>) {
     with_additions(list, &[], None, None, &mut out);
     assert_eq!(out, list.as_bytes());
     out.clear();
-    with_additions(list, &[("a", Value::I64(5))], Some("id"), Some(9), &mut out);
+    let id = Some(ShortStr::lit("id"));
+    with_additions(list, &[("a", b"5")], id, Some(9), &mut out);
     let edited = Properties::from_bytes(&out).expect("an edited list is well-formed");
     let headers = edited.headers().expect("headers were added");
-    assert_eq!(headers.get("a"), Some(Value::I64(5)));
+    assert_eq!(headers.get("a"), Some(Value::LongStr(b"5")));
     let old = list.headers().unwrap_or_default();
     let kept = old
         .iter()

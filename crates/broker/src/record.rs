@@ -69,6 +69,37 @@ pub struct Content<'a> {
     pub body: &'a [u8],
 }
 
+impl Content<'_> {
+    /// Lengths of its parts.
+    #[inline]
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            names: self.names.len(),
+            header: self.header.len(),
+            body: self.body.len(),
+        }
+    }
+}
+
+/// Lengths in bytes of what a record is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Exchange and routing key as two short strings.
+    pub names: usize,
+    /// Content header payload.
+    pub header: usize,
+    /// The body.
+    pub body: usize,
+}
+
+impl Sizes {
+    /// Length of the whole record.
+    #[inline]
+    pub fn record(&self) -> usize {
+        PREFIX_LEN + self.names + self.header + self.body
+    }
+}
+
 /// Appends the record of `content` and returns its offset and length in bytes.
 #[inline]
 pub fn write(out: &mut Vec<u8>, flags: u16, content: Content<'_>) -> (u32, u32) {
@@ -87,15 +118,26 @@ pub fn write(out: &mut Vec<u8>, flags: u16, content: Content<'_>) -> (u32, u32) 
 #[inline]
 pub fn begin(out: &mut Vec<u8>, flags: u16, names: &[u8], header: &[u8], body_len: usize) -> u32 {
     let start = out.len() as u32;
-    let mut prefix = [0; PREFIX_LEN];
-    prefix[0..2].copy_from_slice(&(names.len() as u16).to_le_bytes());
-    prefix[2..4].copy_from_slice(&flags.to_le_bytes());
-    prefix[4..8].copy_from_slice(&(header.len() as u32).to_le_bytes());
-    prefix[8..12].copy_from_slice(&(body_len as u32).to_le_bytes());
-    out.extend_from_slice(&prefix);
+    let sizes = Sizes {
+        names: names.len(),
+        header: header.len(),
+        body: body_len,
+    };
+    out.extend_from_slice(&prefix(flags, sizes));
     out.extend_from_slice(names);
     out.extend_from_slice(header);
     start
+}
+
+/// What a record begins with.
+#[inline]
+pub fn prefix(flags: u16, sizes: Sizes) -> [u8; PREFIX_LEN] {
+    let mut prefix = [0; PREFIX_LEN];
+    prefix[0..2].copy_from_slice(&(sizes.names as u16).to_le_bytes());
+    prefix[2..4].copy_from_slice(&flags.to_le_bytes());
+    prefix[4..8].copy_from_slice(&(sizes.header as u32).to_le_bytes());
+    prefix[8..12].copy_from_slice(&(sizes.body as u32).to_le_bytes());
+    prefix
 }
 
 /// A stored message, in place.
@@ -165,10 +207,15 @@ pub fn write_names(out: &mut Vec<u8>, exchange: &[u8], key: &[u8]) {
 
 /// Writes a content header payload of class basic around raw `properties`.
 pub fn write_header(out: &mut Vec<u8>, body_len: usize, properties: &[u8]) {
-    out.extend_from_slice(&60u16.to_be_bytes());
-    out.extend_from_slice(&0u16.to_be_bytes());
-    out.extend_from_slice(&(body_len as u64).to_be_bytes());
+    out.extend_from_slice(&header_fixed(body_len));
     out.extend_from_slice(properties);
+}
+
+/// What a content header payload of class basic begins with: class, weight, body size.
+#[inline]
+pub fn header_fixed(body_len: usize) -> [u8; HEADER_FIXED_LEN] {
+    let [s0, s1, s2, s3, s4, s5, s6, s7] = (body_len as u64).to_be_bytes();
+    [0, 60, 0, 0, s0, s1, s2, s3, s4, s5, s6, s7]
 }
 
 #[cfg(test)]

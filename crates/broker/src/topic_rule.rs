@@ -2,32 +2,22 @@
 //!
 //! The first of: AMQP header `topic` or `x-topic`; the JSON body's string `topic`; its
 //! `header.destination`, also below `message`, `body`, `payload` or `data`, there as an object
-//! or as a JSON string.
+//! or as a JSON string. This module reads bodies; the headers are looked at with everything else in
+//! them, by the publisher.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use backbone_wire::properties::Properties;
-use backbone_wire::table::Value;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The topic of a message, if it names one.
-pub fn find<'a>(properties: &Properties<'a>, body: &'a [u8]) -> Option<Cow<'a, [u8]>> {
-    if let Some(headers) = properties.headers() {
-        for name in ["topic", "x-topic"] {
-            if let Some(Value::LongStr(topic)) = headers.get(name)
-                && !topic.is_empty()
-            {
-                return Some(Cow::Borrowed(topic));
-            }
-        }
-    }
+/// The topic that a message's body names, for those whose headers name none.
+pub fn in_body(body: &[u8]) -> Option<Cow<'_, [u8]>> {
     let first = body.iter().find(|b| !b.is_ascii_whitespace())?;
     if *first != b'{' {
         return None;
     }
-    let document: Document<'a> = serde_json::from_slice(body).ok()?;
+    let document: Document<'_> = serde_json::from_slice(body).ok()?;
     let topic = document
         .topic
         .and_then(string)
@@ -146,9 +136,8 @@ impl<'de> Deserialize<'de> for Header<'de> {
 mod tests {
     use super::*;
 
-    fn in_body(body: &str) -> Option<String> {
-        let none = Properties::from_bytes(&[0, 0]).unwrap();
-        find(&none, body.as_bytes()).map(|t| String::from_utf8(t.into_owned()).unwrap())
+    fn found(body: &str) -> Option<String> {
+        in_body(body.as_bytes()).map(|t| String::from_utf8(t.into_owned()).unwrap())
     }
 
     #[test]
@@ -175,7 +164,7 @@ mod tests {
             ("", None),
         ];
         for (body, expected) in cases {
-            assert_eq!(in_body(body).as_deref(), expected, "{body}");
+            assert_eq!(found(body).as_deref(), expected, "{body}");
         }
     }
 
@@ -186,6 +175,6 @@ mod tests {
             "[".repeat(100_000),
             "]".repeat(100_000)
         );
-        assert_eq!(in_body(&deep).as_deref(), Some("t"));
+        assert_eq!(found(&deep).as_deref(), Some("t"));
     }
 }

@@ -4,195 +4,126 @@
 //! Fused and unfused messages of one sender keep their order: the outbox's lock is held from the
 //! question whether anything waits on the way until the inboxes have the messages.
 
-use std::borrow::Cow;
-use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use backbone_log::Segment;
-use backbone_wire::properties::{self, Properties};
-use backbone_wire::table::Value;
-use smallvec::SmallVec;
+use backbone_wire::ShortStr;
+use backbone_wire::properties::{Properties, with_additions};
 
-use super::routes::Target;
-use super::{Pending, Publisher, THIS_BATCH, pending_of, place, push, stage};
+use super::headers::Headers;
+use super::routes::{Route, RouteCache, Target};
+use super::stamp::Marked;
+use super::{Pending, Publisher, THIS_BATCH, pending_of, place, push, room_for, stage, staged};
 use crate::counters::add;
 use crate::flow::Flow;
 use crate::queue::Queue;
 use crate::record::{self, Content, EXCLUDE_OWN, Entry, HEADER_FIXED_LEN};
 use crate::topic_rule;
 use crate::topology::Targets;
+use crate::vhost::Vhost;
 
 /// Messages of this batch that one flow accepted.
 pub(super) struct Accepted {
     source: Arc<Queue>,
     flow: Arc<Flow>,
-    /// Their `seq`, which means nothing before a queue gives one, is the index of their route.
+    /// Their `seq`, which means nothing before a queue gives one, is the number of their topic's route
+    /// in the batch.
     entries: Vec<Entry>,
-    routes: Routes,
 }
 
-/// Where the messages of a batch go: few places, mostly.
-type Routes = SmallVec<[Arc<[Target]>; 4]>;
+/// Room to find out where accepted messages go; empty between commits.
+#[derive(Default)]
+pub(super) struct Fan {
+    /// The queues and what goes there.
+    pending: Vec<Pending>,
+    /// For each route of the batch its range in `indexes`, when a message asked for it.
+    routes: Vec<Option<Range<u32>>>,
+    /// Indexes into `pending`.
+    indexes: Vec<u32>,
+}
 
 /// Why a message cannot be moved on.
 const NO_TOPIC: &str = "no-topic";
 const TOPIC_TOO_LONG: &str = "topic-too-long";
 
 impl Publisher {
-    /// Takes a message that was published to queues with flows.
-    pub(super) fn accept(&mut self, targets: &[Target], content: Content<'_>, now_ms: u64) {
-        for target in targets {
-            if let Some(flow) = &target.flow {
-                self.accept_one(&target.queue, flow, content, now_ms);
-            }
-        }
-    }
-
-    fn accept_one(
+    /// Takes a message that was published to a queue with a flow: that of `accepted[index]`.
+    #[inline(never)]
+    pub(super) fn accept(
         &mut self,
-        source: &Arc<Queue>,
-        flow: &Arc<Flow>,
+        index: u32,
         content: Content<'_>,
+        headers: &Headers<'_>,
         now_ms: u64,
     ) {
-        let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
-        let topic = match topic_rule::find(&properties, content.body) {
-            Some(topic) if topic.len() > 255 => {
-                return self.dead_letter(flow, properties, content, TOPIC_TOO_LONG, now_ms);
-            }
+        let accepted = &self.accepted[index as usize];
+        let flow = &accepted.flow;
+        let in_body;
+        let topic = match headers.topic() {
             Some(topic) => topic,
-            None if flow.needs_topic => {
-                return self.dead_letter(flow, properties, content, NO_TOPIC, now_ms);
+            None => {
+                in_body = topic_rule::in_body(content.body);
+                match &in_body {
+                    Some(topic) => &topic[..],
+                    None if flow.needs_topic => {
+                        return self.dead_letter(index, content, NO_TOPIC, now_ms);
+                    }
+                    None => &[],
+                }
             }
-            None => Cow::Borrowed(&b""[..]),
         };
-        let mut additions: SmallVec<[(&str, Value<'_>); 2]> = SmallVec::new();
-        if !topic.is_empty() {
-            additions.push(("topic", Value::LongStr(&topic)));
+        if topic.len() > ShortStr::BYTES_MAX {
+            return self.dead_letter(index, content, TOPIC_TOO_LONG, now_ms);
         }
-        if let Some(sender) = &flow.sender {
-            additions.push(("sender", Value::LongStr(sender.as_bytes())));
+        let route = topic_route(&mut self.topics, &self.vhost, flow, topic);
+        if route.epoch != self.epoch {
+            route.epoch = self.epoch;
+            route.pending.clear();
+            route.pending.push(self.topic_routes.len() as u32);
+            self.topic_routes.push(Arc::clone(&route.targets));
         }
-        let header = self.marked_header(properties, &additions, content.body.len(), now_ms);
-        let mut names = SmallVec::<[u8; 128]>::new();
-        push_names(&mut names, flow.exchange.as_bytes(), &topic);
-        let route = self.topic_route(flow, &names);
+        let number = route.pending[0];
+
         let flags = if flow.exclude_own.load(Ordering::Relaxed) {
             EXCLUDE_OWN
         } else {
             0
         };
-        let marked = Content {
-            names: &names,
-            header: &header,
+        let message = Marked {
+            properties: Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]),
+            others: headers.others,
             body: content.body,
+            flags,
+            seconds: now_ms / 1000,
         };
-        let entry = stage(&self.vhost, &mut self.batch, &mut self.large, flags, marked);
-        self.properties = header;
-        self.note_accepted(source, flow, entry, route);
+        let mut own = None;
+        let bound = route.stamp.bound(&message);
+        let out = room_for(bound, &self.vhost, &mut self.batch, &mut own);
+        let (offset, len) = route.stamp.write(&message, &mut self.ids, out);
+        let entry = staged(offset, len, own, &self.vhost, &mut self.large);
+        let seq = u64::from(number);
+        self.accepted[index as usize]
+            .entries
+            .push(Entry { seq, ..entry });
     }
 
-    fn note_accepted(
-        &mut self,
-        source: &Arc<Queue>,
-        flow: &Arc<Flow>,
-        entry: Entry,
-        route: Arc<[Target]>,
-    ) {
-        let known = self
-            .accepted
-            .iter()
-            .position(|a| Arc::ptr_eq(&a.source, source));
-        let index = known.unwrap_or_else(|| {
-            self.accepted.push(Accepted {
-                source: Arc::clone(source),
-                flow: Arc::clone(flow),
-                entries: self.spare.pop().unwrap_or_default(),
-                routes: Routes::new(),
-            });
-            self.accepted.len() - 1
-        });
-        let accepted = &mut self.accepted[index];
-        if !accepted
-            .routes
-            .last()
-            .is_some_and(|last| Arc::ptr_eq(last, &route))
-        {
-            accepted.routes.push(route);
-        }
-        let seq = accepted.routes.len() as u64 - 1;
-        accepted.entries.push(Entry { seq, ..entry });
-    }
-
-    /// The queues for messages with the exchange and topic in `names`.
-    fn topic_route(&mut self, flow: &Flow, names: &[u8]) -> Arc<[Target]> {
-        let topology = self.vhost.topology();
-        let slot = match self.topics.find(names, topology.generation()) {
-            Some(slot) => slot,
-            None => {
-                let mut targets = Targets::new();
-                let key = &names[flow.exchange.len() + 2..];
-                let exchange = flow.exchange.as_bytes();
-                let found = topology.route_internal(exchange, key, None, &mut targets);
-                // A flow never feeds a queue with a flow: that could lock in circles, or never end.
-                targets.retain(|(_, queue)| queue.flow().is_none());
-                let generation = found.map_or(0, |f| if f.cacheable { f.generation } else { 0 });
-                self.topics.insert(names, generation, &targets)
-            }
-        };
-        Arc::clone(&self.topics.get(slot).targets)
-    }
-
-    /// The message's content header with what the bus adds.
-    fn marked_header(
-        &mut self,
-        properties: Properties<'_>,
-        additions: &[(&str, Value<'_>)],
-        body_len: usize,
-        now_ms: u64,
-    ) -> Vec<u8> {
-        let mut header = std::mem::take(&mut self.properties);
-        header.clear();
-        record::write_header(&mut header, body_len, &[]);
-        let mut id = None;
-        if properties.message_id().is_none() {
-            self.ids += 1;
-            self.id.truncate(self.id_prefix_len);
-            write!(self.id, "{:x}", self.ids).expect("a string takes everything");
-            id = Some(self.id.as_str());
-        }
-        let timestamp = now_ms / 1000;
-        properties::with_additions(properties, additions, id, Some(timestamp), &mut header);
-        header
-    }
-
-    fn dead_letter(
-        &mut self,
-        flow: &Flow,
-        properties: Properties<'_>,
-        content: Content<'_>,
-        reason: &str,
-        now_ms: u64,
-    ) {
+    fn dead_letter(&mut self, index: u32, content: Content<'_>, reason: &str, now_ms: u64) {
+        let flow = Arc::clone(&self.accepted[index as usize].flow);
         let client = flow.sender.as_deref().unwrap_or("");
-        let additions = [
-            ("reason", Value::LongStr(reason.as_bytes())),
-            ("client", Value::LongStr(client.as_bytes())),
-        ];
-        let header = self.marked_header(properties, &additions, content.body.len(), now_ms);
+        let additions = [("reason", reason.as_bytes()), ("client", client.as_bytes())];
+        let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
+        let id = properties.message_id().is_none().then(|| self.ids.next());
+        let mut header = record::header_fixed(content.body.len()).to_vec();
+        with_additions(properties, &additions, id, Some(now_ms / 1000), &mut header);
         let marked = Content {
             header: &header,
             ..content
         };
         let entry = stage(&self.vhost, &mut self.batch, &mut self.large, 0, marked);
-        self.properties = header;
         self.own_copies(entry, 1);
-        let target = Target {
-            queue: Arc::clone(&flow.dead_letters),
-            flow: None,
-        };
-        let index = pending_of(&target, &mut self.pending, &mut self.spare);
+        let index = pending_of(&flow.dead_letters, &mut self.pending, &mut self.spare);
         self.pending[index as usize].entries.push(entry);
         add(&flow.counters.dead_lettered, 1);
     }
@@ -206,6 +137,7 @@ impl Publisher {
         }
     }
 
+    #[cold]
     fn retain_large(&self, entry: Entry, count: u64) {
         let segment = self.large.iter().find(|s| s.id() == entry.segment);
         let segment = segment.expect("an entry is in the batch or in a large segment");
@@ -218,7 +150,6 @@ impl Publisher {
             source,
             flow,
             mut entries,
-            routes,
         } = accepted;
         add(&flow.counters.accepted, entries.len() as u64);
         place(&mut entries, batch);
@@ -229,7 +160,7 @@ impl Publisher {
         // other senders have there has no order towards these messages.
         let way_is_free = source.is_idle() && flow.via.as_ref().is_none_or(|via| via.is_idle());
         if way_is_free {
-            self.commit_fused(&flow, &entries, &routes, batch, source.id());
+            self.commit_fused(&flow, &entries, batch, source.id());
         } else {
             self.retain_all(&entries, batch, |_| 1);
             if !source.push_locked(&mut state, &entries, &mut self.wakes) {
@@ -244,38 +175,36 @@ impl Publisher {
         &mut self,
         flow: &Flow,
         entries: &[Entry],
-        routes: &[Arc<[Target]>],
         batch: Option<&Arc<Segment>>,
         locked: u64,
     ) {
         let mut fan = std::mem::take(&mut self.fan);
-        let mut lists: SmallVec<[SmallVec<[u32; 8]>; 4]> = SmallVec::with_capacity(routes.len());
-        for route in routes {
-            let targets = route
-                .iter()
-                .filter(|t| t.queue.id() != locked && !flow.excludes(&t.queue));
-            lists.push(
-                targets
-                    .map(|t| pending_of(t, &mut fan, &mut self.spare))
-                    .collect(),
-            );
-        }
-        let copies = |entry: &Entry| lists[entry.seq as usize].len() as u64;
-        self.retain_all(entries, batch, copies);
+        fan.routes.resize(self.topic_routes.len(), None);
         let mut unrouted = 0;
         for entry in entries {
-            let list = &lists[entry.seq as usize];
-            unrouted += u64::from(list.is_empty());
-            for index in list {
-                fan[*index as usize].entries.push(*entry);
+            let number = entry.seq as usize;
+            let range = match &fan.routes[number] {
+                Some(range) => range.clone(),
+                None => self.fan_out(&mut fan, number, flow, locked),
+            };
+            unrouted += u64::from(range.is_empty());
+            for index in &fan.indexes[range.start as usize..range.end as usize] {
+                fan.pending[*index as usize].entries.push(*entry);
             }
         }
+        let copies = |entry: &Entry| {
+            let range = fan.routes[entry.seq as usize].as_ref();
+            range.map_or(0, |range| u64::from(range.end - range.start))
+        };
+        self.retain_all(entries, batch, copies);
         let vhost = Arc::clone(&self.vhost);
         let mut delivered = 0;
-        for Pending { queue, entries } in fan.drain(..) {
+        for Pending { queue, entries } in fan.pending.drain(..) {
             delivered += push(&queue, &entries, vhost.arena(), &mut self.wakes);
             self.keep_spare(entries);
         }
+        fan.routes.clear();
+        fan.indexes.clear();
         self.fan = fan;
         let count = entries.len() as u64;
         add(&flow.counters.fused, count);
@@ -287,6 +216,20 @@ impl Publisher {
         add(&flow.counters.delivered, delivered);
         add(&flow.counters.unrouted, unrouted);
         add(&vhost.counters().messages_routed, delivered);
+    }
+
+    /// Finds out where messages of `flow` with the batch's route `number` go.
+    fn fan_out(&mut self, fan: &mut Fan, number: usize, flow: &Flow, locked: u64) -> Range<u32> {
+        let start = fan.indexes.len() as u32;
+        for Target { queue, .. } in self.topic_routes[number].iter() {
+            if queue.id() != locked && !flow.excludes(queue) {
+                let index = pending_of(queue, &mut fan.pending, &mut self.spare);
+                fan.indexes.push(index);
+            }
+        }
+        let range = start..fan.indexes.len() as u32;
+        fan.routes[number] = Some(range.clone());
+        range
     }
 
     /// Makes each of the placed `entries` own `copies(entry)` copies.
@@ -309,9 +252,52 @@ impl Publisher {
     }
 }
 
-fn push_names(out: &mut SmallVec<[u8; 128]>, exchange: &[u8], key: &[u8]) {
-    for name in [exchange, key] {
-        out.push(u8::try_from(name.len()).expect("names are at most 255 bytes"));
-        out.extend_from_slice(name);
-    }
+/// The index of what the flow of `source` accepts, which is begun if it is not there.
+pub(super) fn accepted_of(
+    source: &Arc<Queue>,
+    flow: &Arc<Flow>,
+    accepted: &mut Vec<Accepted>,
+    spare: &mut Vec<Vec<Entry>>,
+) -> u32 {
+    let is_it = |a: &Accepted| Arc::ptr_eq(&a.source, source) && Arc::ptr_eq(&a.flow, flow);
+    let known = accepted.iter().position(is_it);
+    let index = known.unwrap_or_else(|| {
+        accepted.push(Accepted {
+            source: Arc::clone(source),
+            flow: Arc::clone(flow),
+            entries: spare.pop().unwrap_or_default(),
+        });
+        accepted.len() - 1
+    });
+    index as u32
+}
+
+/// The route of messages from `flow` with `topic`.
+fn topic_route<'a>(
+    topics: &'a mut RouteCache,
+    vhost: &Vhost,
+    flow: &Arc<Flow>,
+    topic: &[u8],
+) -> &'a mut Route {
+    let generation = vhost.topology().generation();
+    let number = match topics.find_topic(flow, topic, generation) {
+        Some(number) => number,
+        None => resolve_topic(topics, vhost, flow, topic),
+    };
+    topics.get(number)
+}
+
+#[cold]
+fn resolve_topic(topics: &mut RouteCache, vhost: &Vhost, flow: &Arc<Flow>, topic: &[u8]) -> usize {
+    let exchange = flow.exchange.as_bytes();
+    let mut targets = Targets::new();
+    let topology = vhost.topology();
+    let generation = topology.generation();
+    let found = topology.route_internal(exchange, topic, None, &mut targets);
+    // A flow never feeds a queue with a flow: that could lock in circles, or never end.
+    targets.retain(|(_, queue)| queue.flow().is_none());
+    let (generation, keep) = found.map_or((generation, false), |f| (f.generation, f.cacheable));
+    let number = topics.insert(exchange, topic, generation, keep, &targets);
+    topics.come_through(number, flow, topic);
+    number
 }

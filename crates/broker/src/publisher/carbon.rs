@@ -1,20 +1,15 @@
 //! `CC` and `BCC` headers: more routing keys for the same exchange. Nobody but the broker gets to
 //! see `BCC`.
 
-use std::sync::Arc;
-
 use backbone_wire::properties::{Properties, PropertiesBuilder};
 use backbone_wire::table::{TableBuf, Value};
 use smallvec::SmallVec;
 
-use super::routes::Target;
-use super::{Publisher, Routed, pending_of, stage};
+use super::headers::Headers;
+use super::{Publisher, Routed};
 use crate::error::Error;
 use crate::record::{self, Content, HEADER_FIXED_LEN};
 use crate::topology::Targets;
-
-/// Flag of the property `headers` in the first octet of the property flags.
-const HEADERS_FLAG: u8 = 1 << 5;
 
 /// The further routing keys of a message.
 pub(super) struct Carbon<'a> {
@@ -25,16 +20,8 @@ pub(super) struct Carbon<'a> {
 
 impl<'a> Carbon<'a> {
     /// The further keys in a content header, if it has any.
-    #[inline]
-    pub fn of(header: &'a [u8]) -> Result<Option<Self>, Error> {
-        if header[HEADER_FIXED_LEN] & HEADERS_FLAG == 0 {
-            return Ok(None);
-        }
-        Self::in_headers(header)
-    }
-
     #[cold]
-    fn in_headers(header: &'a [u8]) -> Result<Option<Self>, Error> {
+    pub fn of(header: &'a [u8]) -> Result<Option<Self>, Error> {
         let properties = Properties::assume_checked(&header[HEADER_FIXED_LEN..]);
         let Some(headers) = properties.headers() else {
             return Ok(None);
@@ -75,26 +62,24 @@ fn unacceptable(name: &str, value: &Value<'_>) -> Error {
 
 impl Publisher {
     /// Takes a message with further routing keys. Its route is not kept.
+    #[cold]
     pub(super) fn publish_copies(
         &mut self,
         content: Content<'_>,
-        carbon: &Carbon<'_>,
         now_ms: u64,
     ) -> Result<Routed, Error> {
+        let carbon = Carbon::of(content.header)?.expect("CC or BCC was seen");
         let exchange_len = usize::from(content.names[0]);
         let exchange = &content.names[1..=exchange_len];
         let key = &content.names[exchange_len + 2..];
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
+        let topology = self.vhost.topology();
+        let generation = topology.generation();
         let mut found = Targets::new();
         for key in std::iter::once(key).chain(carbon.keys.iter().copied()) {
             let (user, access) = (&self.origin.user, &self.origin.access);
             access.publish(user, self.vhost.name(), exchange, key)?;
-            let topology = self.vhost.topology();
             topology.route(exchange, key, properties.headers(), &mut found)?;
-        }
-        self.messages += 1;
-        if found.is_empty() {
-            return Ok(Routed::Nowhere);
         }
         let mut header = Vec::new();
         let content = if carbon.blind {
@@ -106,36 +91,8 @@ impl Publisher {
         } else {
             content
         };
-        self.push_to(&found, content, now_ms);
-        self.commit_if_full();
-        Ok(Routed::Queues)
-    }
-
-    fn push_to(
-        &mut self,
-        found: &Targets<Arc<crate::queue::Queue>>,
-        content: Content<'_>,
-        now_ms: u64,
-    ) {
-        let (mut plain, mut flows) = (Vec::new(), Vec::new());
-        for (_, queue) in found {
-            let (queue, flow) = (Arc::clone(queue), queue.flow());
-            let list = if flow.is_some() {
-                &mut flows
-            } else {
-                &mut plain
-            };
-            list.push(Target { queue, flow });
-        }
-        if !plain.is_empty() {
-            let entry = stage(&self.vhost, &mut self.batch, &mut self.large, 0, content);
-            self.own_copies(entry, plain.len() as u64);
-            for target in &plain {
-                let index = pending_of(target, &mut self.pending, &mut self.spare);
-                self.pending[index as usize].entries.push(entry);
-            }
-        }
-        self.accept(&flows, content, now_ms);
+        let number = self.routes.insert(exchange, key, generation, false, &found);
+        Ok(self.take(number, content, &Headers::of(content.header), now_ms))
     }
 }
 

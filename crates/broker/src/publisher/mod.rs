@@ -11,23 +11,29 @@
 
 mod accept;
 mod carbon;
+mod headers;
+mod ids;
 mod routes;
+mod stamp;
 
 use std::sync::Arc;
 
 use backbone_log::{Arena, Position, Segment};
 use backbone_wire::properties::Properties;
+use smallvec::SmallVec;
 
 use crate::access::Access;
 use crate::counters::add;
 use crate::error::Error;
 use crate::queue::{Queue, Wakes};
-use crate::record::{self, Content, Entry, HEADER_FIXED_LEN, PREFIX_LEN, Record};
+use crate::record::{self, Content, Entry, HEADER_FIXED_LEN, Record};
 use crate::topology::Targets;
 use crate::vhost::Vhost;
-use accept::Accepted;
+use accept::{Accepted, Fan, accepted_of};
 use carbon::Carbon;
-use routes::{Route, RouteCache, Target};
+use headers::Headers;
+use ids::MessageIds;
+use routes::{Route, RouteCache, Target, TargetList};
 
 /// A batch is committed at this size; it leaves room for one more record below
 /// [`LARGE_FROM_BYTES`] in a buffer of the arena.
@@ -63,11 +69,7 @@ pub struct Origin {
 pub struct Publisher {
     vhost: Arc<Vhost>,
     origin: Origin,
-    /// The id last given to a message without one: its first part is unique a publisher, the
-    /// rest is the number in `ids`.
-    id: String,
-    id_prefix_len: usize,
-    ids: u64,
+    ids: MessageIds,
     batch: Vec<u8>,
     messages: u64,
     /// Copies that entries in `pending` own in this batch.
@@ -79,10 +81,10 @@ pub struct Publisher {
     epoch: u64,
     pending: Vec<Pending>,
     accepted: Vec<Accepted>,
-    /// Room for the entries that one flow's messages become; empty between commits.
-    fan: Vec<Pending>,
+    /// The queues of the topics that messages in `accepted` have.
+    topic_routes: Vec<Arc<TargetList>>,
+    fan: Fan,
     spare: Vec<Vec<Entry>>,
-    properties: Vec<u8>,
     wakes: Wakes,
 }
 
@@ -95,13 +97,10 @@ struct Pending {
 impl Publisher {
     /// An empty batch for messages from `origin`.
     pub fn new(vhost: Arc<Vhost>, origin: Origin) -> Self {
-        let id = vhost.unique_prefix();
         Self {
-            id_prefix_len: id.len(),
-            id,
+            ids: MessageIds::new(&vhost.unique_prefix()),
             vhost,
             origin,
-            ids: 0,
             batch: Vec::new(),
             messages: 0,
             copies: 0,
@@ -111,9 +110,9 @@ impl Publisher {
             epoch: 1,
             pending: Vec::new(),
             accepted: Vec::new(),
-            fan: Vec::new(),
+            topic_routes: Vec::new(),
+            fan: Fan::default(),
             spare: Vec::new(),
-            properties: Vec::new(),
             wakes: Wakes::default(),
         }
     }
@@ -137,41 +136,77 @@ impl Publisher {
     /// An error is about the exchange or permissions: nothing was taken.
     #[inline]
     pub fn publish(&mut self, content: Content<'_>, now_ms: u64) -> Result<Routed, Error> {
-        if let Some(carbon) = Carbon::of(content.header)? {
-            return self.publish_copies(content, &carbon, now_ms);
+        let seen;
+        let mut headers = &Headers::NONE;
+        if Headers::are_in(content.header) {
+            seen = Headers::of(content.header);
+            headers = &seen;
         }
-        let slot = self.route(content)?;
-        let route = self.routes.get(slot);
+        if headers.carbon {
+            return self.publish_copies(content, now_ms);
+        }
+        let number = self.route(content)?;
+        Ok(self.take(number, content, headers, now_ms))
+    }
+
+    /// Takes a message whose route is that with `number`.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        number: usize,
+        content: Content<'_>,
+        headers: &Headers<'_>,
+        now_ms: u64,
+    ) -> Routed {
         self.messages += 1;
-        if route.targets.is_empty() {
-            return Ok(Routed::Nowhere);
+        let route = self.current(number);
+        match route.targets[..] {
+            [] => return Routed::Nowhere,
+            [Target { flow: None, .. }] => {
+                let pending = route.pending[0] as usize;
+                let entry = stage(&self.vhost, &mut self.batch, &mut self.large, 0, content);
+                self.own_copies(entry, 1);
+                self.pending[pending].entries.push(entry);
+            }
+            [Target { flow: Some(_), .. }] => {
+                let accepted = route.pending[0];
+                self.accept(accepted, content, headers, now_ms);
+            }
+            _ => self.take_for_many(number, content, headers, now_ms),
         }
-        if route.epoch != self.epoch {
-            assign_pending(route, self.epoch, &mut self.pending, &mut self.spare);
-        }
+        self.commit_if_full();
+        Routed::Queues
+    }
+
+    #[inline(never)]
+    fn take_for_many(
+        &mut self,
+        number: usize,
+        content: Content<'_>,
+        headers: &Headers<'_>,
+        now_ms: u64,
+    ) {
+        let route = self.routes.get(number);
+        let mut flows = SmallVec::<[u32; 4]>::new();
         let mut staged = None;
-        let mut flows = false;
-        for (target, pending) in route.targets.iter().zip(&route.pending) {
+        let mut copies = 0;
+        for (target, index) in route.targets.iter().zip(&route.pending) {
             if target.flow.is_some() {
-                flows = true;
+                flows.push(*index);
                 continue;
             }
             let entry = *staged.get_or_insert_with(|| {
                 stage(&self.vhost, &mut self.batch, &mut self.large, 0, content)
             });
-            if entry.segment == THIS_BATCH {
-                self.copies += 1;
-            } else {
-                self.vhost.arena().retain(last(&self.large), 1);
-            }
-            self.pending[*pending as usize].entries.push(entry);
+            copies += 1;
+            self.pending[*index as usize].entries.push(entry);
         }
-        if flows {
-            let targets = Arc::clone(&route.targets);
-            self.accept(&targets, content, now_ms);
+        if let Some(entry) = staged {
+            self.own_copies(entry, copies);
         }
-        self.commit_if_full();
-        Ok(Routed::Queues)
+        for accepted in flows {
+            self.accept(accepted, content, headers, now_ms);
+        }
     }
 
     /// As [`Publisher::publish`], for a record that was put together by [`record::begin`] in a
@@ -183,17 +218,15 @@ impl Publisher {
             header: message.header,
             body: message.body,
         };
-        if stored.len() < LARGE_FROM_BYTES || Carbon::of(content.header)?.is_some() {
+        if stored.len() < LARGE_FROM_BYTES || Headers::of(content.header).carbon {
             return self.publish(content, now_ms);
         }
-        let slot = self.route(content)?;
-        let route = self.routes.get(slot);
+        let number = self.route(content)?;
+        let route = self.current(number);
         if route.targets.is_empty() || route.targets.iter().any(|t| t.flow.is_some()) {
             return self.publish(content, now_ms);
         }
-        if route.epoch != self.epoch {
-            assign_pending(route, self.epoch, &mut self.pending, &mut self.spare);
-        }
+        let route = self.routes.get(number);
         let len = stored.len() as u32;
         let copies = route.targets.len() as u64;
         let segment = self.vhost.arena().adopt(stored, 1 + copies);
@@ -216,6 +249,7 @@ impl Publisher {
 
     /// Puts the batch into its queues and rings the bells. After it everything published is
     /// where it belongs, so that a confirm may go out.
+    #[inline(never)]
     pub fn commit(&mut self) {
         if self.messages == 0 {
             return;
@@ -229,6 +263,7 @@ impl Publisher {
             self.commit_accepted(accepted, guard.as_ref());
         }
         self.accepted = accepted;
+        self.topic_routes.clear();
         let mut routed = 0;
         let mut pending = std::mem::take(&mut self.pending);
         for Pending { queue, mut entries } in pending.drain(..) {
@@ -264,7 +299,7 @@ impl Publisher {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn route(&mut self, content: Content<'_>) -> Result<usize, Error> {
         let generation = self.vhost.topology().generation();
         match self.routes.find(content.names, generation) {
@@ -284,33 +319,43 @@ impl Publisher {
         let mut targets = Targets::new();
         let topology = self.vhost.topology();
         let found = topology.route(exchange, key, properties.headers(), &mut targets)?;
-        let generation = if found.cacheable { found.generation } else { 0 };
-        Ok(self.routes.insert(content.names, generation, &targets))
+        let (generation, keep) = (found.generation, found.cacheable);
+        let number = self
+            .routes
+            .insert(exchange, key, generation, keep, &targets);
+        Ok(number)
+    }
+
+    /// The route `number`, with the places of its targets in this batch.
+    #[inline]
+    fn current(&mut self, number: usize) -> &mut Route {
+        if self.routes.get(number).epoch != self.epoch {
+            self.assign_places(number);
+        }
+        self.routes.get(number)
+    }
+
+    /// Finds or makes the place for the messages of each target of a route.
+    fn assign_places(&mut self, number: usize) {
+        let route = self.routes.get(number);
+        route.epoch = self.epoch;
+        route.pending.clear();
+        for Target { queue, flow } in route.targets.iter() {
+            let index = match flow {
+                Some(flow) => accepted_of(queue, flow, &mut self.accepted, &mut self.spare),
+                None => pending_of(queue, &mut self.pending, &mut self.spare),
+            };
+            route.pending.push(index);
+        }
     }
 }
 
-/// Finds or makes the list of entries for each target of a route.
-fn assign_pending(
-    route: &mut Route,
-    epoch: u64,
-    pending: &mut Vec<Pending>,
-    spare: &mut Vec<Vec<Entry>>,
-) {
-    route.epoch = epoch;
-    route.pending.clear();
-    for target in route.targets.iter() {
-        let index = pending_of(target, pending, spare);
-        route.pending.push(index);
-    }
-}
-
-fn pending_of(target: &Target, pending: &mut Vec<Pending>, spare: &mut Vec<Vec<Entry>>) -> u32 {
-    let known = pending
-        .iter()
-        .position(|p| Arc::ptr_eq(&p.queue, &target.queue));
+/// The index of the entries for `queue`, which are begun if they are not there.
+fn pending_of(queue: &Arc<Queue>, pending: &mut Vec<Pending>, spare: &mut Vec<Vec<Entry>>) -> u32 {
+    let known = pending.iter().position(|p| Arc::ptr_eq(&p.queue, queue));
     let index = known.unwrap_or_else(|| {
         pending.push(Pending {
-            queue: Arc::clone(&target.queue),
+            queue: Arc::clone(queue),
             entries: spare.pop().unwrap_or_default(),
         });
         pending.len() - 1
@@ -327,19 +372,44 @@ fn stage(
     flags: u16,
     content: Content<'_>,
 ) -> Entry {
-    let size = PREFIX_LEN + content.names.len() + content.header.len() + content.body.len();
+    let mut own = None;
+    let out = room_for(content.sizes().record(), vhost, batch, &mut own);
+    let (offset, len) = record::write(out, flags, content);
+    staged(offset, len, own, vhost, large)
+}
+
+/// Where a record of at most `size` bytes goes: the batch, or `own` memory.
+#[inline]
+fn room_for<'a>(
+    size: usize,
+    vhost: &Vhost,
+    batch: &'a mut Vec<u8>,
+    own: &'a mut Option<Vec<u8>>,
+) -> &'a mut Vec<u8> {
     if size >= LARGE_FROM_BYTES {
-        let mut stored = Vec::with_capacity(size);
-        let (_, len) = record::write(&mut stored, flags, content);
+        return own.insert(Vec::with_capacity(size));
+    }
+    if batch.capacity() == 0 {
+        *batch = vhost.arena().buffer();
+    }
+    batch
+}
+
+/// The entry of a record that was written to where [`room_for`] said.
+#[inline]
+fn staged(
+    offset: u32,
+    len: u32,
+    own: Option<Vec<u8>>,
+    vhost: &Vhost,
+    large: &mut Vec<Arc<Segment>>,
+) -> Entry {
+    if let Some(stored) = own {
         let segment = vhost.arena().adopt(stored, 1);
         let entry = own_entry(&segment, len);
         large.push(segment);
         return entry;
     }
-    if batch.capacity() == 0 {
-        *batch = vhost.arena().buffer();
-    }
-    let (offset, len) = record::write(batch, flags, content);
     let position = Position {
         segment: THIS_BATCH,
         offset,
@@ -353,10 +423,6 @@ fn own_entry(segment: &Segment, len: u32) -> Entry {
         offset: 0,
     };
     Entry::unplaced(position, len)
-}
-
-fn last(large: &[Arc<Segment>]) -> &Segment {
-    large.last().expect("a large record was just staged")
 }
 
 /// Names the batch's segment in its entries.

@@ -3,14 +3,19 @@
 use std::sync::Arc;
 
 use ahash::RandomState;
-use smallvec::SmallVec;
 
+use super::stamp::Stamp;
 use crate::flow::Flow;
 use crate::queue::Queue;
 use crate::topology::Targets;
 
-/// Routes kept; a power of two.
-const ROUTES: usize = 64;
+/// Routes kept.
+const ROUTES_MAX: usize = 128;
+/// Places of the index, a power of two: at least half of them stay free, so that a search ends soon.
+const INDEX_LEN: usize = 2 * ROUTES_MAX;
+/// A place of the index without a route.
+const FREE: u8 = u8::MAX;
+const _: () = assert!(ROUTES_MAX < FREE as usize);
 
 /// A queue that a route ends in.
 #[derive(Clone)]
@@ -19,22 +24,36 @@ pub(super) struct Target {
     pub flow: Option<Arc<Flow>>,
 }
 
+/// The queues of a route.
+pub(super) type TargetList = Vec<Target>;
+
 /// Where messages with some exchange and key go.
 pub(super) struct Route {
-    names: Vec<u8>,
-    generation: u64,
+    /// Exchange and key as two short strings.
+    pub names: Vec<u8>,
+    /// Of a topic, the flow that its messages come through.
+    flow: Option<Arc<Flow>>,
+    /// Of a topic, how the record of a message without properties begins: see [`super::stamp`].
+    pub stamp: Stamp,
     /// The queues.
-    pub targets: Arc<[Target]>,
+    pub targets: Arc<TargetList>,
     /// The batch in which `pending` is valid.
     pub epoch: u64,
-    /// Index of each target's entries in the batch.
-    pub pending: SmallVec<[u32; 4]>,
+    /// Where in the batch the messages go. Of a published route, for each target: the index of its entries,
+    /// or of what its flow accepts. Of a topic, one number: that of the route.
+    pub pending: Vec<u32>,
 }
 
-/// The last routes by (exchange, key), one in each slot; each valid under one generation of the
-/// topology.
+/// The last routes by exchange and key, all of one generation of the topology: with the next one they are all
+/// forgotten. Their memory stays and is used again, so that another route costs no allocation.
 pub(super) struct RouteCache {
-    slots: Vec<Option<Route>>,
+    generation: u64,
+    /// The first `kept` are valid and in the index; one more may be there for a message that depends on
+    /// more than its names.
+    routes: Vec<Route>,
+    kept: usize,
+    /// Places by hash, the next free one if that is taken.
+    index: Vec<u8>,
     last: usize,
     hasher: RandomState,
 }
@@ -42,64 +61,218 @@ pub(super) struct RouteCache {
 impl RouteCache {
     pub fn new() -> Self {
         Self {
-            slots: Vec::new(),
+            generation: 0,
+            routes: Vec::new(),
+            kept: 0,
+            index: Vec::new(),
             last: 0,
             hasher: RandomState::new(),
         }
     }
 
-    /// The slot of the route for `names` under `generation`, if it is here.
+    /// The number of the route for `names`, two short strings, under `generation`, if it is here.
     #[inline]
     pub fn find(&mut self, names: &[u8], generation: u64) -> Option<usize> {
-        let fits = |route: &Option<Route>| {
-            route
-                .as_ref()
-                .is_some_and(|r| r.generation == generation && r.names == names)
-        };
-        if self.slots.get(self.last).is_some_and(fits) {
+        let fits = |route: &Route| route.names == names;
+        if generation == self.generation && self.last < self.kept && fits(&self.routes[self.last]) {
             return Some(self.last);
         }
-        let slot = self.slot(names);
-        if self.slots.get(slot).is_some_and(fits) {
-            self.last = slot;
-            return Some(slot);
+        let key = &names[usize::from(names[0]) + 2..];
+        self.search(key, generation, fits)
+    }
+
+    /// The number of the route for what comes through `flow` with `topic`.
+    #[inline]
+    pub fn find_topic(&mut self, flow: &Arc<Flow>, topic: &[u8], generation: u64) -> Option<usize> {
+        let fits = |route: &Route| {
+            let same = route
+                .flow
+                .as_ref()
+                .is_some_and(|own| Arc::ptr_eq(own, flow));
+            same && route.names[2 + flow.exchange.len()..] == *topic
+        };
+        if generation == self.generation && self.last < self.kept && fits(&self.routes[self.last]) {
+            return Some(self.last);
+        }
+        self.search(topic, generation, fits)
+    }
+
+    fn search(
+        &mut self,
+        key: &[u8],
+        generation: u64,
+        fits: impl Fn(&Route) -> bool,
+    ) -> Option<usize> {
+        if generation != self.generation || self.kept == 0 {
+            return None;
+        }
+        let mut place = self.place(key);
+        while self.index[place] != FREE {
+            let number = usize::from(self.index[place]);
+            if fits(&self.routes[number]) {
+                self.last = number;
+                return Some(number);
+            }
+            place = (place + 1) % INDEX_LEN;
         }
         None
     }
 
-    /// Keeps a route; `generation` 0 is never found again.
+    /// Takes a route in that was found under `generation`, and returns its number; `keep`: it will be found again.
     pub fn insert(
         &mut self,
-        names: &[u8],
+        exchange: &[u8],
+        key: &[u8],
         generation: u64,
+        keep: bool,
         targets: &Targets<Arc<Queue>>,
     ) -> usize {
-        if self.slots.is_empty() {
-            self.slots.resize_with(ROUTES, || None);
+        if generation != self.generation || (keep && self.kept == ROUTES_MAX) {
+            self.forget();
+            self.generation = generation;
         }
-        let slot = self.slot(names);
+        let number = self.kept;
+        if number == self.routes.len() {
+            self.routes.push(Route::empty());
+        }
+        self.routes[number].fill(exchange, key, targets);
+        if keep {
+            self.index.resize(INDEX_LEN, FREE);
+            let mut place = self.place(key);
+            while self.index[place] != FREE {
+                place = (place + 1) % INDEX_LEN;
+            }
+            self.index[place] = number as u8;
+            self.kept += 1;
+            self.last = number;
+        }
+        number
+    }
+
+    /// Makes the route `number` one of what comes through `flow` with `topic`.
+    pub fn come_through(&mut self, number: usize, flow: &Arc<Flow>, topic: &[u8]) {
+        let route = &mut self.routes[number];
+        route.flow = Some(Arc::clone(flow));
+        route
+            .stamp
+            .make(&route.names, topic, flow.sender.as_deref());
+    }
+
+    /// The route that [`RouteCache::find`] or [`RouteCache::insert`] just named.
+    #[inline]
+    pub fn get(&mut self, number: usize) -> &mut Route {
+        &mut self.routes[number]
+    }
+
+    fn forget(&mut self) {
+        self.kept = 0;
+        self.index.fill(FREE);
+    }
+
+    fn place(&self, key: &[u8]) -> usize {
+        self.hasher.hash_one(key) as usize % INDEX_LEN
+    }
+}
+
+impl Route {
+    fn empty() -> Self {
+        Self {
+            names: Vec::new(),
+            flow: None,
+            stamp: Stamp::default(),
+            targets: Arc::default(),
+            epoch: 0,
+            pending: Vec::new(),
+        }
+    }
+
+    fn fill(&mut self, exchange: &[u8], key: &[u8], targets: &Targets<Arc<Queue>>) {
+        self.epoch = 0;
+        self.flow = None;
+        self.names.clear();
+        crate::record::write_names(&mut self.names, exchange, key);
         let targets = targets.iter().map(|(_, queue)| Target {
             queue: Arc::clone(queue),
             flow: queue.flow(),
         });
-        self.slots[slot] = Some(Route {
-            names: names.to_vec(),
-            generation,
-            targets: targets.collect(),
-            epoch: 0,
-            pending: SmallVec::new(),
-        });
-        self.last = slot;
-        slot
+        match Arc::get_mut(&mut self.targets) {
+            Some(list) => {
+                list.clear();
+                list.extend(targets);
+            }
+            // The batch still needs the old ones.
+            None => self.targets = Arc::new(targets.collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(exchange: &str, key: &str) -> Vec<u8> {
+        let mut names = Vec::new();
+        crate::record::write_names(&mut names, exchange.as_bytes(), key.as_bytes());
+        names
     }
 
-    /// The route in `slot`, which [`RouteCache::find`] or [`RouteCache::insert`] named.
-    #[inline]
-    pub fn get(&mut self, slot: usize) -> &mut Route {
-        self.slots[slot].as_mut().expect("the slot was just named")
+    fn insert(cache: &mut RouteCache, key: &str, generation: u64, keep: bool) -> usize {
+        cache.insert(b"ex", key.as_bytes(), generation, keep, &Targets::new())
     }
 
-    fn slot(&self, names: &[u8]) -> usize {
-        self.hasher.hash_one(names) as usize & (ROUTES - 1)
+    #[test]
+    fn a_route_is_found_by_all_of_its_names_and_under_its_generation_only() {
+        let mut cache = RouteCache::new();
+        assert_eq!(cache.find(&names("ex", "a"), 0), None);
+        let number = insert(&mut cache, "a", 5, true);
+        for _ in 0..2 {
+            assert_eq!(cache.find(&names("ex", "a"), 5), Some(number));
+            for (exchange, key) in [
+                ("ex", "b"),
+                ("ey", "a"),
+                ("e", "xa"),
+                ("exa", ""),
+                ("", "a"),
+            ] {
+                assert_eq!(cache.find(&names(exchange, key), 5), None);
+            }
+            assert_eq!(cache.find(&names("ex", "a"), 6), None);
+            // Others, so that it is not the last one any more.
+            insert(&mut cache, "b2", 5, true);
+        }
+        insert(&mut cache, "b", 6, true);
+        assert_eq!(cache.find(&names("ex", "a"), 5), None);
+        assert_eq!(cache.find(&names("ex", "a"), 6), None);
+    }
+
+    #[test]
+    fn what_is_not_to_be_kept_is_never_found() {
+        let mut cache = RouteCache::new();
+        let number = insert(&mut cache, "a", 1, false);
+        assert_eq!(cache.get(number).names, names("ex", "a"));
+        assert_eq!(cache.find(&names("ex", "a"), 1), None);
+        let kept = insert(&mut cache, "b", 1, true);
+        let number = insert(&mut cache, "a", 1, false);
+        assert_ne!(kept, number);
+        assert_eq!(cache.find(&names("ex", "a"), 1), None);
+        assert_eq!(cache.find(&names("ex", "b"), 1), Some(kept));
+    }
+
+    #[test]
+    fn as_many_routes_as_fit_are_found_and_one_more_starts_anew() {
+        let mut cache = RouteCache::new();
+        let key = |n: usize| format!("key-{n}");
+        for n in 0..ROUTES_MAX {
+            insert(&mut cache, &key(n), 1, true);
+            assert_eq!(insert(&mut cache, "another", 1, false), n + 1);
+        }
+        for n in 0..ROUTES_MAX {
+            assert_eq!(cache.find(&names("ex", &key(n)), 1), Some(n));
+        }
+        assert_eq!(insert(&mut cache, "last", 1, true), 0);
+        for n in 0..ROUTES_MAX {
+            assert_eq!(cache.find(&names("ex", &key(n)), 1), None);
+        }
+        assert_eq!(cache.find(&names("ex", "last"), 1), Some(0));
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod bus;
+mod marks;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -10,7 +10,7 @@ mod list;
 
 use std::fmt;
 
-pub use edit::with_additions;
+pub use edit::{Cut, with_additions};
 pub use list::PropertiesBuilder;
 use list::{DELIVERY_MODE, KINDS, KNOWN_FLAGS};
 
@@ -50,7 +50,7 @@ impl<'a> Properties<'a> {
     }
 
     /// Nothing set and only the delivery mode set, which is what most messages have, cost two comparisons.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn checked(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (flags, values) = bytes.split_first_chunk().ok_or(Malformed::Truncated)?;
         match (u16::from_be_bytes(*flags), values.len()) {
@@ -218,6 +218,7 @@ fn skip(reader: &mut Reader<'_>, mut flags: u16) -> Result<(), Malformed> {
     Ok(())
 }
 
+#[inline(never)]
 fn check_values(flags: u16, values: &[u8]) -> Result<(), Malformed> {
     if flags & !KNOWN_FLAGS != 0 {
         return Err(Malformed::UnknownPropertyFlags(flags));

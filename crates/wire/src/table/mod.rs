@@ -7,11 +7,14 @@
 //! Names may repeat; [`Table::get`] finds the first, as RabbitMQ does.
 
 mod build;
+mod raw;
 mod value;
 
 use std::fmt;
 
 pub use build::{ArrayBuf, TableBuf};
+pub use raw::{RawEntries, RawEntry};
+use raw::{cut_entry, cut_value};
 pub use value::Value;
 
 use crate::codec::Reader;
@@ -104,11 +107,6 @@ impl fmt::Debug for Table<'_> {
 pub struct TableIter<'a>(Reader<'a>);
 
 impl<'a> TableIter<'a> {
-    /// The bytes of the entries not yet yielded.
-    pub(crate) fn rest(&self) -> &'a [u8] {
-        self.0.rest()
-    }
-
     fn read(&mut self) -> Result<(&'a [u8], Value<'a>), Malformed> {
         let key = self.0.short_str()?.as_bytes();
         Ok((key, Value::read(&mut self.0)?))
@@ -198,32 +196,33 @@ impl<'a> Iterator for ArrayIter<'a> {
 
 /// Checks the entries of a table in which `levels_left` more levels may be nested. The recursion through
 /// [`check_nested`] is as deep as the nesting, hence at most [`LEVELS_MAX`].
-fn check_table(bytes: &[u8], levels_left: usize) -> Result<(), Malformed> {
-    let mut reader = Reader::new(bytes);
-    while !reader.rest().is_empty() {
-        reader.short_str()?;
-        check_nested(Value::read(&mut reader)?, levels_left)?;
+fn check_table(mut bytes: &[u8], levels_left: usize) -> Result<(), Malformed> {
+    while !bytes.is_empty() {
+        let (entry, rest) = cut_entry(bytes)?;
+        check_nested(entry.tag, entry.value, levels_left)?;
+        bytes = rest;
     }
     Ok(())
 }
 
-fn check_array(bytes: &[u8], levels_left: usize) -> Result<(), Malformed> {
-    let mut reader = Reader::new(bytes);
-    while !reader.rest().is_empty() {
-        check_nested(Value::read(&mut reader)?, levels_left)?;
+fn check_array(mut bytes: &[u8], levels_left: usize) -> Result<(), Malformed> {
+    while !bytes.is_empty() {
+        let (tag, value, rest) = cut_value(bytes)?;
+        check_nested(tag, value, levels_left)?;
+        bytes = rest;
     }
     Ok(())
 }
 
 #[inline]
-fn check_nested(value: Value<'_>, levels_left: usize) -> Result<(), Malformed> {
-    let (check, bytes): (fn(&[u8], usize) -> _, _) = match value {
-        Value::Table(table) => (check_table, table.0),
-        Value::Array(array) => (check_array, array.0),
+fn check_nested(tag: u8, value: &[u8], levels_left: usize) -> Result<(), Malformed> {
+    let check = match tag {
+        b'F' => check_table,
+        b'A' => check_array,
         _ => return Ok(()),
     };
     let levels_left = levels_left.checked_sub(1).ok_or(Malformed::TooDeep)?;
-    check(bytes, levels_left)
+    check(value, levels_left)
 }
 
 #[cfg(test)]

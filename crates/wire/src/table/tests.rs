@@ -111,9 +111,9 @@ fn every_cut_is_malformed_or_ends_between_entries() {
     let built = one_of_each();
     let bytes = built.as_table().as_bytes();
     let mut ends = vec![0];
-    let mut iter = built.as_table().iter();
-    while iter.next().is_some() {
-        ends.push(bytes.len() - iter.rest().len());
+    let mut entries = built.as_table().raw_entries();
+    while entries.next().is_some() {
+        ends.push(entries.offset());
     }
     for cut in 0..=bytes.len() {
         let checked = Table::from_bytes(&bytes[..cut]);

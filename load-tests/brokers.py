@@ -158,6 +158,15 @@ def start_backbone(stack, binary, folder):
     return Broker("Backbone", process, amqp, http, time.monotonic() - began)
 
 
+def start_sink(stack, generator, folder):
+    """The stand-in broker that does the least a broker can do."""
+    (port,) = free_ports(1)
+    began = time.monotonic()
+    process = start(stack, [generator, "sink", "--bind", f"127.0.0.1:{port}"], {}, folder, "sink.log")
+    wait_for_port(process, port, folder / "sink.log")
+    return Broker("sink", process, port, None, time.monotonic() - began)
+
+
 def start(stack, command, own, folder, log):
     """Starts a process with default settings but `own`, outside the reach of the terminal's Ctrl-C."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RABBITMQ_", "BACKBONE_", "ERL_"))}

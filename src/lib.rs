@@ -21,7 +21,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_rt::Arbiter;
 use amqp::Amqp;
 use auth::Authenticator;
 use backbone_broker::memory::MemoryGate;
@@ -30,6 +29,7 @@ use backbone_log::Arena;
 use bus::{Bus, BusError, BusParts};
 use config::Config;
 use engine::Engine;
+use runtime::arbiters::Arbiters;
 use runtime::{Lifecycle, Phase};
 use state::{StateError, StateStore};
 use telemetry::Telemetry;
@@ -96,8 +96,6 @@ struct Server {
     config: Arc<Config>,
     amqp: Amqp,
     http: actix_web::dev::Server,
-    /// Their threads end with them.
-    _arbiters: Vec<Arbiter>,
 }
 
 impl Server {
@@ -107,16 +105,14 @@ impl Server {
         let telemetry = Telemetry::new(&config.data_dir);
         let auth = open_auth(&config, &state, &telemetry).await?;
         let (vhost, memory) = open_broker(&config);
-        let arbiters: Vec<_> = (0..arbiter_count(&config))
-            .map(|_| Arbiter::new())
-            .collect();
-        let handles: Vec<_> = arbiters.iter().map(Arbiter::handle).collect();
+        let arbiters = Arbiters::start(arbiter_count(&config));
         let amqp = Amqp::new(
             &config,
             Arc::clone(&vhost),
             Arc::clone(&auth),
             telemetry.events(),
             Arc::clone(&memory),
+            Arc::clone(&arbiters),
         );
         let engine = Engine::new(vhost, memory);
         let closing = amqp.clone();
@@ -124,7 +120,7 @@ impl Server {
             engine: engine.clone(),
             state,
             auth: Arc::clone(&auth),
-            arbiters: handles.clone(),
+            arbiters: arbiters.handles(),
             disconnect: Arc::new(move |client, reason| closing.close_user(client, reason)),
             lenient_declare: config.bus.lenient_declare,
         })
@@ -138,7 +134,7 @@ impl Server {
             say(format_args!("listening amqp {address}"));
         }
         for listener in amqp_listeners {
-            amqp.listen(listener, &handles, lifecycle);
+            amqp.listen(listener, lifecycle);
         }
         let services = http::Services {
             config: Arc::clone(&config),
@@ -152,12 +148,7 @@ impl Server {
             say(format_args!("listening http {address}"));
         }
         say("durability memory: messages are kept in memory only, a restart loses them");
-        Ok(Self {
-            config,
-            amqp,
-            http,
-            _arbiters: arbiters,
-        })
+        Ok(Self { config, amqp, http })
     }
 }
 

@@ -31,7 +31,7 @@ use super::buffers::{self, ReadBuffer};
 use super::doorbell::{Doorbell, News};
 use super::handshake::{self, Failed, Opened};
 use super::{Registered, Shared};
-use crate::runtime::pace;
+use crate::runtime::arbiters::Stay;
 
 /// Turns in a row before other connections of the arbiter have theirs.
 const TURNS_IN_A_ROW_MAX: u32 = 8;
@@ -61,9 +61,8 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Re
     match agreed {
         Ok(Ok(opened)) => {
             registered.opened(&opened.user);
-            Connection::new(stream, shared, &registered, opened, input)
-                .run()
-                .await;
+            let connection = Connection::new(stream, shared, registered, opened, input);
+            connection.run().await;
         }
         Ok(Err(Failed::Refused {
             error,
@@ -124,6 +123,9 @@ struct Connection {
     /// What the system had for us when we last looked without reading.
     unread_bytes: u64,
     closing_since: Option<Instant>,
+    stay: Stay,
+    /// Given up when everything that the connection held is given back.
+    _registered: Registered,
 }
 
 /// What a wait ended with.
@@ -138,7 +140,7 @@ impl Connection {
     fn new(
         stream: TcpStream,
         shared: Arc<Shared>,
-        registered: &Registered,
+        registered: Registered,
         opened: Opened,
         input: ReadBuffer,
     ) -> Self {
@@ -178,6 +180,8 @@ impl Connection {
             in_body: false,
             unread_bytes: 0,
             closing_since: None,
+            stay: Stay::default(),
+            _registered: registered,
         }
     }
 
@@ -189,6 +193,9 @@ impl Connection {
             let Ok(more) = self.turn(&woken) else { return };
             if self.is_over() {
                 break;
+            }
+            if let Some(arbiter) = self.stay.turn() {
+                return self.move_to(arbiter);
             }
             turns += 1;
             if more || turns >= TURNS_IN_A_ROW_MAX {
@@ -214,6 +221,24 @@ impl Connection {
             )
             .await;
         }
+    }
+
+    /// Goes on on another arbiter. What rings meanwhile is found there.
+    fn move_to(self, arbiter: usize) {
+        let arbiter = self.shared.arbiters.handle(arbiter);
+        arbiter.spawn_fn(move || {
+            let moved = self.stream.into_std().and_then(TcpStream::from_std);
+            // The system refuses only when it is out of memory: the connection is closed then.
+            if let Ok(stream) = moved {
+                let stay = Stay::after_move();
+                let connection = Self {
+                    stream,
+                    stay,
+                    ..self
+                };
+                actix_rt::spawn(connection.run());
+            }
+        });
     }
 
     /// What can be done without waiting, up to a bound. True when there is more of it.
@@ -259,12 +284,14 @@ impl Connection {
     }
 
     fn read(&mut self) -> std::io::Result<()> {
+        let asked;
         let sink = match self.input.filled() {
             [] => self.session.body_sink(),
             _ => None,
         };
         let read = match sink {
             Some((record, missing)) => {
+                asked = missing;
                 let read = self.stream.try_read_buf(&mut record.limit(missing));
                 self.session.body_received(*read.as_ref().unwrap_or(&0));
                 self.in_body = true;
@@ -276,6 +303,7 @@ impl Connection {
                     true => room.len().min(BETWEEN_BODIES_BYTES),
                     false => room.len(),
                 };
+                asked = size;
                 let read = self.stream.try_read(&mut room[..size]);
                 self.input.grow(*read.as_ref().unwrap_or(&0));
                 read
@@ -284,13 +312,23 @@ impl Connection {
         match read {
             Ok(0) => self.ended = true,
             Ok(count) => {
-                pace::carried(count);
+                self.stay.carried(count);
                 self.heartbeat.received = true;
+                if count < asked {
+                    self.nothing_left();
+                }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Takes note that the system has nothing more for us, which a read that was not filled says: another read
+    /// would only be told so. What comes from now on raises a new event.
+    fn nothing_left(&self) {
+        let nothing = || Err::<(), _>(ErrorKind::WouldBlock.into());
+        let _ = self.stream.try_io(Interest::READABLE, nothing);
     }
 
     /// Handles what was read; returns how many bytes of it.
@@ -312,7 +350,7 @@ impl Connection {
             let written = self.stream.try_write_vectored(&self.out.slices());
             match written {
                 Ok(count) => {
-                    pace::carried(count);
+                    self.stay.carried(count);
                     self.out.advance(count);
                     self.heartbeat.sent = true;
                 }

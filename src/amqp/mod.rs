@@ -1,7 +1,7 @@
 //! AMQP 0-9-1 over TCP: listeners, and one task a connection on one of the arbiters.
 //!
-//! Owns the registry of connections. A connection's task never moves to another thread; what
-//! other threads have for it, they leave at its [`Doorbell`].
+//! Owns the registry of connections. Between two turns a connection may move to another arbiter
+//! ([`crate::runtime::arbiters`]); what other threads have for it, they leave at its [`Doorbell`].
 
 mod buffers;
 mod connection;
@@ -10,10 +10,9 @@ mod handshake;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix_rt::ArbiterHandle;
 use backbone_broker::memory::MemoryGate;
 use backbone_broker::vhost::Vhost;
 use backbone_wire::method::connection::Tune;
@@ -24,6 +23,7 @@ use tokio::net::TcpStream;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::runtime::Lifecycle;
+use crate::runtime::arbiters::Arbiters;
 use crate::telemetry::{Events, Samples};
 pub use doorbell::Doorbell;
 
@@ -55,10 +55,10 @@ struct Shared {
     read_bytes: usize,
     connections_max: usize,
     connections: DashMap<u64, Entry>,
+    arbiters: Arc<Arbiters>,
     /// Whoever comes now is told to go.
     draining: AtomicBool,
     next_id: AtomicU64,
-    next_arbiter: AtomicUsize,
 }
 
 struct Entry {
@@ -85,6 +85,7 @@ impl Amqp {
         auth: Arc<Authenticator>,
         events: Arc<Events>,
         memory: Arc<MemoryGate>,
+        arbiters: Arc<Arbiters>,
     ) -> Self {
         Self(Arc::new(Shared {
             vhost,
@@ -103,21 +104,20 @@ impl Amqp {
             read_bytes: READ_BYTES.max(config.amqp.frame_max_bytes as usize),
             connections_max: config.limits.connections as usize,
             connections: DashMap::new(),
+            arbiters,
             draining: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
-            next_arbiter: AtomicUsize::new(0),
         }))
     }
 
-    /// Serves the connections that come to `listener` on `arbiters` in turn, until the process drains.
-    pub fn listen(&self, listener: TcpListener, arbiters: &[ArbiterHandle], lifecycle: &Lifecycle) {
+    /// Serves the connections that come to `listener`, until the process drains.
+    pub fn listen(&self, listener: TcpListener, lifecycle: &Lifecycle) {
         let (shared, lifecycle) = (Arc::clone(&self.0), lifecycle.clone());
-        let arbiters = arbiters.to_vec();
-        let first = arbiters[0].clone();
+        let first = self.0.arbiters.handle(0);
         first.spawn_fn(move || {
             actix_rt::spawn(async move {
                 tokio::select! {
-                    () = accept(listener, &shared, &arbiters) => {}
+                    () = accept(listener, &shared) => {}
                     () = lifecycle.draining() => {}
                 }
             });
@@ -204,14 +204,14 @@ impl Drop for Registered {
     }
 }
 
-async fn accept(listener: TcpListener, shared: &Arc<Shared>, arbiters: &[ArbiterHandle]) {
+async fn accept(listener: TcpListener, shared: &Arc<Shared>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return shared.events.accept_failed(&error),
     };
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => dispatch(stream, peer, shared, arbiters),
+            Ok((stream, peer)) => dispatch(stream, peer, shared),
             Err(error) => {
                 // Out of descriptors, most likely: others have to end first.
                 shared.events.accept_failed(&error);
@@ -221,7 +221,7 @@ async fn accept(listener: TcpListener, shared: &Arc<Shared>, arbiters: &[Arbiter
     }
 }
 
-fn dispatch(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, arbiters: &[ArbiterHandle]) {
+fn dispatch(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
     let excess = (shared.connections.len() + 1).saturating_sub(shared.connections_max);
     if excess > 0 {
         shared.events.connection_refused(peer);
@@ -234,8 +234,8 @@ fn dispatch(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, arbiters:
     let Ok(stream) = ready else { return };
     let registered = Registered::new(Arc::clone(shared), peer, excess > 0);
     let shared = Arc::clone(shared);
-    let turn = shared.next_arbiter.fetch_add(1, Ordering::Relaxed);
-    arbiters[turn % arbiters.len()].spawn_fn(move || {
+    let arbiter = shared.arbiters.for_newcomer();
+    arbiter.spawn_fn(move || {
         let Ok(stream) = TcpStream::from_std(stream) else {
             return;
         };

@@ -1,10 +1,12 @@
 //! The life of the process: starting, ready, draining.
 //!
 //! [`Lifecycle`] is the one signal that everything long-running watches; `/health/ready` shows it. Beside it
-//! stands what the process takes from the machine: listeners, memory, open files.
+//! stands what the process takes from the machine: listeners, memory, open files, and the threads that serve connections.
 
+pub mod arbiters;
 mod listen;
 mod machine;
+mod pace;
 
 use std::future::pending;
 

@@ -9,6 +9,8 @@ pub const BATCH: usize = 500;
 /// Messages in a batch of the fan-out, which delivers ten times as many.
 pub const FANOUT_BATCH: usize = 100;
 const FANOUT_QUEUES: usize = 10;
+/// As many as two batches have messages.
+const IN_TURN_QUEUES: usize = 1_000;
 const TOPIC_BINDINGS: usize = 1_000;
 const TOPIC_QUEUES: usize = 10;
 
@@ -40,6 +42,27 @@ pub fn publish_deliver() -> Box<dyn FnMut()> {
     let mut seen = 0;
     Box::new(move || {
         publisher.receive(&input);
+        consumers[0].deliver();
+        seen = check(&consumers, seen, BATCH * 16);
+    })
+}
+
+/// 16-byte messages through the default exchange to 1,000 queues in turn, one consumer of them all.
+pub fn in_turn() -> Box<dyn FnMut()> {
+    let vhost = vhost();
+    let mut publisher = Peer::new(&vhost, 1);
+    let mut consumers = [Peer::new(&vhost, 2)];
+    let name = |n: usize| format!("bench-queue-{n:03}");
+    for n in 0..IN_TURN_QUEUES {
+        publisher.declare(&name(n));
+        consumers[0].consume_as(&format!("c-{n:04}"), &name(n), true);
+    }
+    let inputs = [0, BATCH].map(|from| batch(BATCH, "", |n| name(from + n), &[b'x'; 16]));
+    let mut turn = 0;
+    let mut seen = 0;
+    Box::new(move || {
+        publisher.receive(&inputs[turn]);
+        turn = 1 - turn;
         consumers[0].deliver();
         seen = check(&consumers, seen, BATCH * 16);
     })

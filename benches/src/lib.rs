@@ -39,6 +39,11 @@ pub const WORKLOADS: &[Workload] = &[
         make: queues::fanout,
     },
     Workload {
+        name: "queues_1000_in_turn",
+        batch: queues::BATCH,
+        make: queues::in_turn,
+    },
+    Workload {
         name: "topic_1000_bindings",
         batch: queues::BATCH,
         make: queues::topic,

@@ -107,9 +107,14 @@ impl Peer {
 
     /// Consumes from a queue.
     pub fn consume(&mut self, name: &str, no_ack: bool) {
+        self.consume_as("ctag-1", name, no_ack);
+    }
+
+    /// Consumes from a queue: one of several consumers, which differ by `tag`.
+    pub fn consume_as(&mut self, tag: &str, name: &str, no_ack: bool) {
         let consume = basic::Consume {
             queue: short(name),
-            consumer_tag: ShortStr::lit("ctag-1"),
+            consumer_tag: short(tag),
             no_local: false,
             no_ack,
             exclusive: false,

@@ -9,8 +9,12 @@ pub const BATCH: usize = 500;
 /// Messages in a batch of the fan-out, which delivers ten times as many.
 pub const FANOUT_BATCH: usize = 100;
 const FANOUT_QUEUES: usize = 10;
+/// As many as two batches have messages.
+const IN_TURN_QUEUES: usize = 1_000;
 const TOPIC_BINDINGS: usize = 1_000;
 const TOPIC_QUEUES: usize = 10;
+/// Batches until a topic comes again: by then the publisher has forgotten its route.
+const TOPIC_BATCHES: usize = 40;
 
 /// Bytes of a batch of like messages without properties.
 fn batch(count: usize, exchange: &str, key: impl Fn(usize) -> String, body: &[u8]) -> Vec<u8> {
@@ -40,6 +44,27 @@ pub fn publish_deliver() -> Box<dyn FnMut()> {
     let mut seen = 0;
     Box::new(move || {
         publisher.receive(&input);
+        consumers[0].deliver();
+        seen = check(&consumers, seen, BATCH * 16);
+    })
+}
+
+/// 16-byte messages through the default exchange to 1,000 queues in turn, one consumer of them all.
+pub fn in_turn() -> Box<dyn FnMut()> {
+    let vhost = vhost();
+    let mut publisher = Peer::new(&vhost, 1);
+    let mut consumers = [Peer::new(&vhost, 2)];
+    let name = |n: usize| format!("bench-queue-{n:03}");
+    for n in 0..IN_TURN_QUEUES {
+        publisher.declare(&name(n));
+        consumers[0].consume_as(&format!("c-{n:04}"), &name(n), true);
+    }
+    let inputs = [0, BATCH].map(|from| batch(BATCH, "", |n| name(from + n), &[b'x'; 16]));
+    let mut turn = 0;
+    let mut seen = 0;
+    Box::new(move || {
+        publisher.receive(&inputs[turn]);
+        turn = 1 - turn;
         consumers[0].deliver();
         seen = check(&consumers, seen, BATCH * 16);
     })
@@ -111,12 +136,15 @@ pub fn topic() -> Box<dyn FnMut()> {
         consumer.consume(&name, true);
         consumers.push(consumer);
     }
-    // 7 and 1,000 have no common factor: no key comes twice in a batch, and the queues take turns.
-    let key = |n: usize| format!("sensor.{:05}.temperature", n * 7 % TOPIC_BINDINGS);
-    let input = batch(BATCH, "amq.topic", key, &[b'x'; 16]);
+    // 7 and 1,000 have no common factor: all bindings and queues take turns.
+    let key = |n: usize| format!("sensor.{:05}.number{n:05}", n * 7 % TOPIC_BINDINGS);
+    let input = |at| batch(BATCH, "amq.topic", |n| key(at * BATCH + n), &[b'x'; 16]);
+    let inputs: Vec<Vec<u8>> = (0..TOPIC_BATCHES).map(input).collect();
+    let mut turn = 0;
     let mut seen = 0;
     Box::new(move || {
-        publisher.receive(&input);
+        publisher.receive(&inputs[turn]);
+        turn = (turn + 1) % TOPIC_BATCHES;
         for consumer in &mut consumers {
             consumer.deliver();
         }

@@ -15,29 +15,19 @@ use backbone_wire::properties::{Properties, with_additions};
 use super::headers::Headers;
 use super::routes::{Route, RouteCache, Target};
 use super::stamp::Marked;
-use super::{Pending, Publisher, THIS_BATCH, pending_of, place, push, room_for, stage, staged};
+use super::{List, Lists, Publisher, THIS_BATCH, place, push, room_for, stage, staged};
 use crate::counters::add;
 use crate::flow::Flow;
-use crate::queue::Queue;
 use crate::record::{self, Content, EXCLUDE_OWN, Entry, HEADER_FIXED_LEN};
 use crate::topic_rule;
 use crate::topology::Targets;
 use crate::vhost::Vhost;
 
-/// Messages of this batch that one flow accepted.
-pub(super) struct Accepted {
-    source: Arc<Queue>,
-    flow: Arc<Flow>,
-    /// Their `seq`, which means nothing before a queue gives one, is the number of their topic's route
-    /// in the batch.
-    entries: Vec<Entry>,
-}
-
 /// Room to find out where accepted messages go; empty between commits.
 #[derive(Default)]
 pub(super) struct Fan {
     /// The queues and what goes there.
-    pending: Vec<Pending>,
+    pending: Lists,
     /// For each route of the batch its range in `indexes`, when a message asked for it.
     routes: Vec<Option<Range<u32>>>,
     /// Indexes into `pending`.
@@ -58,8 +48,7 @@ impl Publisher {
         headers: &Headers<'_>,
         now_ms: u64,
     ) {
-        let accepted = &self.accepted[index as usize];
-        let flow = &accepted.flow;
+        let flow = flow_of(self.accepted.get(index));
         let in_body;
         let topic = match headers.topic() {
             Some(topic) => topic,
@@ -104,13 +93,11 @@ impl Publisher {
         let (offset, len) = route.stamp.write(&message, &mut self.ids, out);
         let entry = staged(offset, len, own, &self.vhost, &mut self.large);
         let seq = u64::from(number);
-        self.accepted[index as usize]
-            .entries
-            .push(Entry { seq, ..entry });
+        self.accepted.push(index, Entry { seq, ..entry });
     }
 
     fn dead_letter(&mut self, index: u32, content: Content<'_>, reason: &str, now_ms: u64) {
-        let flow = Arc::clone(&self.accepted[index as usize].flow);
+        let flow = Arc::clone(flow_of(self.accepted.get(index)));
         let client = flow.sender.as_deref().unwrap_or("");
         let additions = [("reason", reason.as_bytes()), ("client", client.as_bytes())];
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
@@ -123,8 +110,8 @@ impl Publisher {
         };
         let entry = stage(&self.vhost, &mut self.batch, &mut self.large, 0, marked);
         self.own_copies(entry, 1);
-        let index = pending_of(&flow.dead_letters, &mut self.pending, &mut self.spare);
-        self.pending[index as usize].entries.push(entry);
+        let index = self.pending.of(&flow.dead_letters, None, &mut self.spare);
+        self.pending.push(index, entry);
         add(&flow.counters.dead_lettered, 1);
     }
 
@@ -145,12 +132,10 @@ impl Publisher {
     }
 
     /// Moves accepted messages to where they go now: the inboxes, or the flow's own queue.
-    pub(super) fn commit_accepted(&mut self, accepted: Accepted, batch: Option<&Arc<Segment>>) {
-        let Accepted {
-            source,
-            flow,
-            mut entries,
-        } = accepted;
+    pub(super) fn commit_accepted(&mut self, accepted: List, batch: Option<&Arc<Segment>>) {
+        let flow = Arc::clone(flow_of(&accepted));
+        let source = accepted.queue;
+        let mut entries = accepted.entries;
         add(&flow.counters.accepted, entries.len() as u64);
         place(&mut entries, batch);
         let mut state = source.lock();
@@ -168,7 +153,7 @@ impl Publisher {
             }
         }
         drop(state);
-        self.keep_spare(entries);
+        self.spare.keep(entries);
     }
 
     fn commit_fused(
@@ -189,7 +174,7 @@ impl Publisher {
             };
             unrouted += u64::from(range.is_empty());
             for index in &fan.indexes[range.start as usize..range.end as usize] {
-                fan.pending[*index as usize].entries.push(*entry);
+                fan.pending.push(*index, *entry);
             }
         }
         let copies = |entry: &Entry| {
@@ -199,10 +184,12 @@ impl Publisher {
         self.retain_all(entries, batch, copies);
         let vhost = Arc::clone(&self.vhost);
         let mut delivered = 0;
-        for Pending { queue, entries } in fan.pending.drain(..) {
-            delivered += push(&queue, &entries, vhost.arena(), &mut self.wakes);
-            self.keep_spare(entries);
+        let mut pending = fan.pending.take();
+        for list in pending.drain(..) {
+            delivered += push(&list.queue, &list.entries, vhost.arena(), &mut self.wakes);
+            self.spare.keep(list.entries);
         }
+        fan.pending.reuse(pending);
         fan.routes.clear();
         fan.indexes.clear();
         self.fan = fan;
@@ -223,7 +210,7 @@ impl Publisher {
         let start = fan.indexes.len() as u32;
         for Target { queue, .. } in self.topic_routes[number].iter() {
             if queue.id() != locked && !flow.excludes(queue) {
-                let index = pending_of(queue, &mut fan.pending, &mut self.spare);
+                let index = fan.pending.of(queue, None, &mut self.spare);
                 fan.indexes.push(index);
             }
         }
@@ -252,24 +239,9 @@ impl Publisher {
     }
 }
 
-/// The index of what the flow of `source` accepts, which is begun if it is not there.
-pub(super) fn accepted_of(
-    source: &Arc<Queue>,
-    flow: &Arc<Flow>,
-    accepted: &mut Vec<Accepted>,
-    spare: &mut Vec<Vec<Entry>>,
-) -> u32 {
-    let is_it = |a: &Accepted| Arc::ptr_eq(&a.source, source) && Arc::ptr_eq(&a.flow, flow);
-    let known = accepted.iter().position(is_it);
-    let index = known.unwrap_or_else(|| {
-        accepted.push(Accepted {
-            source: Arc::clone(source),
-            flow: Arc::clone(flow),
-            entries: spare.pop().unwrap_or_default(),
-        });
-        accepted.len() - 1
-    });
-    index as u32
+/// The flow that accepted what is in one of [`Publisher::accepted`].
+fn flow_of(accepted: &List) -> &Arc<Flow> {
+    accepted.flow.as_ref().expect("a flow accepted them")
 }
 
 /// The route of messages from `flow` with `topic`.

@@ -13,6 +13,7 @@ mod accept;
 mod carbon;
 mod headers;
 mod ids;
+mod lists;
 mod routes;
 mod stamp;
 
@@ -29,10 +30,11 @@ use crate::queue::{Queue, Wakes};
 use crate::record::{self, Content, Entry, HEADER_FIXED_LEN, Record};
 use crate::topology::Targets;
 use crate::vhost::Vhost;
-use accept::{Accepted, Fan, accepted_of};
+use accept::Fan;
 use carbon::Carbon;
 use headers::Headers;
 use ids::MessageIds;
+use lists::{List, Lists, Spare};
 use routes::{Route, RouteCache, Target, TargetList};
 
 /// A batch is committed at this size; it leaves room for one more record below
@@ -44,8 +46,6 @@ const BATCH_MESSAGES_MAX: u64 = 16_384;
 pub const LARGE_FROM_BYTES: usize = 48 * 1024;
 /// Entries with this segment are in the batch that is not committed yet.
 const THIS_BATCH: u32 = u32::MAX;
-/// Empty lists of entries kept for the next batch.
-const SPARE_MAX: usize = 64;
 
 /// What became of a published message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,19 +79,16 @@ pub struct Publisher {
     topics: RouteCache,
     /// Raised by each commit: what routes remember of `pending` is void then.
     epoch: u64,
-    pending: Vec<Pending>,
-    accepted: Vec<Accepted>,
+    /// What goes to queues.
+    pending: Lists,
+    /// What flows accepted. Until a queue gives one, a `seq` means nothing: it is the number of the topic's
+    /// route in the batch.
+    accepted: Lists,
     /// The queues of the topics that messages in `accepted` have.
     topic_routes: Vec<Arc<TargetList>>,
     fan: Fan,
-    spare: Vec<Vec<Entry>>,
+    spare: Spare,
     wakes: Wakes,
-}
-
-/// Entries for one queue.
-struct Pending {
-    queue: Arc<Queue>,
-    entries: Vec<Entry>,
 }
 
 impl Publisher {
@@ -108,11 +105,11 @@ impl Publisher {
             routes: RouteCache::new(),
             topics: RouteCache::new(),
             epoch: 1,
-            pending: Vec::new(),
-            accepted: Vec::new(),
+            pending: Lists::default(),
+            accepted: Lists::default(),
             topic_routes: Vec::new(),
             fan: Fan::default(),
-            spare: Vec::new(),
+            spare: Spare::default(),
             wakes: Wakes::default(),
         }
     }
@@ -163,10 +160,10 @@ impl Publisher {
         match route.targets[..] {
             [] => return Routed::Nowhere,
             [Target { flow: None, .. }] => {
-                let pending = route.pending[0] as usize;
+                let pending = route.pending[0];
                 let entry = stage(&self.vhost, &mut self.batch, &mut self.large, 0, content);
                 self.own_copies(entry, 1);
-                self.pending[pending].entries.push(entry);
+                self.pending.push(pending, entry);
             }
             [Target { flow: Some(_), .. }] => {
                 let accepted = route.pending[0];
@@ -199,7 +196,7 @@ impl Publisher {
                 stage(&self.vhost, &mut self.batch, &mut self.large, 0, content)
             });
             copies += 1;
-            self.pending[*index as usize].entries.push(entry);
+            self.pending.push(*index, entry);
         }
         if let Some(entry) = staged {
             self.own_copies(entry, copies);
@@ -232,7 +229,7 @@ impl Publisher {
         let segment = self.vhost.arena().adopt(stored, 1 + copies);
         let entry = own_entry(&segment, len);
         for pending in &route.pending {
-            self.pending[*pending as usize].entries.push(entry);
+            self.pending.push(*pending, entry);
         }
         self.large.push(segment);
         self.messages += 1;
@@ -258,20 +255,20 @@ impl Publisher {
         let arena = vhost.arena();
         let copies = std::mem::take(&mut self.copies);
         let guard = (!self.batch.is_empty()).then(|| arena.commit(&mut self.batch, 1 + copies));
-        let mut accepted = std::mem::take(&mut self.accepted);
+        let mut accepted = self.accepted.take();
         for accepted in accepted.drain(..) {
             self.commit_accepted(accepted, guard.as_ref());
         }
-        self.accepted = accepted;
+        self.accepted.reuse(accepted);
         self.topic_routes.clear();
         let mut routed = 0;
-        let mut pending = std::mem::take(&mut self.pending);
-        for Pending { queue, mut entries } in pending.drain(..) {
-            place(&mut entries, guard.as_ref());
-            routed += push(&queue, &entries, arena, &mut self.wakes);
-            self.keep_spare(entries);
+        let mut pending = self.pending.take();
+        for mut list in pending.drain(..) {
+            place(&mut list.entries, guard.as_ref());
+            routed += push(&list.queue, &list.entries, arena, &mut self.wakes);
+            self.spare.keep(list.entries);
         }
-        self.pending = pending;
+        self.pending.reuse(pending);
         for guard in guard.into_iter().chain(self.large.drain(..)) {
             arena.release_held(guard, 1);
         }
@@ -289,13 +286,6 @@ impl Publisher {
             || !self.large.is_empty()
         {
             self.commit();
-        }
-    }
-
-    fn keep_spare(&mut self, mut entries: Vec<Entry>) {
-        if self.spare.len() < SPARE_MAX {
-            entries.clear();
-            self.spare.push(entries);
         }
     }
 
@@ -341,26 +331,14 @@ impl Publisher {
         route.epoch = self.epoch;
         route.pending.clear();
         for Target { queue, flow } in route.targets.iter() {
-            let index = match flow {
-                Some(flow) => accepted_of(queue, flow, &mut self.accepted, &mut self.spare),
-                None => pending_of(queue, &mut self.pending, &mut self.spare),
+            let lists = match flow {
+                Some(_) => &mut self.accepted,
+                None => &mut self.pending,
             };
+            let index = lists.of(queue, flow.as_ref(), &mut self.spare);
             route.pending.push(index);
         }
     }
-}
-
-/// The index of the entries for `queue`, which are begun if they are not there.
-fn pending_of(queue: &Arc<Queue>, pending: &mut Vec<Pending>, spare: &mut Vec<Vec<Entry>>) -> u32 {
-    let known = pending.iter().position(|p| Arc::ptr_eq(&p.queue, queue));
-    let index = known.unwrap_or_else(|| {
-        pending.push(Pending {
-            queue: Arc::clone(queue),
-            entries: spare.pop().unwrap_or_default(),
-        });
-        pending.len() - 1
-    });
-    index as u32
 }
 
 /// Encodes the record, into the batch or, if it is large, into a segment of its own.

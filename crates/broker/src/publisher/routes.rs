@@ -9,12 +9,16 @@ use crate::flow::Flow;
 use crate::queue::Queue;
 use crate::topology::Targets;
 
-/// Routes kept.
-const ROUTES_MAX: usize = 128;
-/// Places of the index, a power of two: at least half of them stay free, so that a search ends soon.
-const INDEX_LEN: usize = 2 * ROUTES_MAX;
+/// Routes kept: at some 300 bytes each, 1.2 MB for who publishes with that many keys.
+const ROUTES_MAX: usize = 4_096;
+/// Messages in a full cache that find no route, before it starts anew: with more keys in turn than fit, those
+/// that are here stay of use.
+const MISSES_MAX: usize = 2 * ROUTES_MAX;
+/// Places of a new index. Their number is a power of two, and at least half of them stay free, so that a
+/// search ends soon.
+const INDEX_LEN_MIN: usize = 32;
 /// A place of the index without a route.
-const FREE: u8 = u8::MAX;
+const FREE: u16 = u16::MAX;
 const _: () = assert!(ROUTES_MAX < FREE as usize);
 
 /// A queue that a route ends in.
@@ -52,8 +56,10 @@ pub(super) struct RouteCache {
     /// more than its names.
     routes: Vec<Route>,
     kept: usize,
-    /// Places by hash, the next free one if that is taken.
-    index: Vec<u8>,
+    /// Messages that found no route since the cache is full.
+    misses: usize,
+    /// Places by hash, the next free one if that is taken. It grows with `kept`.
+    index: Vec<u16>,
     last: usize,
     hasher: RandomState,
 }
@@ -64,6 +70,7 @@ impl RouteCache {
             generation: 0,
             routes: Vec::new(),
             kept: 0,
+            misses: 0,
             index: Vec::new(),
             last: 0,
             hasher: RandomState::new(),
@@ -77,8 +84,7 @@ impl RouteCache {
         if generation == self.generation && self.last < self.kept && fits(&self.routes[self.last]) {
             return Some(self.last);
         }
-        let key = &names[usize::from(names[0]) + 2..];
-        self.search(key, generation, fits)
+        self.search(key_in(names), generation, fits)
     }
 
     /// The number of the route for what comes through `flow` with `topic`.
@@ -113,7 +119,7 @@ impl RouteCache {
                 self.last = number;
                 return Some(number);
             }
-            place = (place + 1) % INDEX_LEN;
+            place = self.next(place);
         }
         None
     }
@@ -127,26 +133,57 @@ impl RouteCache {
         keep: bool,
         targets: &Targets<Arc<Queue>>,
     ) -> usize {
-        if generation != self.generation || (keep && self.kept == ROUTES_MAX) {
+        if generation != self.generation {
             self.forget();
             self.generation = generation;
         }
+        let keep = keep && self.has_room();
         let number = self.kept;
         if number == self.routes.len() {
             self.routes.push(Route::empty());
         }
         self.routes[number].fill(exchange, key, targets);
         if keep {
-            self.index.resize(INDEX_LEN, FREE);
-            let mut place = self.place(key);
-            while self.index[place] != FREE {
-                place = (place + 1) % INDEX_LEN;
-            }
-            self.index[place] = number as u8;
             self.kept += 1;
             self.last = number;
+            if self.index.len() < 2 * self.kept {
+                self.grow();
+            } else {
+                self.enter(number);
+            }
         }
         number
+    }
+
+    /// Whether one more route can be kept.
+    fn has_room(&mut self) -> bool {
+        if self.kept == ROUTES_MAX {
+            self.misses += 1;
+            if self.misses > MISSES_MAX {
+                self.forget();
+            }
+        }
+        self.kept < ROUTES_MAX
+    }
+
+    /// Makes the index larger.
+    #[cold]
+    fn grow(&mut self) {
+        let len = (2 * self.index.len()).max(INDEX_LEN_MIN);
+        self.index.clear();
+        self.index.resize(len, FREE);
+        for number in 0..self.kept {
+            self.enter(number);
+        }
+    }
+
+    /// Enters a route into the index.
+    fn enter(&mut self, number: usize) {
+        let mut place = self.place(key_in(&self.routes[number].names));
+        while self.index[place] != FREE {
+            place = self.next(place);
+        }
+        self.index[place] = number as u16;
     }
 
     /// Makes the route `number` one of what comes through `flow` with `topic`.
@@ -166,12 +203,22 @@ impl RouteCache {
 
     fn forget(&mut self) {
         self.kept = 0;
+        self.misses = 0;
         self.index.fill(FREE);
     }
 
     fn place(&self, key: &[u8]) -> usize {
-        self.hasher.hash_one(key) as usize % INDEX_LEN
+        self.hasher.hash_one(key) as usize & (self.index.len() - 1)
     }
+
+    fn next(&self, place: usize) -> usize {
+        (place + 1) & (self.index.len() - 1)
+    }
+}
+
+/// The key of two short strings, the exchange and the key.
+fn key_in(names: &[u8]) -> &[u8] {
+    &names[usize::from(names[0]) + 2..]
 }
 
 impl Route {
@@ -259,20 +306,36 @@ mod tests {
     }
 
     #[test]
-    fn as_many_routes_as_fit_are_found_and_one_more_starts_anew() {
+    fn as_many_routes_as_fit_are_found_and_they_stay_until_too_many_others_are_not() {
         let mut cache = RouteCache::new();
         let key = |n: usize| format!("key-{n}");
         for n in 0..ROUTES_MAX {
-            insert(&mut cache, &key(n), 1, true);
-            assert_eq!(insert(&mut cache, "another", 1, false), n + 1);
+            assert_eq!(insert(&mut cache, &key(n), 1, true), n);
+            assert!(cache.index.len() >= 2 * cache.kept);
         }
-        for n in 0..ROUTES_MAX {
-            assert_eq!(cache.find(&names("ex", &key(n)), 1), Some(n));
+        assert_eq!(cache.index.len(), 2 * ROUTES_MAX);
+        for n in 0..MISSES_MAX {
+            let number = insert(&mut cache, "one too many", 1, true);
+            assert_eq!(number, ROUTES_MAX);
+            assert_eq!(cache.get(number).names, names("ex", "one too many"));
+            assert_eq!(cache.find(&names("ex", "one too many"), 1), None);
+            let kept = n % ROUTES_MAX;
+            assert_eq!(cache.find(&names("ex", &key(kept)), 1), Some(kept));
         }
         assert_eq!(insert(&mut cache, "last", 1, true), 0);
         for n in 0..ROUTES_MAX {
             assert_eq!(cache.find(&names("ex", &key(n)), 1), None);
         }
         assert_eq!(cache.find(&names("ex", "last"), 1), Some(0));
+    }
+
+    #[test]
+    fn few_routes_take_a_small_index() {
+        let mut cache = RouteCache::new();
+        assert_eq!(cache.index.capacity(), 0);
+        for n in 0..INDEX_LEN_MIN / 2 {
+            insert(&mut cache, &format!("key-{n}"), 1, true);
+        }
+        assert_eq!(cache.index.len(), INDEX_LEN_MIN);
     }
 }

@@ -31,7 +31,7 @@ impl Session {
         if missing == 0 || self.state != State::Open {
             return None;
         }
-        let incoming = self.channels.get_mut(&channel)?.incoming.as_mut()?;
+        let incoming = self.channels.get_mut(channel)?.incoming.as_mut()?;
         match &mut incoming.stage {
             Stage::Body { stored, .. } => Some((stored, missing)),
             _ => None,
@@ -57,7 +57,7 @@ impl Session {
         if kind != FrameKind::Body as u8 || missing < BEGIN_FROM_BYTES {
             return 0;
         }
-        let incoming = self.channels.get_mut(&channel);
+        let incoming = self.channels.get_mut(channel);
         let incoming = incoming.and_then(|channel| channel.incoming.as_mut());
         let Some(Incoming {
             stage: Stage::Body { stored, left },
@@ -99,7 +99,7 @@ impl Session {
 
     fn end_body(&mut self, id: u16, out: &mut OutBuf) {
         let Self { core, channels, .. } = self;
-        let channel = channels.get_mut(&id);
+        let channel = channels.get_mut(id);
         let channel = channel.expect("nothing of a peer is handled in the middle of its frame");
         let incoming = channel.incoming.take();
         let Incoming { mandatory, stage } = incoming.expect("the frame was begun for it");

@@ -88,12 +88,12 @@ impl Session {
         close.write(id, &mut out.bytes);
         let mut closing = Channel::new(id);
         closing.closing = true;
-        self.channels.insert(id, Box::new(closing));
+        self.channels.insert(closing);
     }
 
     /// Takes channel `id` away: its consumers end, what it holds unsettled goes back.
     pub(super) fn end_channel(&mut self, id: u16) {
-        let Some(mut channel) = self.channels.remove(&id) else {
+        let Some(mut channel) = self.channels.remove(id) else {
             return;
         };
         if channel.closing {

@@ -35,7 +35,7 @@ pub(super) enum Stage {
 impl Session {
     pub(super) fn on_content_frame(&mut self, frame: Frame<'_>, out: &mut OutBuf) {
         let Self { core, channels, .. } = self;
-        let Some(channel) = channels.get_mut(&frame.channel) else {
+        let Some(channel) = channels.get_mut(frame.channel) else {
             return self.unexpected("content on a channel that is not open", out);
         };
         if channel.closing {

@@ -47,7 +47,7 @@ impl Session {
             return;
         }
         let (id, tag) = (source.channel, source.tag.clone());
-        if let Some(channel) = self.channels.get_mut(&id) {
+        if let Some(channel) = self.channels.get_mut(id) {
             channel.sources.retain(|other| *other != index);
             channel.stalled.retain(|other| *other != index);
         }
@@ -85,7 +85,7 @@ impl Session {
                 continue;
             };
             let id = source.channel;
-            let Some(channel) = self.channels.get_mut(&id) else {
+            let Some(channel) = self.channels.get_mut(id) else {
                 continue;
             };
             if self.core.deliver_turn(channel, index, batch, out) == Fetch::More {

@@ -35,7 +35,7 @@ impl Session {
         if let Method::ChannelOpen(_) = method {
             return self.open_channel(id, out);
         }
-        let Some(channel) = self.channels.get_mut(&id) else {
+        let Some(channel) = self.channels.get_mut(id) else {
             let error = Error::new(ReplyCode::ChannelError, "expected 'channel.open'");
             return self.fail(&error, ids.0, ids.1, out);
         };
@@ -53,7 +53,7 @@ impl Session {
             self.end_of_batch(out);
         }
         let Self { core, channels, .. } = self;
-        let channel = channels.get_mut(&id).expect("the channel was just seen");
+        let channel = channels.get_mut(id).expect("the channel was just seen");
         if let Err(error) = core.on_method(channel, method, out) {
             self.channel_error(id, &error, ids, out);
         }
@@ -81,7 +81,7 @@ impl Session {
     }
 
     fn open_channel(&mut self, id: u16, out: &mut OutBuf) {
-        if self.channels.contains_key(&id) {
+        if self.channels.contains(id) {
             let error = Error::new(ReplyCode::ChannelError, "second 'channel.open' seen");
             return self.fail(&error, CHANNEL, 10, out);
         }
@@ -92,7 +92,7 @@ impl Session {
             );
             return self.fail(&Error::new(ReplyCode::NotAllowed, text), CHANNEL, 10, out);
         }
-        self.channels.insert(id, Box::new(Channel::new(id)));
+        self.channels.insert(Channel::new(id));
         add(&self.core.publisher.vhost().counters().channels_opened, 1);
         ch::OpenOk {}.write(id, &mut out.bytes);
     }

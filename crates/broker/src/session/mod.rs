@@ -17,6 +17,7 @@
 mod basic;
 mod body;
 mod channel;
+mod channels;
 mod content;
 mod deliver;
 mod exchange;
@@ -31,7 +32,6 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use ahash::AHashMap;
 use backbone_wire::ShortStr;
 use backbone_wire::content::parse_publish;
 use backbone_wire::error::ReplyCode;
@@ -44,7 +44,7 @@ use crate::publisher::Publisher;
 use crate::queue::{Bell, DeleteIf, Queue, Wakes};
 use crate::record::Content;
 use body::BodyFrame;
-use channel::Channel;
+use channels::Channels;
 use source::Sources;
 
 /// What was agreed with the peer, and the limits of its connection.
@@ -78,7 +78,7 @@ pub enum State {
 /// A connection's state machine.
 pub struct Session {
     core: Core,
-    channels: AHashMap<u16, Box<Channel>>,
+    channels: Channels,
     state: State,
     /// A body frame of which only the beginning came.
     body: Option<BodyFrame>,
@@ -123,7 +123,7 @@ impl Session {
                 wakes: Wakes::default(),
                 now_ms: 0,
             },
-            channels: AHashMap::new(),
+            channels: Channels::default(),
             state: State::Open,
             body: None,
         }
@@ -193,7 +193,7 @@ impl Session {
     fn publish_in_place(&mut self, input: &[u8], out: &mut OutBuf) -> Option<usize> {
         let max_payload = self.core.settings.frame_max - frame::OVERHEAD;
         let (publish, used) = parse_publish(input, max_payload)?;
-        let channel = self.channels.get_mut(&publish.channel)?;
+        let channel = self.channels.get_mut(publish.channel)?;
         let too_large = publish.body.len() as u64 > self.core.settings.message_bytes_max;
         if !channel.takes_publish() || publish.immediate || too_large {
             return None;
@@ -242,7 +242,11 @@ impl Session {
     }
 
     fn on_method_frame(&mut self, frame: Frame<'_>, out: &mut OutBuf) {
-        if self.channels.get(&frame.channel).is_some_and(|c| c.closing) {
+        if self
+            .channels
+            .get_mut(frame.channel)
+            .is_some_and(|c| c.closing)
+        {
             let is_close_ok = frame.payload.starts_with(&[0, 20, 0, 41]);
             let is_close = frame.payload.starts_with(&[0, 20, 0, 40]);
             if is_close {
@@ -250,7 +254,7 @@ impl Session {
                 ok.write(frame.channel, &mut out.bytes);
             }
             if is_close_ok || is_close {
-                self.channels.remove(&frame.channel);
+                self.channels.remove(frame.channel);
             }
             return;
         }
@@ -310,9 +314,7 @@ impl Session {
     /// Gives everything back that the connection holds.
     fn release_all(&mut self) {
         self.core.publisher.commit();
-        let mut channels: Vec<u16> = self.channels.keys().copied().collect();
-        channels.sort_unstable();
-        for id in channels {
+        for id in self.channels.numbers().to_vec() {
             self.end_channel(id);
         }
         self.core.flush_settled();

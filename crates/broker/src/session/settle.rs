@@ -20,7 +20,7 @@ impl Session {
     pub(super) fn confirm(&mut self, out: &mut OutBuf) {
         let mut confirmed = 0;
         for id in self.core.unconfirmed.drain(..) {
-            let channel = self.channels.get_mut(&id);
+            let channel = self.channels.get_mut(id);
             let Some(confirm) = channel.and_then(|c| c.confirm.as_mut()) else {
                 continue;
             };

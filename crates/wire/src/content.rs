@@ -116,14 +116,30 @@ impl Delivery<'_> {
     /// As [`write_body`].
     #[inline]
     pub fn write(&self, frame_max: u32, out: &mut Vec<u8>) {
-        self.write_head(self.body.len() + OVERHEAD, out);
-        write_body(self.channel, self.body, frame_max, out);
+        let size = self.body.len() + OVERHEAD;
+        if self.body.is_empty() || (frame_max != 0 && size > frame_max as usize) {
+            self.write_head(size, out);
+            return write_body(self.channel, self.body, frame_max, out);
+        }
+        self.write_unended_head(size, out);
+        let [k, c0, c1, s0, s1, s2, s3] =
+            frame::header(FrameKind::Body, self.channel, self.body.len() as u32);
+        out.extend_from_slice(&[END, k, c0, c1, s0, s1, s2, s3]);
+        out.extend_from_slice(self.body);
+        out.push(END);
     }
 
     /// Appends `basic.deliver` and the header frame only, for those who send the body from where it is, and
     /// makes room for `more` bytes behind them.
     #[inline]
     pub fn write_head(&self, more: usize, out: &mut Vec<u8>) {
+        self.write_unended_head(more, out);
+        out.push(END);
+    }
+
+    /// As [`Delivery::write_head`], without the last end octet.
+    #[inline]
+    fn write_unended_head(&self, more: usize, out: &mut Vec<u8>) {
         debug_assert!(
             is_two_short_strs(self.names),
             "not two short strings: {:?}",
@@ -159,7 +175,6 @@ impl Delivery<'_> {
         const HEADER: u8 = FrameKind::Header as u8;
         out.extend_from_slice(&[END, HEADER, c0, c1, s0, s1, s2, s3]);
         out.extend_from_slice(self.header);
-        out.push(END);
     }
 }
 

@@ -41,11 +41,13 @@ impl State {
         }
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Entry> {
-        match self.returned.pop_first() {
-            Some((_, entry)) => Some(entry),
-            None => self.ready.pop_front(),
+        // Asked first: the map has hardly ever something, and looking for its first is dear.
+        if self.returned.is_empty() {
+            return self.ready.pop_front();
         }
+        self.returned.pop_first().map(|(_, entry)| entry)
     }
 
     pub(super) fn put_back(&mut self, entry: Entry) {
@@ -159,10 +161,11 @@ impl State {
             if !consumer.has_room() || !consumer.take_credit() {
                 continue;
             }
-            let entry = match self.returned.pop_first() {
-                Some((_, entry)) => entry,
-                None => self.ready.pop_front().expect("something waits"),
+            let entry = match self.returned.is_empty() {
+                true => self.ready.pop_front(),
+                false => self.returned.pop_first().map(|(_, entry)| entry),
             };
+            let entry = entry.expect("something waits");
             consumer.assigned.push_back(entry);
             self.assigned += 1;
             wake(consumer, wakes);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use backbone_log::Segment;
 use backbone_wire::ShortStr;
-use backbone_wire::content::body_pieces;
+use backbone_wire::content::{Delivery, body_pieces};
 use backbone_wire::frame::{self, END, FrameKind};
 use backbone_wire::method::basic;
 
@@ -140,6 +140,7 @@ impl Core {
         let arena = Arc::clone(self.publisher.vhost().arena());
         let frame_max = self.settings.frame_max as u32;
         let source = self.sources.get(index);
+        let consumer_tag = ShortStr::new(&source.tag).expect("the tag came from a short string");
         let mut redelivered = 0;
         for run in batch.chunk_by(|a, b| a.segment == b.segment) {
             let segment = arena.segment(run[0].segment);
@@ -147,14 +148,21 @@ impl Core {
                 channel.last_tag += 1;
                 let message = Record::read(&segment, entry.offset);
                 redelivered += u64::from(entry.redelivered());
-                let deliver = Deliver {
+                let delivery = Delivery {
                     channel: channel.id,
-                    consumer_tag: &source.tag,
+                    consumer_tag,
                     delivery_tag: channel.last_tag,
                     redelivered: entry.redelivered(),
+                    names: message.names,
+                    header: message.header,
+                    body: message.body,
                 };
-                deliver.write(&message, out);
-                write_content(channel.id, &segment, &message, frame_max, out);
+                if message.body.len() < SPLICE_FROM_BYTES {
+                    delivery.write(frame_max, &mut out.bytes);
+                } else {
+                    delivery.write_head(frame::OVERHEAD, &mut out.bytes);
+                    write_body(channel.id, &segment, &message, frame_max, out);
+                }
                 if !source.no_ack {
                     channel
                         .unacked
@@ -257,30 +265,6 @@ impl Core {
     }
 }
 
-/// A `basic.deliver` whose names are taken from the record as they are.
-struct Deliver<'a> {
-    channel: u16,
-    consumer_tag: &'a [u8],
-    delivery_tag: u64,
-    redelivered: bool,
-}
-
-impl Deliver<'_> {
-    #[inline]
-    fn write(&self, message: &Record<'_>, out: &mut OutBuf) {
-        let bytes = &mut out.bytes;
-        let size = 4 + 1 + self.consumer_tag.len() + 8 + 1 + message.names.len();
-        bytes.reserve(size + frame::OVERHEAD);
-        bytes.extend_from_slice(&frame::header(FrameKind::Method, self.channel, size as u32));
-        bytes.extend_from_slice(&[0, 60, 0, 60, self.consumer_tag.len() as u8]);
-        bytes.extend_from_slice(self.consumer_tag);
-        bytes.extend_from_slice(&self.delivery_tag.to_be_bytes());
-        bytes.push(u8::from(self.redelivered));
-        bytes.extend_from_slice(message.names);
-        bytes.push(END);
-    }
-}
-
 /// Header and body frames of a stored message.
 #[inline]
 fn write_content(
@@ -291,6 +275,17 @@ fn write_content(
     out: &mut OutBuf,
 ) {
     write_frame(FrameKind::Header, channel, message.header, &mut out.bytes);
+    write_body(channel, segment, message, frame_max, out);
+}
+
+/// Body frames of a stored message; large ones stay where they are.
+fn write_body(
+    channel: u16,
+    segment: &Arc<Segment>,
+    message: &Record<'_>,
+    frame_max: u32,
+    out: &mut OutBuf,
+) {
     let mut at = message.body_offset;
     for piece in body_pieces(message.body, frame_max) {
         if piece.len() < SPLICE_FROM_BYTES {

@@ -8,12 +8,14 @@
 //! a connection does at the end of its read buffer, and waits when the window is used up. `direct` goes past the
 //! page cache; `apart` syncs on a thread of its own instead of the writer's.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use backbone_log::{Batch, Config, Listener, Log, RealDisk, Reason, Target};
+use backbone_log::disk::Mode;
+use backbone_log::{Batch, Config, Disk, Listener, Log, RealDisk, Reason, Target};
 
 /// Names, properties and prefix of a small AMQP message as the broker stores it.
 const ENVELOPE_BYTES: usize = 12 + 5 + 15;
@@ -42,12 +44,35 @@ fn main() {
     let seconds = arguments.get(1).and_then(|s| s.parse().ok()).unwrap_or(3);
     let duration = Duration::from_secs(seconds);
     println!("direct: {}, sync apart: {}", has("direct"), has("apart"));
-    for (body, window) in [(16, 1), (1024, 1), (16, 1000), (1024, 1000), (16, 100_000)] {
+    raw(directory, 100);
+    raw(directory, 88 * 1000);
+    raw(directory, 1084 * 1000);
+    for (body, window) in [(16, 1), (1024, 1), (16, 1000), (1024, 1000)] {
         let path = format!("{directory}/append-{body}-{window}");
         let _ = std::fs::remove_dir_all(&path);
         run(&path, body, window, duration, has("direct"), has("apart"));
         let _ = std::fs::remove_dir_all(&path);
     }
+}
+
+/// What the disk does with a plain loop: write so many bytes behind each other into an allocated
+/// file, sync, again.
+fn raw(directory: &str, bytes: usize) {
+    let disk = RealDisk::new(directory, false).expect("a directory");
+    disk.create("raw", 64 << 20).expect("creates");
+    let file = disk.open("raw", Mode::Buffered).expect("opens");
+    let data = vec![7; bytes];
+    let mut times = Vec::new();
+    for n in 0..((60 << 20) / bytes).min(500) {
+        let start = Instant::now();
+        file.write_at(&data, (n * bytes) as u64).expect("writes");
+        file.sync_data().expect("syncs");
+        times.push(start.elapsed().as_micros());
+    }
+    times.sort_unstable();
+    let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+    println!("raw write and fdatasync of {bytes} bytes: p50 {p50} p99 {p99} µs");
+    disk.remove("raw").expect("removes");
 }
 
 fn run(path: &str, body: usize, window: u64, duration: Duration, direct: bool, apart: bool) {
@@ -63,15 +88,14 @@ fn run(path: &str, body: usize, window: u64, duration: Duration, direct: bool, a
     let _ = (apart, &stop);
     let payload = vec![7; ENVELOPE_BYTES + body];
     // The last message of each batch that is not confirmed yet.
-    let mut unconfirmed = std::collections::VecDeque::new();
+    let mut unconfirmed: VecDeque<(u64, u64, Instant)> = VecDeque::new();
     let (mut sent, mut confirmed) = (0_u64, 0_u64);
     let mut latencies = Vec::new();
     let start = Instant::now();
     while start.elapsed() < duration {
         let synced = publisher.synced.load(Ordering::Acquire);
         let before = confirmed;
-        while unconfirmed.front().is_some_and(|(lsn, ..)| *lsn <= synced) {
-            let (_, last, at): (u64, u64, Instant) = unconfirmed.pop_front().expect("looked");
+        while let Some((_, last, at)) = unconfirmed.pop_front_if(|(lsn, ..)| *lsn <= synced) {
             confirmed = last;
             latencies.push(at.elapsed().as_micros() as u32);
         }
@@ -97,7 +121,11 @@ fn run(path: &str, body: usize, window: u64, duration: Duration, direct: bool, a
     }
     let rate = confirmed as f64 / start.elapsed().as_secs_f64();
     latencies.sort_unstable();
-    let at = |part: f64| latencies.get((latencies.len() as f64 * part) as usize).copied();
+    let at = |part: f64| {
+        latencies
+            .get((latencies.len() as f64 * part) as usize)
+            .copied()
+    };
     println!(
         "{body:>5} B, window {window:>6}: {rate:>9.0} messages/s, confirm p50 {:?} p99 {:?} µs",
         at(0.5).unwrap_or(0),

@@ -80,7 +80,9 @@ impl Batch {
 
     pub(crate) fn copy(&mut self, targets: &[Target], transient: bool, payload: &[u8]) -> Placed {
         let flags = if transient { TRANSIENT } else { 0 };
-        self.placed(COPY, flags, targets, &[], |out| out.extend_from_slice(payload))
+        self.placed(COPY, flags, targets, &[], |out| {
+            out.extend_from_slice(payload)
+        })
     }
 
     /// A message leaves the `sources` and comes to the `targets`, with the bytes that an earlier
@@ -171,7 +173,8 @@ impl Batch {
         if kind == TRANSFER {
             for source in sources {
                 self.data.extend_from_slice(&source.queue.to_le_bytes());
-                self.data.extend_from_slice(&source.seqs.start.to_le_bytes());
+                self.data
+                    .extend_from_slice(&source.seqs.start.to_le_bytes());
                 self.data.extend_from_slice(&source.seqs.end.to_le_bytes());
             }
             let count = sources.len() as u16;

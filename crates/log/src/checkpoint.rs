@@ -4,7 +4,7 @@
 //! magic 8 | version u32 | replay from (segment) u32 | identity u64 | applied u64 | length u64 | crc u32
 //! | definitions u32 × (key length u32, value length u32, key, value)
 //! | queues u32 × (queue u64, low u64, runs u32 × (from u64, until u64))
-//! | segments u32 × (serial u32, first batch u64, size u32, end u32, references u32 × (serial u32, bytes u64),
+//! | segments u32 × (serial u32, first batch u64, next batch u64, size u32, end u32, references u32 × (serial u32, bytes u64),
 //!                   groups u32 × (queue u64, count u32, bytes u64, min u64, max u64))
 //! ```
 //!
@@ -81,6 +81,7 @@ pub(crate) fn encode(state: &State, identity: u64, replay_from: u32) -> Snapshot
 fn encode_segment(out: &mut Vec<u8>, serial: u32, segment: &SegmentState) {
     put_u32(out, serial as usize);
     put_u64(out, segment.first_batch);
+    put_u64(out, segment.next_batch);
     put_u32(out, segment.size as usize);
     put_u32(out, segment.end as usize);
     put_u32(out, segment.references.len());
@@ -134,11 +135,15 @@ impl<'a> Reader<'a> {
         for _ in 0..self.u32()? {
             let (key, value) = (self.u32()?, self.u32()?);
             let key = self.take(key as usize)?.into();
-            state.definitions.insert(key, self.take(value as usize)?.into());
+            state
+                .definitions
+                .insert(key, self.take(value as usize)?.into());
         }
         for _ in 0..self.u32()? {
             let (queue, low, count) = (self.u64()?, self.u64()?, self.u32()?);
-            let runs = self.take((count as usize).checked_mul(16)?)?.chunks_exact(16);
+            let runs = self
+                .take((count as usize).checked_mul(16)?)?
+                .chunks_exact(16);
             let runs = runs.map(|run| u64_at(run, 0)..u64_at(run, 8));
             state.queues.insert(queue, Settled::from_parts(low, runs));
         }
@@ -151,7 +156,9 @@ impl<'a> Reader<'a> {
 
     fn segment(&mut self) -> Option<(u32, SegmentState)> {
         let (serial, first_batch) = (self.u32()?, self.u64()?);
+        let next_batch = self.u64()?;
         let mut segment = SegmentState::new(first_batch, self.u32()?);
+        segment.next_batch = next_batch;
         segment.end = self.u32()?;
         segment.sealed = true;
         for _ in 0..self.u32()? {

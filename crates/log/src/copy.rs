@@ -10,11 +10,12 @@ use std::sync::atomic::Ordering;
 use crate::batch::Batch;
 use crate::error::{LogError, Result};
 use crate::format::{SEGMENT_HEADER_BYTES, segment_name};
-use crate::index::GroupKey;
+use crate::index::{Group, GroupKey};
 use crate::log::{Log, Shared};
 use crate::maintain::Maintenance;
 use crate::record::{self, Body, Record, Target, Targets};
 use crate::scan::Scan;
+use crate::state::PLACED_BYTES;
 
 /// A segment that is being emptied.
 pub(crate) struct Job {
@@ -43,7 +44,11 @@ impl Log {
     /// Copies the next portion; says whether there is more.
     pub(crate) fn copy_forward(&self, maintenance: &mut Maintenance) -> Result<bool> {
         let shared = &*self.shared;
-        let Some(mut job) = maintenance.job.take().or_else(|| shared.find_job(maintenance)) else {
+        let job = match maintenance.job.take() {
+            Some(job) => Some(job),
+            None => shared.find_job(maintenance)?,
+        };
+        let Some(mut job) = job else {
             return Ok(false);
         };
         if job.written > shared.written.load(Ordering::Acquire) {
@@ -51,7 +56,7 @@ impl Log {
             return Ok(false);
         }
         match self.copy_portion(&mut job) {
-            Ok(()) => {}
+            Ok(bytes) => maintenance.counts.copied_bytes += bytes,
             Err(LogError::Damaged { .. }) => {
                 maintenance.quarantined.insert(job.serial);
                 shared.front.lock().closing.remove(&job.serial);
@@ -59,27 +64,33 @@ impl Log {
             }
             Err(error) => {
                 maintenance.job = Some(job);
-                return if error.is_full() { Ok(false) } else { Err(error) };
+                return if error.is_full() {
+                    Ok(false)
+                } else {
+                    Err(error)
+                };
             }
         }
         if job.walks.is_empty() {
             shared.finish_job(&job);
+            maintenance.counts.copied_segments += 1;
         } else {
             maintenance.job = Some(job);
         }
         Ok(true)
     }
 
-    fn copy_portion(&self, job: &mut Job) -> Result<()> {
+    /// Walks a portion and appends what is alive; gives the bytes copied.
+    fn copy_portion(&self, job: &mut Job) -> Result<u64> {
         let shared = &*self.shared;
         let Some(walk) = job.walks.front() else {
-            return Ok(());
+            return Ok(0);
         };
         let (home, mut number) = (walk.serial, walk.number);
         let Ok(file) = shared.files.open(&segment_name(home)) else {
             // Deleted meanwhile: nothing in it was alive.
             job.walks.pop_front();
-            return Ok(());
+            return Ok(0);
         };
         let mut scan = Scan::new(&*file, home, shared.identity)?;
         scan.seek(walk.at);
@@ -97,7 +108,12 @@ impl Log {
             }
             number += 1;
         }
-        if !copies.is_empty() {
+        let bytes = if copies.is_empty() {
+            0
+        } else {
+            copies.len() as u64
+        };
+        if bytes > 0 {
             self.append(&mut copies)?;
         }
         let finished = number == walk.until;
@@ -108,7 +124,7 @@ impl Log {
         if finished {
             job.walks.pop_front();
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Adds what is alive of a record in segment `home` to the copies, if its body is in segment `emptied`.
@@ -166,43 +182,99 @@ impl Log {
 }
 
 impl Shared {
-    /// The segment that is worth copying most, if one is.
-    fn find_job(&self, maintenance: &Maintenance) -> Option<Job> {
-        let serial = {
+    /// A segment that is worth copying, if there is one.
+    fn find_job(&self, maintenance: &mut Maintenance) -> Result<Option<Job>> {
+        for (serial, estimate, limit) in self.candidates_for_copying(maintenance) {
+            // The estimate takes settlements to be spread evenly. Copies of stuck messages are not:
+            // believing it, these would be copied again and again.
+            let live = self.count_live(serial)?;
+            if live <= limit {
+                maintenance.counted.remove(&serial);
+                return Ok(self.begin_job(serial));
+            }
+            maintenance.counted.insert(serial, estimate);
+        }
+        Ok(None)
+    }
+
+    /// Segments of which little seems to be alive, with the bytes that do and the bytes that may; least first.
+    fn candidates_for_copying(&self, maintenance: &mut Maintenance) -> Vec<(u32, u64, u64)> {
+        let state = self.state.lock();
+        let counted = &mut maintenance.counted;
+        counted.retain(|serial, _| state.segments.contains_key(serial));
+        let dead = state.dead_segments(maintenance.replay_from);
+        let live = state.live_bytes();
+        let fit = live.into_iter().filter_map(|(serial, live)| {
+            let segment = &state.segments[&serial];
+            let room = u64::from(segment.size.saturating_sub(SEGMENT_HEADER_BYTES));
+            let limit = room * u64::from(self.config.copy_below_percent) / 100;
+            let known = counted.get(&serial);
+            let fit = segment.sealed
+                && serial < maintenance.replay_from
+                && live < limit
+                && known.is_none_or(|known| live < known - known / 4)
+                && !maintenance.quarantined.contains(&serial)
+                && !dead.contains(&serial);
+            fit.then_some((serial, live, limit))
+        });
+        let mut fit: Vec<_> = fit.collect();
+        fit.sort_unstable_by_key(|(_, live, _)| *live);
+        fit
+    }
+
+    /// Bytes of records that are alive in a segment, counted. Groups without any are forgotten.
+    fn count_live(&self, serial: u32) -> Result<u64> {
+        let groups: Vec<(GroupKey, Group)> = {
             let state = self.state.lock();
-            let below = u64::from(self.config.copy_below_percent);
-            let live = state.live_bytes();
-            let worth = live.iter().filter_map(|(serial, live)| {
-                let segment = &state.segments[serial];
-                let covered = segment.sealed && *serial < maintenance.replay_from;
-                let percent = live * 100 / u64::from(segment.size.max(1));
-                let fit = covered && percent < below && !maintenance.quarantined.contains(serial);
-                fit.then_some((percent, *serial))
-            });
-            let dead = state.dead_segments(maintenance.replay_from);
-            let mut worth: Vec<_> = worth.filter(|(_, s)| !dead.contains(s)).collect();
-            worth.sort_unstable();
-            worth.first()?.1
+            let segment = state.segments.get(&serial);
+            let groups = segment.into_iter().flat_map(|segment| &segment.groups);
+            groups.map(|(key, group)| (*key, group.clone())).collect()
         };
+        let mut bytes = 0;
+        for (key, group) in groups {
+            let Some(entries) = self.entries(serial, key, group.place)? else {
+                // The index was made again: count another time.
+                return Ok(u64::MAX);
+            };
+            let mut state = self.state.lock();
+            let live = entries.iter().filter(|entry| {
+                entry.position.segment == serial && !state.is_settled(key.queue, entry.seq)
+            });
+            bytes += live
+                .map(|entry| u64::from(entry.len) + PLACED_BYTES)
+                .sum::<u64>();
+            let any = entries
+                .iter()
+                .any(|entry| !state.is_settled(key.queue, entry.seq));
+            if !any && let Some(segment) = state.segments.get_mut(&serial) {
+                segment.groups.remove(&key);
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn begin_job(&self, serial: u32) -> Option<Job> {
         // No transfer refers to it from here on; those that do are applied.
         self.front.lock().closing.insert(serial);
         self.apply();
         let state = self.state.lock();
-        let segments = state.segments.iter().collect::<Vec<_>>();
-        let walk = |at: usize| {
-            let next = segments.get(at + 1).map(|(_, next)| next.first_batch);
-            Walk {
-                serial: *segments[at].0,
-                at: SEGMENT_HEADER_BYTES,
-                number: segments[at].1.first_batch,
-                until: next.unwrap_or(state.applied + 1),
-            }
-        };
-        let own = segments.iter().position(|(s, _)| **s == serial)?;
-        let borrowers = (0..segments.len()).filter(|at| {
-            *at != own && segments[*at].1.references.contains_key(&serial)
+        let own = state
+            .segments
+            .get(&serial)
+            .map(|segment| (&serial, segment));
+        let borrowers = state.segments.iter().filter(|(other, segment)| {
+            **other != serial && segment.references.contains_key(&serial)
         });
-        let walks = std::iter::once(own).chain(borrowers).map(walk).collect();
+        let walks = own
+            .into_iter()
+            .chain(borrowers)
+            .map(|(serial, segment)| Walk {
+                serial: *serial,
+                at: SEGMENT_HEADER_BYTES,
+                number: segment.first_batch,
+                until: segment.next_batch,
+            });
+        let walks = walks.collect();
         Some(Job {
             serial,
             walks,

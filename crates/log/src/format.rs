@@ -189,6 +189,8 @@ pub(crate) fn index_name(serial: u32) -> String {
 /// The number in a name with this ending.
 pub(crate) fn number_in(name: &str, ending: &str) -> Option<u64> {
     let digits = name.strip_suffix(ending)?.strip_suffix('.')?;
-    let lower = digits.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+    let lower = digits
+        .bytes()
+        .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
     u64::from_str_radix(digits, 16).ok().filter(|_| lower)
 }

@@ -126,7 +126,11 @@ impl Group {
 
 impl Pages {
     fn push(&mut self, home: u32, entry: Entry) {
-        if self.table.last().is_none_or(|page| page.count == PAGE_ENTRIES) {
+        if self
+            .table
+            .last()
+            .is_none_or(|page| page.count == PAGE_ENTRIES)
+        {
             self.last = (0, 0);
             self.table.push(Page {
                 min: u64::MAX,
@@ -142,7 +146,10 @@ impl Pages {
         put_signed(&mut self.data, seq.wrapping_sub(self.last.0) as i64);
         put_signed(&mut self.data, i64::from(offset) - i64::from(self.last.1));
         let reference = entry.position.segment != home;
-        put(&mut self.data, u64::from(entry.len) << 1 | u64::from(reference));
+        put(
+            &mut self.data,
+            u64::from(entry.len) << 1 | u64::from(reference),
+        );
         if reference {
             put(&mut self.data, u64::from(entry.position.segment));
         }
@@ -158,7 +165,9 @@ impl Pages {
     /// The pages that hold numbers from `from` on, with their bytes.
     pub fn from(&self, from: u64) -> Vec<(Page, Vec<u8>)> {
         let pages = self.table.iter().filter(|page| page.max >= from);
-        pages.map(|page| (*page, self.bytes(page).to_vec())).collect()
+        pages
+            .map(|page| (*page, self.bytes(page).to_vec()))
+            .collect()
     }
 
     fn bytes(&self, page: &Page) -> &[u8] {
@@ -207,7 +216,13 @@ pub(crate) fn encode_file<'a>(
             let crc = crc32c::crc32c(pages.bytes(page));
             encode_page_entry(&mut table, page, base, crc);
         }
-        directory.push((*key, group, pages.table.len() as u32, tables.len() as u64, crc32c::crc32c(&table)));
+        directory.push((
+            *key,
+            group,
+            pages.table.len() as u32,
+            tables.len() as u64,
+            crc32c::crc32c(&table),
+        ));
         tables.extend_from_slice(&table);
         count += 1;
     }
@@ -377,9 +392,16 @@ mod tests {
         let mut wanted = Vec::new();
         for n in 0..1000_u64 {
             let segment = if n % 7 == 0 { 3 } else { 9 };
-            let position = Position { segment, offset: (n as u32).wrapping_mul(2_654_435_761) >> 2 };
+            let position = Position {
+                segment,
+                offset: (n as u32).wrapping_mul(2_654_435_761) >> 2,
+            };
             let seq = if n % 5 == 0 { u64::MAX - n } else { n * 3 };
-            let entry = Entry { seq, position, len: n as u32 * 1_000_003 };
+            let entry = Entry {
+                seq,
+                position,
+                len: n as u32 * 1_000_003,
+            };
             pages.push(9, entry);
             wanted.push(entry);
         }
@@ -397,8 +419,18 @@ mod tests {
     fn neighbours_take_few_bytes() {
         let mut pages = Pages::default();
         for n in 0..10_000_u32 {
-            let position = Position { segment: 1, offset: 4096 + n * 180 };
-            pages.push(1, Entry { seq: u64::from(n), position, len: 140 });
+            let position = Position {
+                segment: 1,
+                offset: 4096 + n * 180,
+            };
+            pages.push(
+                1,
+                Entry {
+                    seq: u64::from(n),
+                    position,
+                    len: 140,
+                },
+            );
         }
         assert!(pages.data.len() < 6 * 10_000, "{}", pages.data.len());
     }

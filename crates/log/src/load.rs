@@ -102,7 +102,8 @@ impl Log {
         self.shared.apply();
         let state = self.shared.state.lock();
         let all = state.definitions.iter();
-        all.map(|(key, value)| (key.clone(), value.clone())).collect()
+        all.map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 }
 
@@ -188,10 +189,12 @@ impl Shared {
                     };
                     match &group.place {
                         Place::Memory(all) => {
-                            pages.extend(all.from(from).into_iter().map(|(page, bytes)| Candidate {
-                                home: *serial,
-                                page,
-                                bytes: PageBytes::Memory(bytes),
+                            pages.extend(all.from(from).into_iter().map(|(page, bytes)| {
+                                Candidate {
+                                    home: *serial,
+                                    page,
+                                    bytes: PageBytes::Memory(bytes),
+                                }
                             }));
                         }
                         Place::File(table) => tables.push((*serial, *table)),
@@ -220,6 +223,46 @@ impl Shared {
             }));
         }
         Ok(Some(pages))
+    }
+
+    /// All entries of a group; `None` when its index had to be opened or made again.
+    pub fn entries(&self, serial: u32, key: GroupKey, place: Place) -> Result<Option<Vec<Entry>>> {
+        let table = match place {
+            Place::Memory(pages) => {
+                let pages = pages.from(0);
+                let decoded = pages
+                    .iter()
+                    .map(|(page, bytes)| index::decode_page(page, bytes, serial));
+                return Ok(decoded.collect::<Option<Vec<_>>>().map(|all| all.concat()));
+            }
+            Place::File(table) => self.table_in_file(serial, &table)?,
+            Place::Unopened => {
+                self.open_index(serial)?;
+                let state = self.state.lock();
+                let group = state.segments.get(&serial).and_then(|s| s.groups.get(&key));
+                let place = group.map(|group| group.place.clone());
+                drop(state);
+                return match place {
+                    None | Some(Place::Unopened) => Ok(None),
+                    Some(place) => self.entries(serial, key, place),
+                };
+            }
+        };
+        let mut entries = Vec::new();
+        for page in table.iter().flatten() {
+            match self.page_in_file(serial, page)? {
+                Some(page) => entries.extend(page),
+                None => {
+                    self.rebuild_index(serial)?;
+                    return Ok(None);
+                }
+            }
+        }
+        if table.is_none() {
+            self.rebuild_index(serial)?;
+            return Ok(None);
+        }
+        Ok(Some(entries))
     }
 
     fn table_in_file(&self, serial: u32, table: &Table) -> Result<Option<Vec<Page>>> {
@@ -261,13 +304,17 @@ impl Shared {
             }
         }
         drop(state);
-        if complete { Ok(()) } else { self.rebuild_index(serial) }
+        if complete {
+            Ok(())
+        } else {
+            self.rebuild_index(serial)
+        }
     }
 
     /// Makes a sealed segment's index again from its batches. Groups that were forgotten stay so.
     fn rebuild_index(&self, serial: u32) -> Result<()> {
-        let (first_batch, segment_end) = match self.state.lock().segments.get(&serial) {
-            Some(segment) => (segment.first_batch, segment.end),
+        let (first_batch, limit, segment_end) = match self.state.lock().segments.get(&serial) {
+            Some(segment) => (segment.first_batch, segment.next_batch, segment.end),
             None => return Ok(()),
         };
         let Ok(file) = self.files.open(&segment_name(serial)) else {
@@ -277,7 +324,6 @@ impl Shared {
         let mut scratch = State::default();
         scratch.open_segment(serial, first_batch, 0);
         let mut scan = Scan::new(&*file, serial, self.identity)?;
-        let limit = self.first_batch_after(serial);
         let mut number = first_batch;
         while number < limit {
             let Some((at, header)) = scan.next(number)? else {
@@ -297,7 +343,11 @@ impl Shared {
         let Some(segment) = state.segments.get_mut(&serial) else {
             return Ok(());
         };
-        let mut rebuilt = scratch.segments.remove(&serial).expect("opened above").groups;
+        let mut rebuilt = scratch
+            .segments
+            .remove(&serial)
+            .expect("opened above")
+            .groups;
         segment.groups.retain(|key, group| {
             let again = rebuilt.remove(key);
             if let Some(again) = again {
@@ -307,13 +357,6 @@ impl Shared {
             false
         });
         Ok(())
-    }
-
-    /// The number behind the last batch that a segment can have.
-    pub fn first_batch_after(&self, serial: u32) -> u64 {
-        let state = self.state.lock();
-        let next = state.segments.range(serial + 1..).next();
-        next.map_or(state.applied + 1, |(_, segment)| segment.first_batch)
     }
 
     /// The file of a segment is not there although nobody deleted it.
@@ -337,7 +380,9 @@ impl Shared {
             queues,
         };
         let mut damages = self.damages.lock();
-        let known = damages.iter().any(|d| (d.segment, d.offset) == (segment, offset));
+        let known = damages
+            .iter()
+            .any(|d| (d.segment, d.offset) == (segment, offset));
         if !known && damages.len() < DAMAGES_MAX {
             damages.push(damage);
         }

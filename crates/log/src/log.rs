@@ -11,7 +11,9 @@ use crate::batch::{Batch, Placed};
 use crate::config::Config;
 use crate::disk::{Disk, File, Mode};
 use crate::error::{LogError, Result};
-use crate::format::{BATCH_ALIGNMENT, BLOCK_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, segment_name};
+use crate::format::{
+    BATCH_ALIGNMENT, BLOCK_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, segment_name,
+};
 use crate::maintain::{Maintenance, Snapshots};
 use crate::reader::Files;
 use crate::recovery::Damage;
@@ -94,6 +96,7 @@ pub(crate) struct Shared {
     /// Rung when something waits and the writer sleeps.
     pub wake: Condvar,
     pub preparing: Mutex<()>,
+    pub apart: (Mutex<u8>, Condvar),
     pub tail: RwLock<Tail>,
     /// Serial numbers of the segments that exist.
     pub live: RwLock<BTreeSet<u32>>,
@@ -268,7 +271,9 @@ impl Shared {
             data,
         });
         self.tail.write().push(Arc::clone(&stored));
-        self.unapplied.lock().push_back(Item::Batch(Arc::clone(&stored)));
+        self.unapplied
+            .lock()
+            .push_back(Item::Batch(Arc::clone(&stored)));
         front.waiting.push_back(Item::Batch(stored));
         Appended {
             lsn: number,
@@ -293,7 +298,9 @@ impl Shared {
             size: prepared.size,
             file: prepared.file,
         });
-        self.unapplied.lock().push_back(Item::Segment(Arc::clone(&opened)));
+        self.unapplied
+            .lock()
+            .push_back(Item::Segment(Arc::clone(&opened)));
         front.waiting.push_back(Item::Segment(opened));
     }
 
@@ -313,7 +320,10 @@ impl Shared {
             self.space.give(&segment_name(unfit.serial), unfit.size)?;
         }
         let spare = self.space.take(needed, privileged);
-        if spare.as_ref().map_or_else(LogError::is_full, |spare| spare.from_reserve) {
+        if spare
+            .as_ref()
+            .map_or_else(LogError::is_full, |spare| spare.from_reserve)
+        {
             self.set_health(Health::Full);
         }
         let spare = spare?;

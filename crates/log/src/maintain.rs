@@ -32,8 +32,49 @@ pub(crate) struct Maintenance {
     /// Dead segments, each with the batch that has to be synced before it may go.
     dying: BTreeMap<u32, u64>,
     pub job: Option<Job>,
+    pub counts: Counts,
+    /// What was estimated to be alive in segments when it was counted and found to be too much to copy.
+    pub counted: BTreeMap<u32, u64>,
     /// Segments that are damaged where somebody lives: never copied, so never deleted.
     pub quarantined: std::collections::BTreeSet<u32>,
+}
+
+/// What housekeeping did since the log was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Segments deleted because nothing in them was needed.
+    pub deleted_segments: u64,
+    /// Segments whose live messages were copied forward.
+    pub copied_segments: u64,
+    /// Bytes of those copies.
+    pub copied_bytes: u64,
+    /// Index files written.
+    pub indexes: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+}
+
+/// A log in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Number of the last batch that was appended.
+    pub appended: u64,
+    /// Number of the last batch in the page cache.
+    pub written: u64,
+    /// Number of the last batch on the disk.
+    pub synced: u64,
+    /// Bytes that wait to be written.
+    pub waiting_bytes: usize,
+    /// Segments with messages or settlements in them.
+    pub segments: usize,
+    /// Bytes of their files.
+    pub segment_bytes: u64,
+    /// Payload bytes alive in them, estimated.
+    pub live_bytes: u64,
+    /// Spare files.
+    pub spares: usize,
+    /// What housekeeping did.
+    pub counts: Counts,
 }
 
 /// The state at the last boundary between segments.
@@ -73,10 +114,36 @@ impl Log {
         shared.resume()?;
         shared.prepare_ahead()?;
         let mut more = shared.write_checkpoint(&mut maintenance)?;
-        more |= shared.write_one_index()?;
+        let indexed = shared.write_one_index()?;
+        maintenance.counts.indexes += u64::from(indexed);
+        more |= indexed;
         more |= shared.delete_dead(&mut maintenance)?;
         more |= self.copy_forward(&mut maintenance)?;
         Ok(more)
+    }
+
+    /// The log in numbers.
+    pub fn stats(&self) -> Stats {
+        let shared = &*self.shared;
+        let counts = shared.maintenance.lock().counts;
+        shared.apply();
+        let (segments, segment_bytes, live_bytes) = {
+            let state = shared.state.lock();
+            let sizes = state.segments.values().map(|s| u64::from(s.size));
+            let live = state.live_bytes();
+            (state.segments.len(), sizes.sum(), live.values().sum())
+        };
+        Stats {
+            appended: self.appended(),
+            written: self.written(),
+            synced: self.synced(),
+            waiting_bytes: self.waiting_bytes(),
+            segments,
+            segment_bytes,
+            live_bytes,
+            spares: shared.space.spares(),
+            counts,
+        }
     }
 
     /// Makes everything so far durable and writes a checkpoint of it, so that the next start replays
@@ -140,7 +207,10 @@ impl Shared {
         let snapshot = {
             let mut snapshots = self.snapshots.lock();
             let synced = self.synced.load(std::sync::atomic::Ordering::Acquire);
-            let due = snapshots.pending.as_ref().is_some_and(|s| s.applied <= synced);
+            let due = snapshots
+                .pending
+                .as_ref()
+                .is_some_and(|s| s.applied <= synced);
             if !due {
                 return Ok(false);
             }
@@ -158,11 +228,16 @@ impl Shared {
             if snapshots.pending.is_none() {
                 snapshots.pending = Some(snapshot);
             }
-            return if error.is_full() { Ok(false) } else { Err(error) };
+            return if error.is_full() {
+                Ok(false)
+            } else {
+                Err(error)
+            };
         }
         let synced = self.disk.sync_dir();
         synced.map_err(|e| LogError::io(format!("sync {name}"), e))?;
         maintenance.replay_from = snapshot.replay_from;
+        maintenance.counts.checkpoints += 1;
         maintenance.checkpoints.retain(|known| *known != name);
         maintenance.checkpoints.push(name);
         while maintenance.checkpoints.len() > CHECKPOINTS_MAX {
@@ -177,12 +252,15 @@ impl Shared {
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = format!("{name}.tmp");
         let _ = self.disk.remove(&temporary);
-        let written = self.disk.create(&temporary, bytes.len() as u64).and_then(|()| {
-            let file = self.disk.open(&temporary, Mode::Buffered)?;
-            disk::write_all(&*file, bytes, 0, 1)?;
-            file.sync_data()?;
-            self.disk.rename(&temporary, name)
-        });
+        let written = self
+            .disk
+            .create(&temporary, bytes.len() as u64)
+            .and_then(|()| {
+                let file = self.disk.open(&temporary, Mode::Buffered)?;
+                disk::write_all(&*file, bytes, 0, 1)?;
+                file.sync_data()?;
+                self.disk.rename(&temporary, name)
+            });
         written.map_err(|error| {
             let _ = self.disk.remove(&temporary);
             LogError::io(format!("write {name}"), error)
@@ -195,11 +273,10 @@ impl Shared {
         let found = {
             let mut state = self.state.lock();
             state.prune();
-            let firsts: Vec<u64> = state.segments.values().map(|s| s.first_batch).collect();
-            let mut segments = state.segments.iter().zip(firsts.iter().skip(1));
+            let mut segments = state.segments.iter();
             // Only of segments that could be scanned if the file were damaged.
-            let found = segments.find(|((_, s), next)| s.wants_index() && **next <= synced + 1);
-            found.map(|((serial, segment), _)| {
+            let found = segments.find(|(_, s)| s.wants_index() && s.next_batch <= synced + 1);
+            found.map(|(serial, segment)| {
                 let groups = segment.groups.iter();
                 (*serial, index::encode_file(*serial, self.identity, groups))
             })
@@ -251,6 +328,7 @@ impl Shared {
         for serial in dead {
             if maintenance.dying[&serial] <= synced && self.delete(serial)? {
                 maintenance.dying.remove(&serial);
+                maintenance.counts.deleted_segments += 1;
                 deleted = true;
             }
         }

@@ -25,11 +25,16 @@ enum Source {
     Disk(Arc<Block>),
 }
 
-#[derive(Debug)]
 struct Block {
     segment: u32,
     offset: u32,
     data: Vec<u8>,
+}
+
+impl std::fmt::Debug for Block {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}+{}..{}", self.segment, self.offset, self.data.len())
+    }
 }
 
 impl Chunk {
@@ -150,7 +155,11 @@ impl Log {
     /// [`LogError::Moved`]: ask [`Log::resolve`] where the message is now. [`LogError::Damaged`].
     pub fn read(&self, position: Position, len: u32) -> Result<Chunk> {
         let shared = &*self.shared;
-        let found = shared.tail.read().find(position.segment, position.offset).cloned();
+        let found = shared
+            .tail
+            .read()
+            .find(position.segment, position.offset)
+            .cloned();
         if let Some(stored) = found {
             return Ok(Chunk(Source::Memory(stored)));
         }

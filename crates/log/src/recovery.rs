@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::disk::{self, Disk, File, Mode};
 use crate::error::{LogError, Result};
 use crate::format::{
-    BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, number_in, segment_name,
+    BatchHeader, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, SegmentHeader, number_in, segment_name,
 };
 use crate::log::{Front, Health, Log, Shared};
 use crate::maintain::{Maintenance, Snapshots};
@@ -102,13 +102,17 @@ impl Log {
             std::io::ErrorKind::WouldBlock => LogError::Locked,
             _ => LogError::io("lock the directory", error),
         })?;
-        let names = disk.list().map_err(|e| LogError::io("list the directory", e))?;
+        let names = disk
+            .list()
+            .map_err(|e| LogError::io("list the directory", e))?;
         let (checkpoints, checkpoint, damaged) = newest_checkpoint(&*disk, &names)?;
         let (mut found, headless) = segments(&*disk, &names)?;
         let mut recovery = Recovery::new(&*disk, checkpoint, &found);
         recovery.report.damages = damaged;
         recovery.adopt(headless, &mut found)?;
-        let newest = checkpoints.last().and_then(|name| number_in(name, "checkpoint"));
+        let newest = checkpoints
+            .last()
+            .and_then(|name| number_in(name, "checkpoint"));
         let replay_from = newest.unwrap_or(0) as u32;
         recovery.replay(&found, replay_from, &mut progress)?;
         recovery.secure_tail(&found)?;
@@ -119,7 +123,13 @@ impl Log {
             ..
         } = recovery;
         let config = Config {
-            segment_bytes: config.segment_bytes.next_multiple_of(SEGMENT_HEADER_BYTES),
+            segment_bytes: config
+                .segment_bytes
+                .clamp(2 * SEGMENT_HEADER_BYTES, SEGMENT_BYTES_MAX)
+                .next_multiple_of(SEGMENT_HEADER_BYTES),
+            batch_bytes_max: config
+                .batch_bytes_max
+                .min(SEGMENT_BYTES_MAX - 2 * SEGMENT_HEADER_BYTES),
             ..config
         };
         let shared = share(disk, config, identity, state, &names, &report);
@@ -206,7 +216,11 @@ impl<'a> Recovery<'a> {
         for (mut headless, blank) in headless {
             let serial = headless.header.serial;
             let mut scan = Scan::new(&*headless.file, serial, self.identity)?;
-            let known = self.state.segments.get(&serial).map(|segment| segment.first_batch);
+            let known = self
+                .state
+                .segments
+                .get(&serial)
+                .map(|segment| segment.first_batch);
             let first = match known {
                 None if !blank => scan.search(0..u64::MAX)?.map(|(_, header)| header.number),
                 known => known,
@@ -220,7 +234,9 @@ impl<'a> Recovery<'a> {
         // What a checkpoint knows and is not there was deleted after it.
         let identity = self.identity;
         self.state.segments.retain(|serial, _| {
-            found.get(serial).is_some_and(|f| f.header.identity == identity)
+            found
+                .get(serial)
+                .is_some_and(|f| f.header.identity == identity)
         });
         Ok(())
     }
@@ -311,7 +327,11 @@ impl<'a> Recovery<'a> {
         self.state.apply(header.number, offset, batch, false);
         self.unsure
             .push_back((serial, offset, header.length, header.number));
-        while self.unsure.front().is_some_and(|(.., number)| *number < header.synced) {
+        while self
+            .unsure
+            .front()
+            .is_some_and(|(.., number)| *number < header.synced)
+        {
             self.unsure.pop_front();
         }
         self.expected = header.number + 1;
@@ -326,7 +346,9 @@ impl<'a> Recovery<'a> {
             if place == at {
                 scan.seek(offset);
             }
-            let limit = chain.get(place + 1).map_or(u64::MAX, |next| next.header.first_batch);
+            let limit = chain
+                .get(place + 1)
+                .map_or(u64::MAX, |next| next.header.first_batch);
             while let Some((sound, header)) = scan.search(self.expected + 1..limit)? {
                 if header.synced > self.expected {
                     return Ok(true);
@@ -361,7 +383,10 @@ impl<'a> Recovery<'a> {
         serials.dedup();
         for serial in serials {
             let failed = |e| LogError::io(format!("secure {}", segment_name(serial)), e);
-            let file = self.disk.open(&segment_name(serial), Mode::Buffered).map_err(failed)?;
+            let file = self
+                .disk
+                .open(&segment_name(serial), Mode::Buffered)
+                .map_err(failed)?;
             let header = found[&serial].header.encode();
             disk::write_all(&*file, &header, 0, 1).map_err(failed)?;
             for (_, offset, length, _) in self.unsure.iter().filter(|(s, ..)| *s == serial) {
@@ -387,7 +412,9 @@ fn segments(disk: &dyn Disk, names: &[String]) -> Result<Segments> {
         };
         let file = disk.open(name, Mode::Buffered);
         let file = file.map_err(|e| LogError::io(format!("open {name}"), e))?;
-        let size = file.size().map_err(|e| LogError::io(format!("open {name}"), e))?;
+        let size = file
+            .size()
+            .map_err(|e| LogError::io(format!("open {name}"), e))?;
         let size = size.min(u64::from(u32::MAX)) as u32;
         match SegmentHeader::read(&*file, name)? {
             Some(header) if u64::from(header.serial) == serial => {
@@ -462,7 +489,13 @@ fn share(
     let (reserve, spares_max) = (config.reserve_segments, config.spare_segments_max);
     let alignment = disk.alignment();
     Shared {
-        space: Space::new(Arc::clone(&disk), config.segment_bytes, reserve, spares_max, &spares),
+        space: Space::new(
+            Arc::clone(&disk),
+            config.segment_bytes,
+            reserve,
+            spares_max,
+            &spares,
+        ),
         files: Files::new(Arc::clone(&disk), blocks_max, block_bytes),
         front: Mutex::new(Front {
             serial: 0,
@@ -491,6 +524,7 @@ fn share(
         alignment,
         wake: Condvar::new(),
         preparing: Mutex::default(),
+        apart: Default::default(),
         tail: RwLock::default(),
         unapplied: Mutex::default(),
         unsynced: Mutex::default(),
@@ -505,7 +539,9 @@ fn share(
 
 /// The spare files of the right size; others are removed.
 fn usable_spares(disk: &dyn Disk, config: &Config, names: &[String]) -> Vec<String> {
-    let spares = names.iter().filter(|name| number_in(name, "spare").is_some());
+    let spares = names
+        .iter()
+        .filter(|name| number_in(name, "spare").is_some());
     let usable = spares.filter(|name| {
         let size = disk.open(name, Mode::Buffered).and_then(|file| file.size());
         let fits = size.is_ok_and(|size| size == u64::from(config.segment_bytes));

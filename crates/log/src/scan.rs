@@ -4,8 +4,8 @@
 use crate::disk::{File, read_full};
 use crate::error::{LogError, Result};
 use crate::format::{
-    BATCH_ALIGNMENT, BATCH_HEADER_BYTES, BLOCK_BYTES, BatchHeader, SEGMENT_HEADER_BYTES,
-    begins_batch, segment_name,
+    BATCH_ALIGNMENT, BATCH_HEADER_BYTES, BLOCK_BYTES, BatchHeader, SEGMENT_BYTES_MAX,
+    SEGMENT_HEADER_BYTES, begins_batch, segment_name,
 };
 use crate::record::{record_is_sound, record_length};
 
@@ -27,12 +27,13 @@ impl<'f> Scan<'f> {
     /// At the first batch of the segment.
     pub fn new(file: &'f dyn File, serial: u32, identity: u64) -> Result<Self> {
         let size = file.size();
-        let size = size.map_err(|e| LogError::io(format!("size of {}", segment_name(serial)), e))?;
+        let size =
+            size.map_err(|e| LogError::io(format!("size of {}", segment_name(serial)), e))?;
         Ok(Self {
             file,
             serial,
             identity: identity as u32,
-            size: size.min(u64::from(u32::MAX)) as u32,
+            size: size.min(u64::from(SEGMENT_BYTES_MAX)) as u32,
             at: SEGMENT_HEADER_BYTES,
             window: Vec::new(),
             window_at: 0,

@@ -104,7 +104,9 @@ mod tests {
     fn it_is_a_set_of_numbers() {
         let mut state = 1_u64;
         let mut random = move |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 33) % below
         };
         for _ in 0..300 {
@@ -119,7 +121,11 @@ mod tests {
                     let end = (seq + random(20)).clamp(seq, 64);
                     let inside = &naive[seq as usize..end as usize];
                     let count = inside.iter().filter(|n| **n).count();
-                    assert_eq!(set.count_in(seq..end), count as u64, "{seq}..{end} in {set:?}");
+                    assert_eq!(
+                        set.count_in(seq..end),
+                        count as u64,
+                        "{seq}..{end} in {set:?}"
+                    );
                     if seq < end {
                         assert_eq!(set.covers(seq..end), count == inside.len());
                     }

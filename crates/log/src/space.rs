@@ -84,6 +84,11 @@ impl Space {
         }
     }
 
+    /// How many spares there are.
+    pub fn spares(&self) -> usize {
+        self.pool.lock().spares.len()
+    }
+
     /// Makes spares until the reserve is complete; `Full` when it cannot be.
     pub fn fill_reserve(&self) -> Result<()> {
         let mut pool = self.pool.lock();

@@ -11,6 +11,9 @@ use crate::index::{Entry, Group, GroupKey, Place};
 use crate::record::{self, Body, Record, Targets};
 use crate::settled::Settled;
 
+/// Bytes of a record with one target, besides its payload.
+pub(crate) const PLACED_BYTES: u64 = 28;
+
 /// All queues, definitions and segments, up to the batch that was applied last.
 #[derive(Default)]
 pub(crate) struct State {
@@ -27,6 +30,8 @@ pub(crate) struct State {
 /// What the log knows of one segment.
 pub(crate) struct SegmentState {
     pub first_batch: u64,
+    /// The number behind its last batch.
+    pub next_batch: u64,
     /// Bytes of its file.
     pub size: u32,
     /// Bytes in use.
@@ -43,6 +48,7 @@ impl SegmentState {
     pub fn new(first_batch: u64, size: u32) -> Self {
         Self {
             first_batch,
+            next_batch: first_batch,
             size,
             end: crate::format::SEGMENT_HEADER_BYTES,
             sealed: false,
@@ -85,6 +91,7 @@ impl State {
         };
         let serial = *last.key();
         last.get_mut().end = at + batch.len() as u32;
+        last.get_mut().next_batch = number + 1;
         for (distance, record) in record::records(batch) {
             self.apply_record(serial, at + distance, record, transient);
         }
@@ -222,7 +229,8 @@ impl State {
         for segment in self.segments.values_mut() {
             segment.groups.retain(|key, group| {
                 let settled = self.queues.get(&key.queue);
-                !settled.is_some_and(|settled| settled.covers(group.min..group.max.saturating_add(1)))
+                !settled
+                    .is_some_and(|settled| settled.covers(group.min..group.max.saturating_add(1)))
             });
         }
     }
@@ -254,7 +262,7 @@ impl State {
         dead.collect()
     }
 
-    /// Payload bytes that are alive in each segment, estimated from how much of each group is settled.
+    /// Bytes of records that are alive in each segment, estimated from how much of each group is settled.
     pub fn live_bytes(&self) -> BTreeMap<u32, u64> {
         let mut live: BTreeMap<u32, u64> = self.segments.keys().map(|s| (*s, 0)).collect();
         for (serial, segment) in &self.segments {
@@ -266,7 +274,8 @@ impl State {
                 let part = 1.0 - settled as f64 / (span.end - span.start).max(1) as f64;
                 count += part * f64::from(group.count);
                 all += f64::from(group.count);
-                bytes += part * group.bytes as f64;
+                let overhead = PLACED_BYTES as f64 * f64::from(group.count);
+                bytes += part * (group.bytes as f64 + overhead);
             }
             let part = if all > 0.0 { count / all } else { 0.0 };
             let borrowed: u64 = segment.references.values().sum();

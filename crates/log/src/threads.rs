@@ -35,13 +35,37 @@ impl Log {
             threads: Vec::new(),
         };
         let log = self.clone();
-        running.spawn("log-writer", move || log.write_until_stopped())?;
+        let apart = std::env::var_os("LOG_APART").is_some();
+        running.spawn("log-writer", move || log.write_until_stopped(apart))?;
+        if apart {
+            let log = self.clone();
+            running.spawn("log-sync", move || log.sync_until_stopped())?;
+        }
         let (log, stop) = (self.clone(), Arc::clone(&running.stop));
         running.spawn("log-keeper", move || log.keep_until_stopped(&stop, trouble))?;
         Ok(running)
     }
 
-    fn write_until_stopped(&self) {
+    fn sync_until_stopped(&self) {
+        let shared = &*self.shared;
+        loop {
+            {
+                let mut n = shared.apart.0.lock();
+                while *n == 0 {
+                    shared.apart.1.wait(&mut n);
+                }
+                if *n == 2 {
+                    return;
+                }
+                *n = 0;
+            }
+            if self.sync_step().is_err() {
+                return;
+            }
+        }
+    }
+
+    fn write_until_stopped(&self, apart: bool) {
         let shared = &*self.shared;
         loop {
             {
@@ -54,6 +78,20 @@ impl Log {
                 if front.stopping {
                     return;
                 }
+            }
+            if apart {
+                if self.write_step().is_err() {
+                    return;
+                }
+                {
+                    let mut n = shared.apart.0.lock();
+                    if *n == 0 {
+                        *n = 1;
+                    }
+                }
+                shared.apart.1.notify_all();
+                shared.apply();
+                continue;
             }
             match self.write_step().and_then(|_| self.sync_step()) {
                 Ok(_) => shared.apply(),
@@ -110,6 +148,8 @@ impl Running {
     fn end(&mut self) {
         self.log.shared.front.lock().stopping = true;
         self.log.shared.wake.notify_all();
+        *self.log.shared.apart.0.lock() = 2;
+        self.log.shared.apart.1.notify_all();
         *self.stop.0.lock() = true;
         self.stop.1.notify_all();
         for thread in self.threads.drain(..) {

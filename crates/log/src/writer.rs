@@ -86,12 +86,11 @@ impl Log {
         let shared = &*self.shared;
         let one_at_a_time = shared.syncing.lock();
         shared.check_health()?;
-        // The order matters: a file is in the list before `written` covers what is in it.
+        // The order matters: a file is in the list before `written` covers what is in it. If it is not
+        // there any more, a step before this one synced it after the write.
         let target = shared.written.load(Ordering::Acquire);
         let files = std::mem::take(&mut *shared.unsynced.lock());
-        if files.is_empty() {
-            return Ok(false);
-        }
+        let worked = !files.is_empty();
         for (serial, file) in files {
             if let Err(error) = file.sync_data() {
                 let error = LogError::Io {
@@ -107,7 +106,7 @@ impl Log {
         if before != target {
             shared.report_progress();
         }
-        Ok(true)
+        Ok(worked || before != target)
     }
 }
 

@@ -49,6 +49,7 @@ struct Faults {
     read_only: bool,
     short_writes: bool,
     fail_writes: u32,
+    fail_writes_for_room: u32,
     fail_syncs: u32,
     alignment: usize,
 }
@@ -60,6 +61,7 @@ impl Default for Faults {
             read_only: false,
             short_writes: false,
             fail_writes: 0,
+            fail_writes_for_room: 0,
             fail_syncs: 0,
             alignment: 1,
         }
@@ -158,6 +160,11 @@ impl SimDisk {
     /// The next `count` writes fail with EIO after having written a part.
     pub fn fail_writes(&self, count: u32) {
         self.0.lock().faults.fail_writes = count;
+    }
+
+    /// The next `count` writes fail with ENOSPC and write nothing.
+    pub fn fail_writes_for_room(&self, count: u32) {
+        self.0.lock().faults.fail_writes_for_room = count;
     }
 
     /// The next `count` syncs fail with EIO; what they should have synced stays readable and is
@@ -399,6 +406,10 @@ impl File for SimFile {
         let alignment = sim.faults.alignment as u64;
         if self.mode == Mode::Append {
             assert!(offset % alignment == 0 && data.len() as u64 % alignment == 0);
+        }
+        if sim.faults.fail_writes_for_room > 0 {
+            sim.faults.fail_writes_for_room -= 1;
+            return Err(io::ErrorKind::StorageFull.into());
         }
         let fails = sim.faults.fail_writes > 0;
         sim.faults.fail_writes = sim.faults.fail_writes.saturating_sub(1);

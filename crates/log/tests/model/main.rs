@@ -13,7 +13,9 @@ mod script;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backbone_log::{Config, Disk, Listener, Log, SimDisk};
+use backbone_log::{Config, Counts, Disk, Listener, Log, SimDisk};
+
+use parking_lot::Mutex;
 
 use model::{Fold, Model, Random};
 use script::Script;
@@ -30,7 +32,7 @@ fn config() -> Config {
         block_bytes: 2 << 10,
         reserve_segments: 1,
         spare_segments_max: 2,
-        copy_below_percent: 60,
+        copy_below_percent: 45,
         copy_bytes_a_step: 2 << 10,
         batch_bytes_max: 1 << 20,
     }
@@ -62,10 +64,11 @@ fn recover(disk: &SimDisk, model: &Model, promised: u64, context: &str) -> (Log,
         recovered.damages
     );
     Fold::of(model, last, false).compare(&log, context);
+    assert!(log.damages().is_empty(), "{context}: {:?}", log.damages());
     (log, last)
 }
 
-fn crash_everywhere(seed: u64) -> u64 {
+fn crash_everywhere(seed: u64, counts: &Mutex<Counts>) -> u64 {
     let promised = Arc::new(AtomicU64::new(0));
     let disk = SimDisk::new();
     let mut random = Random(seed);
@@ -105,6 +108,18 @@ fn crash_everywhere(seed: u64) -> u64 {
             }
         }
     }
+    assert!(
+        script.log.damages().is_empty(),
+        "{:?}",
+        script.log.damages()
+    );
+    let mut all = counts.lock();
+    let these = script.log.stats().counts;
+    all.deleted_segments += these.deleted_segments;
+    all.copied_segments += these.copied_segments;
+    all.copied_bytes += these.copied_bytes;
+    all.indexes += these.indexes;
+    all.checkpoints += these.checkpoints;
     crashes
 }
 
@@ -117,6 +132,11 @@ fn go_on(disk: &SimDisk, log: Log, model: &Model, last: u64, seed: u64) -> u64 {
     for _ in 0..25 {
         script.step();
     }
+    assert!(
+        script.log.damages().is_empty(),
+        "{:?}",
+        script.log.damages()
+    );
     let mut random = Random(seed);
     let snapshots = disk.take_snapshots();
     if snapshots.is_empty() {
@@ -137,6 +157,7 @@ fn a_crash_at_any_call_leaves_a_prefix_with_all_that_was_promised() {
     let scripts = scripts.map_or(SCRIPTS, |n| n.parse().expect("a number"));
     let next = AtomicU64::new(0);
     let crashes = AtomicU64::new(0);
+    let counts = Mutex::new(Counts::default());
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -145,12 +166,22 @@ fn a_crash_at_any_call_leaves_a_prefix_with_all_that_was_promised() {
                     if seed >= scripts {
                         return;
                     }
-                    crashes.fetch_add(crash_everywhere(seed), Ordering::Relaxed);
+                    crashes.fetch_add(crash_everywhere(seed, &counts), Ordering::Relaxed);
                 }
             });
         }
     });
     let crashes = crashes.into_inner();
-    println!("{crashes} crash points in {scripts} scripts");
+    let counts = counts.into_inner();
+    println!("{crashes} crash points in {scripts} scripts: {counts:?}");
+    let least = scripts * 2;
+    assert!(
+        counts.deleted_segments > least && counts.copied_segments > scripts / 2,
+        "the scripts do not do what they should: {counts:?}"
+    );
+    assert!(
+        counts.indexes > scripts && counts.checkpoints > least,
+        "{counts:?}"
+    );
     assert!(crashes > 200 * scripts, "only {crashes} crash points");
 }

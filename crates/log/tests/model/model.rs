@@ -50,7 +50,15 @@ impl Model {
         let kept = self.batches.iter().filter(|(number, _)| *number <= last);
         let mut batches: Vec<_> = kept.cloned().collect();
         for (_, ops) in &mut batches {
-            ops.retain(|op| !matches!(op, Op::Publish { transient: true, .. }));
+            ops.retain(|op| {
+                !matches!(
+                    op,
+                    Op::Publish {
+                        transient: true,
+                        ..
+                    }
+                )
+            });
         }
         Self { batches }
     }
@@ -116,7 +124,10 @@ impl Fold {
         for info in &known {
             let id = info.queue;
             let expected = self.queues.contains_key(&id) || info.live == 0;
-            assert!(expected, "{context}: queue {id} came from nowhere: {info:?}");
+            assert!(
+                expected,
+                "{context}: queue {id} came from nowhere: {info:?}"
+            );
         }
         for (id, expected) in &self.queues {
             self.compare_queue(log, *id, expected, context);
@@ -134,13 +145,7 @@ impl Fold {
         assert_eq!(definitions, self.definitions, "{context}: definitions");
     }
 
-    fn compare_queue(
-        &self,
-        log: &Log,
-        id: u64,
-        expected: &BTreeMap<u64, Vec<u8>>,
-        context: &str,
-    ) {
+    fn compare_queue(&self, log: &Log, id: u64, expected: &BTreeMap<u64, Vec<u8>>, context: &str) {
         let found = log.load(id, 0, 10_000).expect("loads");
         let seqs: Vec<u64> = found.iter().map(|located| located.seq).collect();
         let wanted: Vec<u64> = expected.keys().copied().collect();

@@ -1,16 +1,16 @@
 //! Measures appending at level `synced` on a real directory.
 //!
 //! ```sh
-//! cargo run --release -p backbone-log --example append -- DIRECTORY [SECONDS] [direct] [apart]
+//! cargo run --release -p backbone-log --example append -- DIRECTORY [SECONDS] [direct]
 //! ```
 //!
 //! One publisher keeps a window of unconfirmed messages: it appends what the window allows as one batch, as
 //! a connection does at the end of its read buffer, and waits when the window is used up. `direct` goes past the
-//! page cache; `apart` syncs on a thread of its own instead of the writer's.
+//! page cache.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -37,20 +37,20 @@ impl Listener for Publisher {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Some(directory) = arguments.first() else {
-        eprintln!("usage: append DIRECTORY [SECONDS] [direct] [apart]");
+        eprintln!("usage: append DIRECTORY [SECONDS] [direct]");
         std::process::exit(2);
     };
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
     let seconds = arguments.get(1).and_then(|s| s.parse().ok()).unwrap_or(3);
     let duration = Duration::from_secs(seconds);
-    println!("direct: {}, sync apart: {}", has("direct"), has("apart"));
+    println!("direct: {}", has("direct"));
     raw(directory, 100);
     raw(directory, 88 * 1000);
     raw(directory, 1084 * 1000);
     for (body, window) in [(16, 1), (1024, 1), (16, 1000), (1024, 1000)] {
         let path = format!("{directory}/append-{body}-{window}");
         let _ = std::fs::remove_dir_all(&path);
-        run(&path, body, window, duration, has("direct"), has("apart"));
+        run(&path, body, window, duration, has("direct"));
         let _ = std::fs::remove_dir_all(&path);
     }
 }
@@ -75,7 +75,7 @@ fn raw(directory: &str, bytes: usize) {
     disk.remove("raw").expect("removes");
 }
 
-fn run(path: &str, body: usize, window: u64, duration: Duration, direct: bool, apart: bool) {
+fn run(path: &str, body: usize, window: u64, duration: Duration, direct: bool) {
     let disk = Arc::new(RealDisk::new(path, direct).expect("a directory"));
     let (log, _) = Log::open(disk, Config::default(), |_| ()).expect("opens");
     let publisher = Arc::new(Publisher {
@@ -83,9 +83,7 @@ fn run(path: &str, body: usize, window: u64, duration: Duration, direct: bool, a
         thread: std::thread::current(),
     });
     log.listen(publisher.clone());
-    let stop = Arc::new(AtomicBool::new(false));
     let running = log.start(|trouble| eprintln!("{trouble}")).expect("starts");
-    let _ = (apart, &stop);
     let payload = vec![7; ENVELOPE_BYTES + body];
     // The last message of each batch that is not confirmed yet.
     let mut unconfirmed: VecDeque<(u64, u64, Instant)> = VecDeque::new();
@@ -131,7 +129,5 @@ fn run(path: &str, body: usize, window: u64, duration: Duration, direct: bool, a
         at(0.5).unwrap_or(0),
         at(0.99).unwrap_or(0)
     );
-    let stopping = Instant::now();
     running.stop().expect("stops");
-    let _ = stopping;
 }

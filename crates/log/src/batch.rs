@@ -22,6 +22,7 @@ pub struct Batch {
     records: u32,
     records_crc: u32,
     needs_room: bool,
+    eager: bool,
     references: Vec<u32>,
 }
 
@@ -191,6 +192,7 @@ impl Batch {
         if self.data.is_empty() {
             self.data.resize(BATCH_HEADER_BYTES, 0);
         }
+        self.eager |= kind != SETTLE;
         let start = self.data.len();
         let count = (count as u16).to_le_bytes();
         self.data
@@ -224,6 +226,11 @@ impl Batch {
     /// Whether it may have to wait until the disk has room: it stores messages.
     pub(crate) fn needs_room(&self) -> bool {
         self.needs_room
+    }
+
+    /// Whether it should be synced at once: it is more than settlements.
+    pub(crate) fn is_eager(&self) -> bool {
+        self.eager
     }
 
     /// Segments that transfers refer to.

@@ -14,7 +14,8 @@
 //! 3. [`Log::write_step`] (`writer.rs`) takes all that waits and writes it in large pieces;
 //!    [`Log::sync_step`] makes it durable. Each then moves its watermark, [`Log::written`] and
 //!    [`Log::synced`], and tells the [`Listener`]s, who release confirms. There is no timer: what came
-//!    during one sync goes with the next.
+//!    during one sync goes with the next. Settlements alone are written at once, and synced with the
+//!    next batch that is more than that, or soon by housekeeping.
 //! 4. Every record is *applied* (`state.rs`): folded into what is settled of each queue (`settled.rs`), into
 //!    the definitions, and into the segment's index of its messages by queue (`index.rs`).
 //! 5. A queue that dropped its entries gets them back with [`Log::load`] (`load.rs`), and bytes with
@@ -77,7 +78,7 @@ pub use batch::{Batch, Placed};
 pub use config::Config;
 pub use disk::{Disk, RealDisk, SimDisk};
 pub use error::{LogError, Result};
-pub use load::{Located, QueueInfo};
+pub use load::{Definition, Located, QueueInfo};
 pub use log::{Appended, Health, Listener, Log};
 pub use maintain::{Counts, Stats};
 pub use reader::Chunk;

@@ -23,6 +23,9 @@ pub struct Located {
     pub len: u32,
 }
 
+/// A key and its latest value, both opaque to the log.
+pub type Definition = (Box<[u8]>, Box<[u8]>);
+
 /// What the log knows of a queue or a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueInfo {
@@ -98,7 +101,7 @@ impl Log {
     }
 
     /// The latest values of all keys.
-    pub fn definitions(&self) -> Vec<(Box<[u8]>, Box<[u8]>)> {
+    pub fn definitions(&self) -> Vec<Definition> {
         self.shared.apply();
         let state = self.shared.state.lock();
         let all = state.definitions.iter();

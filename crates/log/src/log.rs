@@ -96,7 +96,6 @@ pub(crate) struct Shared {
     /// Rung when something waits and the writer sleeps.
     pub wake: Condvar,
     pub preparing: Mutex<()>,
-    pub apart: (Mutex<u8>, Condvar),
     pub tail: RwLock<Tail>,
     /// Serial numbers of the segments that exist.
     pub live: RwLock<BTreeSet<u32>>,
@@ -106,6 +105,8 @@ pub(crate) struct Shared {
     pub io: Mutex<Io>,
     pub unsynced: Mutex<Vec<(u32, Arc<dyn File>)>>,
     pub syncing: Mutex<()>,
+    /// Something was written and is not synced that is more than settlements.
+    pub sync_due: AtomicBool,
     pub written: AtomicU64,
     pub synced: AtomicU64,
     pub listeners: RwLock<Vec<Arc<dyn Listener>>>,
@@ -251,6 +252,7 @@ impl Log {
 impl Shared {
     fn place(&self, front: &mut Front, batch: &mut Batch) -> Appended {
         let number = front.next_number;
+        let eager = batch.is_eager();
         let data = batch.seal(BatchHeader {
             length: 0,
             number,
@@ -268,6 +270,7 @@ impl Shared {
             serial: front.serial,
             offset,
             number,
+            eager,
             data,
         });
         self.tail.write().push(Arc::clone(&stored));

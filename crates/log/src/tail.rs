@@ -13,6 +13,8 @@ pub(crate) struct Stored {
     pub offset: u32,
     /// Its number.
     pub number: u64,
+    /// Somebody may wait for it: it is more than settlements.
+    pub eager: bool,
     /// All its bytes, with header and padding.
     pub data: Vec<u8>,
 }

@@ -1,6 +1,7 @@
 //! The threads of a log: one writes and syncs, one keeps house. They only call the steps.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -35,37 +36,13 @@ impl Log {
             threads: Vec::new(),
         };
         let log = self.clone();
-        let apart = std::env::var_os("LOG_APART").is_some();
-        running.spawn("log-writer", move || log.write_until_stopped(apart))?;
-        if apart {
-            let log = self.clone();
-            running.spawn("log-sync", move || log.sync_until_stopped())?;
-        }
+        running.spawn("log-writer", move || log.write_until_stopped())?;
         let (log, stop) = (self.clone(), Arc::clone(&running.stop));
         running.spawn("log-keeper", move || log.keep_until_stopped(&stop, trouble))?;
         Ok(running)
     }
 
-    fn sync_until_stopped(&self) {
-        let shared = &*self.shared;
-        loop {
-            {
-                let mut n = shared.apart.0.lock();
-                while *n == 0 {
-                    shared.apart.1.wait(&mut n);
-                }
-                if *n == 2 {
-                    return;
-                }
-                *n = 0;
-            }
-            if self.sync_step().is_err() {
-                return;
-            }
-        }
-    }
-
-    fn write_until_stopped(&self, apart: bool) {
+    fn write_until_stopped(&self) {
         let shared = &*self.shared;
         loop {
             {
@@ -79,21 +56,7 @@ impl Log {
                     return;
                 }
             }
-            if apart {
-                if self.write_step().is_err() {
-                    return;
-                }
-                {
-                    let mut n = shared.apart.0.lock();
-                    if *n == 0 {
-                        *n = 1;
-                    }
-                }
-                shared.apart.1.notify_all();
-                shared.apply();
-                continue;
-            }
-            match self.write_step().and_then(|_| self.sync_step()) {
+            match self.write_step().and_then(|_| self.sync_if_due()) {
                 Ok(_) => shared.apply(),
                 Err(LogError::Full) => {
                     let mut front = shared.front.lock();
@@ -106,9 +69,20 @@ impl Log {
         }
     }
 
+    /// Syncs if anything was written that somebody waits for.
+    fn sync_if_due(&self) -> Result<bool> {
+        if self.shared.sync_due.load(Ordering::Acquire) {
+            return self.sync_step();
+        }
+        Ok(false)
+    }
+
     fn keep_until_stopped(&self, stop: &(Mutex<bool>, Condvar), trouble: impl Fn(LogError)) {
         loop {
-            let rest = match self.maintain() {
+            // Settlements that nothing followed.
+            let lazy = self.written() != self.synced();
+            let synced = if lazy { self.sync_step() } else { Ok(false) };
+            let rest = match synced.and_then(|_| self.maintain()) {
                 Ok(true) => REST_COPYING,
                 Ok(false) => REST,
                 Err(LogError::Failed(_)) => return,
@@ -148,8 +122,6 @@ impl Running {
     fn end(&mut self) {
         self.log.shared.front.lock().stopping = true;
         self.log.shared.wake.notify_all();
-        *self.log.shared.apart.0.lock() = 2;
-        self.log.shared.apart.1.notify_all();
         *self.stop.0.lock() = true;
         self.stop.1.notify_all();
         for thread in self.threads.drain(..) {

@@ -67,11 +67,16 @@ impl Log {
                 return Err(error);
             }
         };
+        let eager = io.inflight.iter().any(Item::is_eager);
         io.inflight.clear();
         drop(io);
+
         shared.front.lock().waiting_bytes -= bytes;
         if let Some(last) = last {
             shared.written.store(last, Ordering::Release);
+            if eager {
+                shared.sync_due.store(true, Ordering::Release);
+            }
             shared.report_progress();
         }
         shared.trim_tail();
@@ -86,6 +91,7 @@ impl Log {
         let shared = &*self.shared;
         let one_at_a_time = shared.syncing.lock();
         shared.check_health()?;
+        shared.sync_due.store(false, Ordering::Release);
         // The order matters: a file is in the list before `written` covers what is in it. If it is not
         // there any more, a step before this one synced it after the write.
         let target = shared.written.load(Ordering::Acquire);
@@ -111,6 +117,13 @@ impl Log {
 }
 
 impl Item {
+    fn is_eager(&self) -> bool {
+        match self {
+            Self::Segment(_) => false,
+            Self::Batch(batch) => batch.eager,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Segment(_) => 0,

@@ -1,5 +1,7 @@
 //! Damaged bytes: reported with their place, and everything else stays readable.
 
+#![allow(clippy::single_range_in_vec_init, reason = "ranges are what is settled")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Space comes back, and what is alive stays where its queue finds it.
 
+#![allow(clippy::single_range_in_vec_init, reason = "ranges are what is settled")]
+
 mod common;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! The threads on a real directory: what listeners hear, and a kill without warning.
 
+#![allow(clippy::single_range_in_vec_init, reason = "ranges are what is settled")]
+
 mod common;
 
 use std::sync::Arc;

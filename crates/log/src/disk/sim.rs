@@ -405,7 +405,8 @@ impl File for SimFile {
         sim.changing()?;
         let alignment = sim.faults.alignment as u64;
         if self.mode == Mode::Append {
-            assert!(offset % alignment == 0 && data.len() as u64 % alignment == 0);
+            let length = data.len() as u64;
+            assert!(offset.is_multiple_of(alignment) && length.is_multiple_of(alignment));
         }
         if sim.faults.fail_writes_for_room > 0 {
             sim.faults.fail_writes_for_room -= 1;
@@ -414,7 +415,7 @@ impl File for SimFile {
         let fails = sim.faults.fail_writes > 0;
         sim.faults.fail_writes = sim.faults.fail_writes.saturating_sub(1);
         let part = (data.len() / 2 / SECTOR * SECTOR).max(SECTOR.min(data.len()));
-        let short = fails || (sim.faults.short_writes && part % alignment as usize == 0);
+        let short = fails || (sim.faults.short_writes && part.is_multiple_of(alignment as usize));
         let length = if short { part } else { data.len() };
         let inode = sim.inodes.get_mut(&self.inode).ok_or_else(Self::gone)?;
         let (from, until) = (offset as usize, offset as usize + length);

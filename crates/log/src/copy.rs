@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use crate::batch::Batch;
 use crate::error::{LogError, Result};
 use crate::format::{SEGMENT_HEADER_BYTES, segment_name};
-use crate::index::{Group, GroupKey};
+use crate::index::GroupKey;
 use crate::log::{Log, Shared};
 use crate::maintain::Maintenance;
 use crate::record::{self, Body, Record, Target, Targets};
@@ -49,7 +49,7 @@ impl Log {
             None => shared.find_job(maintenance)?,
         };
         let Some(mut job) = job else {
-            return Ok(false);
+            return Ok(!maintenance.seen.is_empty());
         };
         if job.written > shared.written.load(Ordering::Acquire) {
             maintenance.job = Some(job);
@@ -184,7 +184,13 @@ impl Log {
 impl Shared {
     /// A segment that is worth copying, if there is one.
     fn find_job(&self, maintenance: &mut Maintenance) -> Result<Option<Job>> {
+        let before = std::mem::take(&mut maintenance.seen);
         for (serial, estimate, limit) in self.candidates_for_copying(maintenance) {
+            // A segment that is being drained is soon dead without this.
+            if before.get(&serial) != Some(&estimate) {
+                maintenance.seen.insert(serial, estimate);
+                continue;
+            }
             // The estimate takes settlements to be spread evenly. Copies of stuck messages are not:
             // believing it, these would be copied again and again.
             let live = self.count_live(serial)?;
@@ -224,15 +230,17 @@ impl Shared {
 
     /// Bytes of records that are alive in a segment, counted. Groups without any are forgotten.
     fn count_live(&self, serial: u32) -> Result<u64> {
-        let groups: Vec<(GroupKey, Group)> = {
+        let keys: Vec<GroupKey> = {
             let state = self.state.lock();
             let segment = state.segments.get(&serial);
-            let groups = segment.into_iter().flat_map(|segment| &segment.groups);
-            groups.map(|(key, group)| (*key, group.clone())).collect()
+            let keys = segment
+                .into_iter()
+                .flat_map(|segment| segment.groups.keys());
+            keys.copied().collect()
         };
         let mut bytes = 0;
-        for (key, group) in groups {
-            let Some(entries) = self.entries(serial, key, group.place)? else {
+        for key in keys {
+            let Some(entries) = self.entries(serial, key)? else {
                 // The index was made again: count another time.
                 return Ok(u64::MAX);
             };

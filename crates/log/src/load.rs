@@ -1,5 +1,9 @@
 //! A queue's messages in the order of their numbers, from the indexes of all segments.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
 use crate::arena::Position;
 use crate::error::{LogError, Result};
 use crate::format::{index_name, segment_name};
@@ -9,8 +13,8 @@ use crate::recovery::{DAMAGES_MAX, Damage};
 use crate::scan::Scan;
 use crate::state::State;
 
-/// Attempts before a load gives up on segments that go while it reads.
-const ATTEMPTS_MAX: usize = 8;
+/// Attempts before a load gives up on indexes that are damaged or change while it reads.
+const ATTEMPTS_MAX: usize = 64;
 
 /// A message of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,16 +43,24 @@ pub struct QueueInfo {
     pub live: u64,
 }
 
-/// A page of some segment that may hold what is looked for.
-struct Candidate {
+/// A group of some segment.
+struct GroupAt {
+    min: u64,
     home: u32,
-    page: Page,
-    bytes: PageBytes,
+    key: GroupKey,
 }
 
-enum PageBytes {
-    Memory(Vec<u8>),
-    File,
+enum TablePlace {
+    Memory(Vec<Page>),
+    File(Table),
+    Unopened,
+}
+
+/// The pages of a group, and where their bytes are.
+#[derive(Default)]
+struct OpenTable {
+    pages: Arc<[Page]>,
+    in_file: bool,
 }
 
 impl Log {
@@ -140,132 +152,153 @@ impl Shared {
         Err(LogError::io(format!("load queue {queue}"), busy))
     }
 
-    /// `None` when an index has to be, or was, made again, or a segment went meanwhile.
+    /// `None` when an index had to be opened or made again, or changed its place meanwhile.
     fn try_gather(&self, queue: u64, from: u64, max: usize) -> Result<Option<Vec<Entry>>> {
-        let Some(mut pages) = self.candidates(queue, from)? else {
-            return Ok(None);
-        };
-        pages.sort_by_key(|candidate| candidate.page.min);
-        let mut entries: Vec<(Entry, u32)> = Vec::new();
-        let mut until = u64::MAX;
-        for candidate in pages {
-            if candidate.page.min > until {
+        // Groups and pages are opened in the order of their lowest numbers, as far as needed.
+        let mut groups = self.groups_from(queue, from);
+        let (mut pages, mut open) = (Vec::new(), BinaryHeap::new());
+        let (mut entries, mut until) = (Vec::new(), u64::MAX);
+        loop {
+            let group = groups.last().map(|group| group.min);
+            let page = open.peek().map(|Reverse((min, _))| *min);
+            let next = group.into_iter().chain(page).min();
+            if next.is_none_or(|next| next > until) {
                 break;
             }
-            let home = candidate.home;
-            let page = match candidate.bytes {
-                PageBytes::Memory(bytes) => index::decode_page(&candidate.page, &bytes, home),
-                PageBytes::File => self.page_in_file(home, &candidate.page)?,
+            if group == next {
+                let Some(group) = groups.pop() else { break };
+                let Some(table) = self.table(group.home, group.key)? else {
+                    return Ok(None);
+                };
+                for page in table.pages.iter().filter(|page| page.max >= from) {
+                    open.push(Reverse((page.min, pages.len())));
+                    pages.push((group.home, group.key, *page, table.in_file));
+                }
+                continue;
+            }
+            let Some(Reverse((_, at))) = open.pop() else {
+                break;
             };
-            let Some(page) = page else {
-                self.rebuild_index(home)?;
+            let (home, key, page, in_file) = &pages[at];
+            let Some(page) = self.page(*home, *key, page, *in_file)? else {
                 return Ok(None);
             };
             let wanted = page.into_iter().filter(|entry| entry.seq >= from);
-            entries.extend(wanted.map(|entry| (entry, home)));
+            entries.extend(wanted.map(|entry| (entry, *home)));
             if entries.len() >= max {
-                // Stable, so that of equal numbers in one segment the later one stays behind.
-                entries.sort_by_key(|(entry, home)| (entry.seq, *home));
-                dedup_newest(&mut entries);
-                if entries.len() >= max {
-                    entries.truncate(max);
+                in_order(&mut entries, max);
+                if entries.len() == max {
                     until = entries[max - 1].0.seq;
                 }
             }
         }
-        entries.sort_by_key(|(entry, home)| (entry.seq, *home));
-        dedup_newest(&mut entries);
-        entries.truncate(max);
+        in_order(&mut entries, max);
         Ok(Some(entries.into_iter().map(|(entry, _)| entry).collect()))
     }
 
-    /// All pages that may hold numbers of the queue from `from` on.
-    fn candidates(&self, queue: u64, from: u64) -> Result<Option<Vec<Candidate>>> {
-        let (mut pages, mut tables, mut unopened) = (Vec::new(), Vec::new(), Vec::new());
-        {
-            let state = self.state.lock();
-            for (serial, segment) in &state.segments {
-                for transient in [false, true] {
-                    let group = segment.groups.get(&GroupKey { queue, transient });
-                    let Some(group) = group.filter(|group| group.max >= from) else {
-                        continue;
-                    };
-                    match &group.place {
-                        Place::Memory(all) => {
-                            pages.extend(all.from(from).into_iter().map(|(page, bytes)| {
-                                Candidate {
-                                    home: *serial,
-                                    page,
-                                    bytes: PageBytes::Memory(bytes),
-                                }
-                            }));
-                        }
-                        Place::File(table) => tables.push((*serial, *table)),
-                        Place::Unopened => unopened.push(*serial),
-                    }
-                }
-            }
-        }
-        if !unopened.is_empty() {
-            unopened.dedup();
-            for serial in unopened {
-                self.open_index(serial)?;
-            }
-            return Ok(None);
-        }
-        for (serial, table) in tables {
-            let Some(table) = self.table_in_file(serial, &table)? else {
-                self.rebuild_index(serial)?;
-                return Ok(None);
-            };
-            let wanted = table.into_iter().filter(|page| page.max >= from);
-            pages.extend(wanted.map(|page| Candidate {
-                home: serial,
-                page,
-                bytes: PageBytes::File,
-            }));
-        }
-        Ok(Some(pages))
+    /// The groups that may hold numbers of the queue from `from` on, the one with the lowest last.
+    fn groups_from(&self, queue: u64, from: u64) -> Vec<GroupAt> {
+        let state = self.state.lock();
+        let segments = state.segments.iter().flat_map(|(home, segment)| {
+            [false, true].map(|transient| {
+                let key = GroupKey { queue, transient };
+                let group = segment.groups.get(&key).filter(|group| group.max >= from);
+                group.map(|group| GroupAt {
+                    min: group.min,
+                    home: *home,
+                    key,
+                })
+            })
+        });
+        let mut groups: Vec<GroupAt> = segments.flatten().collect();
+        groups.sort_unstable_by_key(|group| Reverse(group.min));
+        groups
     }
 
-    /// All entries of a group; `None` when its index had to be opened or made again.
-    pub fn entries(&self, serial: u32, key: GroupKey, place: Place) -> Result<Option<Vec<Entry>>> {
-        let table = match place {
-            Place::Memory(pages) => {
-                let pages = pages.from(0);
-                let decoded = pages
-                    .iter()
-                    .map(|(page, bytes)| index::decode_page(page, bytes, serial));
-                return Ok(decoded.collect::<Option<Vec<_>>>().map(|all| all.concat()));
-            }
-            Place::File(table) => self.table_in_file(serial, &table)?,
-            Place::Unopened => {
-                self.open_index(serial)?;
-                let state = self.state.lock();
-                let group = state.segments.get(&serial).and_then(|s| s.groups.get(&key));
-                let place = group.map(|group| group.place.clone());
-                drop(state);
-                return match place {
-                    None | Some(Place::Unopened) => Ok(None),
-                    Some(place) => self.entries(serial, key, place),
-                };
-            }
+    /// All entries of a group; `None` as in `try_gather`.
+    pub fn entries(&self, home: u32, key: GroupKey) -> Result<Option<Vec<Entry>>> {
+        let Some(table) = self.table(home, key)? else {
+            return Ok(None);
         };
         let mut entries = Vec::new();
-        for page in table.iter().flatten() {
-            match self.page_in_file(serial, page)? {
+        for page in table.pages.iter() {
+            match self.page(home, key, page, table.in_file)? {
                 Some(page) => entries.extend(page),
-                None => {
-                    self.rebuild_index(serial)?;
-                    return Ok(None);
-                }
+                None => return Ok(None),
             }
         }
-        if table.is_none() {
-            self.rebuild_index(serial)?;
-            return Ok(None);
-        }
         Ok(Some(entries))
+    }
+
+    /// A group's page table; empty when the group is gone.
+    fn table(&self, home: u32, key: GroupKey) -> Result<Option<OpenTable>> {
+        let mut place = self.place_of(home, key);
+        if matches!(place, Some(TablePlace::Unopened)) {
+            self.open_index(home)?;
+            place = self.place_of(home, key);
+        }
+        let table = match place {
+            None => return Ok(Some(OpenTable::default())),
+            Some(TablePlace::Memory(pages)) => {
+                return Ok(Some(OpenTable {
+                    pages: pages.into(),
+                    in_file: false,
+                }));
+            }
+            Some(TablePlace::File(table)) => table,
+            Some(TablePlace::Unopened) => return Ok(None),
+        };
+        let pages = match self.files.cached_table(home, &table) {
+            Some(pages) => Some(pages),
+            None => self.table_in_file(home, &table)?.map(|pages| {
+                let pages: Arc<[Page]> = pages.into();
+                self.files.keep_table(home, &table, &pages);
+                pages
+            }),
+        };
+        if pages.is_none() {
+            self.rebuild_index(home)?;
+        }
+        Ok(pages.map(|pages| OpenTable {
+            pages,
+            in_file: true,
+        }))
+    }
+
+    fn place_of(&self, home: u32, key: GroupKey) -> Option<TablePlace> {
+        let state = self.state.lock();
+        let group = state.segments.get(&home)?.groups.get(&key)?;
+        Some(match &group.place {
+            Place::Memory(pages) => TablePlace::Memory(pages.table().to_vec()),
+            Place::File(table) => TablePlace::File(*table),
+            Place::Unopened => TablePlace::Unopened,
+        })
+    }
+
+    /// The entries of a page.
+    fn page(
+        &self,
+        home: u32,
+        key: GroupKey,
+        page: &Page,
+        in_file: bool,
+    ) -> Result<Option<Vec<Entry>>> {
+        if !in_file {
+            let state = self.state.lock();
+            let segment = state.segments.get(&home);
+            return Ok(match segment.and_then(|s| s.groups.get(&key)) {
+                Some(group) => match &group.place {
+                    Place::Memory(pages) => index::decode_page(page, pages.bytes(page), home),
+                    _ => None,
+                },
+                None => Some(Vec::new()),
+            });
+        }
+        let entries = self.page_in_file(home, page)?;
+        if entries.is_none() {
+            self.rebuild_index(home)?;
+        }
+        Ok(entries)
     }
 
     fn table_in_file(&self, serial: u32, table: &Table) -> Result<Option<Vec<Page>>> {
@@ -392,7 +425,10 @@ impl Shared {
     }
 }
 
-fn dedup_newest(entries: &mut Vec<(Entry, u32)>) {
+/// Sorts by number, keeps the newest of equal ones and the first `max`. A later segment is newer, and in
+/// one segment what stands behind: the sort is stable.
+fn in_order(entries: &mut Vec<(Entry, u32)>, max: usize) {
+    entries.sort_by_key(|(entry, home)| (entry.seq, *home));
     // `dedup_by` drops its first argument, the later of the two: keep its content.
     entries.dedup_by(|later, kept| {
         let same = later.0.seq == kept.0.seq;
@@ -401,4 +437,5 @@ fn dedup_newest(entries: &mut Vec<(Entry, u32)>) {
         }
         same
     });
+    entries.truncate(max);
 }

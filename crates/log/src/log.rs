@@ -335,7 +335,11 @@ impl Shared {
             let file = self.disk.open(&name, Mode::Append);
             file.map_err(|e| LogError::io(format!("open {name}"), e))
         });
-        let file = made.inspect_err(|error| self.fail(error))?;
+        let file = made.inspect_err(|error| {
+            if !error.is_full() {
+                self.fail(error);
+            }
+        })?;
         self.live.write().insert(serial);
         self.front.lock().prepared = Some(Prepared {
             serial,

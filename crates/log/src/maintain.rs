@@ -33,6 +33,8 @@ pub(crate) struct Maintenance {
     dying: BTreeMap<u32, u64>,
     pub job: Option<Job>,
     pub counts: Counts,
+    /// What was estimated to be alive in segments that may be copied, the last time.
+    pub seen: BTreeMap<u32, u64>,
     /// What was estimated to be alive in segments when it was counted and found to be too much to copy.
     pub counted: BTreeMap<u32, u64>,
     /// Segments that are damaged where somebody lives: never copied, so never deleted.

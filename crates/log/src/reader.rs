@@ -8,12 +8,17 @@ use crate::arena::Position;
 use crate::disk::{Disk, File, Mode, read_full};
 use crate::error::{LogError, Result};
 use crate::format::segment_name;
+use crate::index::{Page, Table};
 use crate::log::{Log, Shared};
 use crate::record::{RECORD_HEADER_BYTES, record_is_sound, record_length};
 use crate::tail::Stored;
 
 /// Open files at most, of those that are read.
 const FILES_MAX: usize = 64;
+/// Page tables kept: of one queue alone in a segment of small messages each is about 60 kB.
+const TABLES_MAX: usize = 16;
+/// Memory of blocks kept for use again.
+const SPENT_MAX: usize = 4;
 
 /// Bytes of a segment that do not change, shared: the payload that was asked for and its neighbours.
 #[derive(Debug, Clone)]
@@ -62,11 +67,17 @@ impl Chunk {
     }
 }
 
+type KnownTable = (u32, u64, Arc<[Page]>);
+
 /// Files that were opened to be read, and blocks of them: the last used first.
 pub(crate) struct Files {
     disk: Arc<dyn Disk>,
     open: Mutex<Vec<(String, Arc<dyn File>)>>,
     blocks: Mutex<Vec<Arc<Block>>>,
+    /// Page tables by segment and place in its index file.
+    tables: Mutex<Vec<KnownTable>>,
+    /// Memory of blocks that nobody reads any more: fresh memory costs more than reading into it.
+    spent: Mutex<Vec<Vec<u8>>>,
     blocks_max: usize,
     block_bytes: usize,
 }
@@ -77,6 +88,8 @@ impl Files {
             disk,
             open: Mutex::default(),
             blocks: Mutex::default(),
+            tables: Mutex::default(),
+            spent: Mutex::default(),
             blocks_max,
             block_bytes,
         }
@@ -105,6 +118,25 @@ impl Files {
         let names = [segment_name(serial), crate::format::index_name(serial)];
         self.open.lock().retain(|(name, _)| !names.contains(name));
         self.blocks.lock().retain(|block| block.segment != serial);
+        self.tables
+            .lock()
+            .retain(|(segment, ..)| *segment != serial);
+    }
+
+    /// A page table, if it was read lately.
+    pub fn cached_table(&self, serial: u32, table: &Table) -> Option<Arc<[Page]>> {
+        let tables = self.tables.lock();
+        let found = tables
+            .iter()
+            .find(|(segment, at, _)| (*segment, *at) == (serial, table.at));
+        found.map(|(.., pages)| Arc::clone(pages))
+    }
+
+    /// Keeps a page table for the next time.
+    pub fn keep_table(&self, serial: u32, table: &Table, pages: &Arc<[Page]>) {
+        let mut tables = self.tables.lock();
+        tables.insert(0, (serial, table.at, Arc::clone(pages)));
+        tables.truncate(TABLES_MAX);
     }
 
     fn cached(&self, position: Position, len: u32) -> Option<Chunk> {
@@ -127,7 +159,8 @@ impl Files {
         let offset = position.offset.saturating_sub(RECORD_HEADER_BYTES as u32);
         let size = file.size().unwrap_or_default();
         let left = size.saturating_sub(u64::from(offset)) as usize;
-        let mut data = vec![0; len.max(self.block_bytes).min(left)];
+        let mut data = self.spent.lock().pop().unwrap_or_default();
+        data.resize(len.max(self.block_bytes).min(left), 0);
         let read = read_full(&*file, &mut data, u64::from(offset));
         data.truncate(read.map_err(|e| LogError::io(format!("read {name}"), e))?);
         Ok(Arc::new(Block {
@@ -143,7 +176,15 @@ impl Files {
         }
         let mut blocks = self.blocks.lock();
         blocks.insert(0, Arc::clone(block));
-        blocks.truncate(self.blocks_max);
+        while blocks.len() > self.blocks_max {
+            let spent = blocks.pop().and_then(Arc::into_inner);
+            let mut memory = self.spent.lock();
+            if let Some(block) = spent
+                && memory.len() < SPENT_MAX
+            {
+                memory.push(block.data);
+            }
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Damaged bytes: reported with their place, and everything else stays readable.
 
-#![allow(clippy::single_range_in_vec_init, reason = "ranges are what is settled")]
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "ranges are what is settled"
+)]
 
 mod common;
 

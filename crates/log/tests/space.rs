@@ -1,6 +1,9 @@
 //! Space comes back, and what is alive stays where its queue finds it.
 
-#![allow(clippy::single_range_in_vec_init, reason = "ranges are what is settled")]
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "ranges are what is settled"
+)]
 
 mod common;
 

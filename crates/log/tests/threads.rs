@@ -1,6 +1,9 @@
 //! The threads on a real directory: what listeners hear, and a kill without warning.
 
-#![allow(clippy::single_range_in_vec_init, reason = "ranges are what is settled")]
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "ranges are what is settled"
+)]
 
 mod common;
 

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use model::{Fold, Model, Random};
 use script::Script;
 
-const SCRIPTS: u64 = 100;
+const SCRIPTS: u64 = 60;
 
 /// Tiny limits, so that everything happens often.
 fn config() -> Config {

@@ -8,7 +8,10 @@
 //! a connection does at the end of its read buffer, and waits when the window is used up. `direct` goes past the
 //! page cache.
 
-#![allow(clippy::single_range_in_vec_init, reason = "ranges are what is settled")]
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "ranges are what is settled"
+)]
 
 use std::collections::VecDeque;
 use std::sync::Arc;

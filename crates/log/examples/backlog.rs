@@ -4,7 +4,10 @@
 //! cargo run --release -p backbone-log --example backlog -- DIRECTORY MESSAGES [BODY_BYTES]
 //! ```
 
-#![allow(clippy::single_range_in_vec_init, reason = "ranges are what is settled")]
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "ranges are what is settled"
+)]
 
 use std::sync::Arc;
 use std::time::Instant;

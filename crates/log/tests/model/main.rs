@@ -7,6 +7,11 @@
 //!
 //! `BACKBONE_LOG_SCRIPTS` sets the number of scripts; each has some hundred crash points.
 
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "ranges are what is settled"
+)]
+
 mod model;
 mod script;
 

@@ -1,0 +1,435 @@
+//! Where the messages of one queue stand in one segment: pages of entries, in memory while the
+//! segment is written, in a file beside it afterwards.
+//!
+//! ```text
+//! index file: magic 8 | version u32 | serial u32 | identity u64 | directory at u64 | groups u32 | directory crc u32 | crc u32
+//!             | pages | page tables | directory
+//! directory:  groups × (queue u64, flags u32, count u32, bytes u64, min u64, max u64, table at u64, pages u32, table crc u32)
+//! table:      pages × (min u64, max u64, at u64, length u32, count u16, 0 u16, crc u32, 0 u32)
+//! page:       entries × (number − previous, offset − previous: zigzag varints; length × 2 + reference: varint; segment: varint if reference)
+//! ```
+//!
+//! The file is derived from the segment: a missing or damaged one is made again by scanning.
+
+use crate::arena::Position;
+use crate::disk::{File, read_full};
+use crate::error::{LogError, Result};
+use crate::format::{FORMAT_VERSION, check_version, u16_at, u32_at, u64_at};
+
+const MAGIC: &[u8; 8] = b"BkbnIdx\n";
+const HEADER_BYTES: usize = 44;
+const DIRECTORY_ENTRY_BYTES: usize = 56;
+const TABLE_ENTRY_BYTES: usize = 40;
+/// Entries of a page: what one look-up decodes.
+const PAGE_ENTRIES: u16 = 256;
+/// The longest entry: three varints of 10 bytes and one of 5.
+const ENTRY_BYTES_MAX: usize = 35;
+
+/// Which messages a group holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct GroupKey {
+    pub queue: u64,
+    /// Those that a restart forgets.
+    pub transient: bool,
+}
+
+/// A message of a queue and where its payload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub seq: u64,
+    pub position: Position,
+    pub len: u32,
+}
+
+/// The messages of one queue in one segment.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    /// The lowest and the highest number.
+    pub min: u64,
+    pub max: u64,
+    pub count: u32,
+    /// Of all payloads.
+    pub bytes: u64,
+    pub place: Place,
+}
+
+/// Where the pages of a group are.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    Memory(Pages),
+    File(Table),
+    /// In the index file, whose directory was not read yet.
+    Unopened,
+}
+
+/// Where a page table is in an index file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Table {
+    pub at: u64,
+    pages: u32,
+    crc: u32,
+}
+
+/// Encoded pages and their table.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pages {
+    data: Vec<u8>,
+    table: Vec<Page>,
+    last: (u64, u32),
+}
+
+/// One page; `at` counts from the beginning of the pages, or of the file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Page {
+    pub min: u64,
+    pub max: u64,
+    at: u64,
+    len: u32,
+    count: u16,
+    crc: u32,
+}
+
+impl Group {
+    /// A group of the one entry, in memory.
+    pub fn new(home: u32, entry: Entry) -> Self {
+        let mut group = Self {
+            min: u64::MAX,
+            max: 0,
+            count: 0,
+            bytes: 0,
+            place: Place::Memory(Pages::default()),
+        };
+        group.push(home, entry);
+        group
+    }
+
+    /// Gives back memory that a group without further entries does not need.
+    pub fn shrink(&mut self) {
+        if let Place::Memory(pages) = &mut self.place {
+            pages.data.shrink_to_fit();
+            pages.table.shrink_to_fit();
+        }
+    }
+
+    /// Adds an entry to a group in memory. `home` is the segment whose index this is.
+    pub fn push(&mut self, home: u32, entry: Entry) {
+        self.min = self.min.min(entry.seq);
+        self.max = self.max.max(entry.seq);
+        self.count += 1;
+        self.bytes += u64::from(entry.len);
+        match &mut self.place {
+            Place::Memory(pages) => pages.push(home, entry),
+            _ => unreachable!("a sealed segment gets no entries"),
+        }
+    }
+}
+
+impl Pages {
+    fn push(&mut self, home: u32, entry: Entry) {
+        if self
+            .table
+            .last()
+            .is_none_or(|page| page.count == PAGE_ENTRIES)
+        {
+            self.last = (0, 0);
+            self.table.push(Page {
+                min: u64::MAX,
+                max: 0,
+                at: self.data.len() as u64,
+                len: 0,
+                count: 0,
+                crc: 0,
+            });
+        }
+        let before = self.data.len();
+        let (seq, offset) = (entry.seq, entry.position.offset);
+        put_signed(&mut self.data, seq.wrapping_sub(self.last.0) as i64);
+        put_signed(&mut self.data, i64::from(offset) - i64::from(self.last.1));
+        let reference = entry.position.segment != home;
+        put(
+            &mut self.data,
+            u64::from(entry.len) << 1 | u64::from(reference),
+        );
+        if reference {
+            put(&mut self.data, u64::from(entry.position.segment));
+        }
+        self.last = (seq, offset);
+        let added = (self.data.len() - before) as u32;
+        let page = self.table.last_mut().expect("one was pushed");
+        page.min = page.min.min(seq);
+        page.max = page.max.max(seq);
+        page.count += 1;
+        page.len += added;
+    }
+
+    /// All pages.
+    pub fn table(&self) -> &[Page] {
+        &self.table
+    }
+
+    /// The bytes of a page of this table.
+    pub fn bytes(&self, page: &Page) -> &[u8] {
+        &self.data[page.at as usize..page.at as usize + page.len as usize]
+    }
+}
+
+/// Decodes a page. `None` for bytes that [`Pages::push`] did not write.
+pub(crate) fn decode_page(page: &Page, mut bytes: &[u8], home: u32) -> Option<Vec<Entry>> {
+    let mut entries = Vec::with_capacity(page.count.min(PAGE_ENTRIES) as usize);
+    let (mut seq, mut offset) = (0_u64, 0_i64);
+    for _ in 0..page.count {
+        seq = seq.wrapping_add(take_signed(&mut bytes)? as u64);
+        offset = offset.checked_add(take_signed(&mut bytes)?)?;
+        let len = take(&mut bytes)?;
+        let mut segment = home;
+        if len & 1 == 1 {
+            segment = u32::try_from(take(&mut bytes)?).ok()?;
+        }
+        let offset = u32::try_from(offset).ok()?;
+        entries.push(Entry {
+            seq,
+            position: Position { segment, offset },
+            len: u32::try_from(len >> 1).ok()?,
+        });
+    }
+    bytes.is_empty().then_some(entries)
+}
+
+/// The bytes of an index file for these groups, which are in memory.
+pub(crate) fn encode_file<'a>(
+    serial: u32,
+    identity: u64,
+    groups: impl Iterator<Item = (&'a GroupKey, &'a Group)>,
+) -> Vec<u8> {
+    let (mut out, mut directory, mut count) = (vec![0; HEADER_BYTES], Vec::new(), 0_u32);
+    let mut tables = Vec::new();
+    for (key, group) in groups {
+        let Place::Memory(pages) = &group.place else {
+            continue;
+        };
+        let base = out.len() as u64;
+        out.extend_from_slice(&pages.data);
+        let mut table = Vec::with_capacity(pages.table.len() * TABLE_ENTRY_BYTES);
+        for page in &pages.table {
+            let crc = crc32c::crc32c(pages.bytes(page));
+            encode_page_entry(&mut table, page, base, crc);
+        }
+        directory.push((
+            *key,
+            group,
+            pages.table.len() as u32,
+            tables.len() as u64,
+            crc32c::crc32c(&table),
+        ));
+        tables.extend_from_slice(&table);
+        count += 1;
+    }
+    let tables_at = out.len() as u64;
+    out.extend_from_slice(&tables);
+    let directory_at = out.len();
+    for (key, group, pages, table_at, crc) in directory {
+        out.extend_from_slice(&key.queue.to_le_bytes());
+        out.extend_from_slice(&u32::from(key.transient).to_le_bytes());
+        out.extend_from_slice(&group.count.to_le_bytes());
+        for value in [group.bytes, group.min, group.max, tables_at + table_at] {
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        out.extend_from_slice(&pages.to_le_bytes());
+        out.extend_from_slice(&crc.to_le_bytes());
+    }
+    let directory_crc = crc32c::crc32c(&out[directory_at..]);
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    header.extend_from_slice(MAGIC);
+    header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    header.extend_from_slice(&serial.to_le_bytes());
+    header.extend_from_slice(&identity.to_le_bytes());
+    header.extend_from_slice(&(directory_at as u64).to_le_bytes());
+    header.extend_from_slice(&count.to_le_bytes());
+    header.extend_from_slice(&directory_crc.to_le_bytes());
+    let crc = crc32c::crc32c(&header);
+    header.extend_from_slice(&crc.to_le_bytes());
+    out[..HEADER_BYTES].copy_from_slice(&header);
+    out
+}
+
+fn encode_page_entry(out: &mut Vec<u8>, page: &Page, base: u64, crc: u32) {
+    for value in [page.min, page.max, base + page.at] {
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+    out.extend_from_slice(&page.len.to_le_bytes());
+    out.extend_from_slice(&page.count.to_le_bytes());
+    out.extend_from_slice(&[0; 2]);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+}
+
+/// Reads the directory of an index file; `None` when it is no sound index of this segment.
+pub(crate) fn read_directory(
+    file: &dyn File,
+    serial: u32,
+    identity: u64,
+) -> Result<Option<Vec<(GroupKey, Group)>>> {
+    let Some(header) = read(file, 0, HEADER_BYTES)? else {
+        return Ok(None);
+    };
+    let sound = &header[..8] == MAGIC
+        && u32_at(&header, HEADER_BYTES - 4) == crc32c::crc32c(&header[..HEADER_BYTES - 4]);
+    if !sound || u32_at(&header, 12) != serial || u64_at(&header, 16) != identity {
+        return Ok(None);
+    }
+    check_version(u32_at(&header, 8), "index")?;
+    let length = u32_at(&header, 32) as usize * DIRECTORY_ENTRY_BYTES;
+    let Some(directory) = read(file, u64_at(&header, 24), length)? else {
+        return Ok(None);
+    };
+    if u32_at(&header, 36) != crc32c::crc32c(&directory) {
+        return Ok(None);
+    }
+    let entries = directory.chunks_exact(DIRECTORY_ENTRY_BYTES).map(|entry| {
+        let key = GroupKey {
+            queue: u64_at(entry, 0),
+            transient: u32_at(entry, 8) != 0,
+        };
+        let group = Group {
+            count: u32_at(entry, 12),
+            bytes: u64_at(entry, 16),
+            min: u64_at(entry, 24),
+            max: u64_at(entry, 32),
+            place: Place::File(Table {
+                at: u64_at(entry, 40),
+                pages: u32_at(entry, 48),
+                crc: u32_at(entry, 52),
+            }),
+        };
+        (key, group)
+    });
+    Ok(Some(entries.collect()))
+}
+
+/// Reads a group's page table; `None` when it is damaged.
+pub(crate) fn read_table(file: &dyn File, table: &Table) -> Result<Option<Vec<Page>>> {
+    let length = table.pages as usize * TABLE_ENTRY_BYTES;
+    let bytes = read(file, table.at, length)?;
+    let sound = bytes.filter(|bytes| crc32c::crc32c(bytes) == table.crc);
+    Ok(sound.map(|bytes| {
+        let entries = bytes.chunks_exact(TABLE_ENTRY_BYTES);
+        entries.map(page_entry).collect()
+    }))
+}
+
+fn page_entry(bytes: &[u8]) -> Page {
+    Page {
+        min: u64_at(bytes, 0),
+        max: u64_at(bytes, 8),
+        at: u64_at(bytes, 16),
+        len: u32_at(bytes, 24),
+        count: u16_at(bytes, 28),
+        crc: u32_at(bytes, 32),
+    }
+}
+
+/// Reads a page; `None` when it is damaged.
+pub(crate) fn read_page(file: &dyn File, page: &Page, home: u32) -> Result<Option<Vec<Entry>>> {
+    if page.len as usize > PAGE_ENTRIES as usize * ENTRY_BYTES_MAX {
+        return Ok(None);
+    }
+    let bytes = read(file, page.at, page.len as usize)?;
+    let sound = bytes.filter(|bytes| crc32c::crc32c(bytes) == page.crc);
+    Ok(sound.and_then(|bytes| decode_page(page, &bytes, home)))
+}
+
+/// Reads exactly so much; `None` when the file is shorter.
+fn read(file: &dyn File, at: u64, length: usize) -> Result<Option<Vec<u8>>> {
+    let failed = |e| LogError::io("read an index", e);
+    let size = file.size().map_err(failed)?;
+    if at.checked_add(length as u64).is_none_or(|end| end > size) {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; length];
+    let read = read_full(file, &mut bytes, at).map_err(failed)?;
+    Ok((read == length).then_some(bytes))
+}
+
+fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_signed(out: &mut Vec<u8>, value: i64) {
+    put(out, (value << 1 ^ value >> 63) as u64);
+}
+
+fn take(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn take_signed(bytes: &mut &[u8]) -> Option<i64> {
+    let value = take(bytes)?;
+    Some((value >> 1) as i64 ^ -((value & 1) as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_back_as_they_went_in() {
+        let mut pages = Pages::default();
+        let mut wanted = Vec::new();
+        for n in 0..1000_u64 {
+            let segment = if n % 7 == 0 { 3 } else { 9 };
+            let position = Position {
+                segment,
+                offset: (n as u32).wrapping_mul(2_654_435_761) >> 2,
+            };
+            let seq = if n % 5 == 0 { u64::MAX - n } else { n * 3 };
+            let entry = Entry {
+                seq,
+                position,
+                len: n as u32 * 1_000_003,
+            };
+            pages.push(9, entry);
+            wanted.push(entry);
+        }
+        let found: Vec<Entry> = pages
+            .table()
+            .iter()
+            .flat_map(|page| decode_page(page, pages.bytes(page), 9).expect("sound"))
+            .collect();
+        assert_eq!(found, wanted);
+        assert_eq!(pages.table.len(), 4);
+        assert!(pages.table.iter().all(|p| p.min <= p.max));
+    }
+
+    #[test]
+    fn neighbours_take_few_bytes() {
+        let mut pages = Pages::default();
+        for n in 0..10_000_u32 {
+            let position = Position {
+                segment: 1,
+                offset: 4096 + n * 180,
+            };
+            pages.push(
+                1,
+                Entry {
+                    seq: u64::from(n),
+                    position,
+                    len: 140,
+                },
+            );
+        }
+        assert!(pages.data.len() < 6 * 10_000, "{}", pages.data.len());
+    }
+}

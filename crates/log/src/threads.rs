@@ -1,0 +1,138 @@
+//! The threads of a log: one writes and syncs, one keeps house. They only call the steps.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{LogError, Result};
+use crate::log::Log;
+
+/// How long housekeeping rests when there is nothing to do; while copying, between two portions.
+const REST: Duration = Duration::from_millis(100);
+const REST_COPYING: Duration = Duration::from_millis(10);
+/// How long the writer waits before it tries a full disk again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The running threads of a log. [`Running::stop`] ends them cleanly; dropped, they end at once.
+pub struct Running {
+    log: Log,
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Log {
+    /// Starts the threads that write, sync and keep house. `trouble` hears of what housekeeping could
+    /// not do; it tries again.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub fn start(&self, trouble: impl Fn(LogError) + Send + 'static) -> Result<Running> {
+        let mut running = Running {
+            log: self.clone(),
+            stop: Arc::default(),
+            threads: Vec::new(),
+        };
+        let log = self.clone();
+        running.spawn("log-writer", move || log.write_until_stopped())?;
+        let (log, stop) = (self.clone(), Arc::clone(&running.stop));
+        running.spawn("log-keeper", move || log.keep_until_stopped(&stop, trouble))?;
+        Ok(running)
+    }
+
+    fn write_until_stopped(&self) {
+        let shared = &*self.shared;
+        loop {
+            {
+                let mut front = shared.front.lock();
+                while front.waiting.is_empty() && !front.stopping {
+                    front.writer_sleeps = true;
+                    shared.wake.wait(&mut front);
+                }
+                front.writer_sleeps = false;
+                if front.stopping {
+                    return;
+                }
+            }
+            match self.write_step().and_then(|_| self.sync_if_due()) {
+                Ok(_) => shared.apply(),
+                Err(LogError::Full) => {
+                    let mut front = shared.front.lock();
+                    if !front.stopping {
+                        shared.wake.wait_for(&mut front, RETRY);
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Syncs if anything was written that somebody waits for.
+    fn sync_if_due(&self) -> Result<bool> {
+        if self.shared.sync_due.load(Ordering::Acquire) {
+            return self.sync_step();
+        }
+        Ok(false)
+    }
+
+    fn keep_until_stopped(&self, stop: &(Mutex<bool>, Condvar), trouble: impl Fn(LogError)) {
+        loop {
+            // Settlements that nothing followed.
+            let lazy = self.written() != self.synced();
+            let synced = if lazy { self.sync_step() } else { Ok(false) };
+            let rest = match synced.and_then(|_| self.maintain()) {
+                Ok(true) => REST_COPYING,
+                Ok(false) => REST,
+                Err(LogError::Failed(_)) => return,
+                Err(error) => {
+                    trouble(error);
+                    REST
+                }
+            };
+            let mut stopped = stop.0.lock();
+            if !*stopped {
+                stop.1.wait_for(&mut stopped, rest);
+            }
+            if *stopped {
+                return;
+            }
+        }
+    }
+}
+
+impl Running {
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = Builder::new().name(name.into()).spawn(work);
+        let thread = thread.map_err(|e| LogError::io(format!("start the thread {name}"), e))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Ends the threads, makes everything durable and writes a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Log::checkpoint`]; the threads have ended all the same.
+    pub fn stop(mut self) -> Result<()> {
+        self.end();
+        self.log.checkpoint()
+    }
+
+    fn end(&mut self) {
+        self.log.shared.front.lock().stopping = true;
+        self.log.shared.wake.notify_all();
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,126 @@
+//! The files of format version 1 can be read for ever.
+//!
+//! `fixtures/version-1` was written by this test with `BACKBONE_LOG_WRITE_FIXTURE=1`; each later format gets
+//! a directory of its own beside it.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use backbone_log::{Batch, Disk, Log, Reason, SimDisk, Source, Target};
+
+use common::{open, publish, queue, settle_down};
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/version-1")
+}
+
+/// Every kind of record; a checkpoint, index files, a segment behind the checkpoint with a torn end.
+fn write(disk: &SimDisk) {
+    let log = open(disk);
+    for seq in 0..30 {
+        publish(&log, 1, seq, &[seq as u8; 600]);
+    }
+    let mut batch = Batch::new();
+    batch.define(b"queue/1", b"orders");
+    batch.define(b"queue/2", b"bills");
+    batch.remove(b"queue/2");
+    batch.settle(1, &[0..10, 11..12], Reason::Ack);
+    log.append(&mut batch).expect("appends");
+    settle_down(&log);
+    log.checkpoint().expect("a checkpoint");
+    settle_down(&log);
+    let located = log.resolve(1, 20).expect("looks").expect("is there");
+    let mut batch = Batch::new();
+    let source = |seq| Source {
+        queue: 1,
+        seqs: seq..seq + 1,
+    };
+    let target = |seq| Target { queue: 3, seq };
+    batch.transfer_at(&[source(20)], &[target(0)], located.position, located.len);
+    batch.transfer_with(&[source(21)], &[target(1)], |out| {
+        out.extend_from_slice(b"changed")
+    });
+    batch.publish(&[target(2), Target { queue: 1, seq: 30 }], false, |out| {
+        out.extend_from_slice(b"both");
+    });
+    batch.publish(&[target(3)], true, |out| {
+        out.extend_from_slice(b"transient")
+    });
+    batch.define(b"queue/3", b"archive");
+    log.append(&mut batch).expect("appends");
+    log.write_step().expect("writes");
+    log.sync_step().expect("syncs");
+    let torn = publish(&log, 1, 31, b"torn");
+    log.write_step().expect("writes");
+    disk.damage(
+        &format!("{:08x}.segment", torn.segment),
+        torn.offset as usize + 60,
+    );
+}
+
+fn check(log: &Log) {
+    let mut wanted: Vec<Vec<u8>> = Vec::new();
+    for seq in (10..30).filter(|seq| ![11, 20, 21].contains(seq)) {
+        wanted.push(vec![seq; 600]);
+    }
+    wanted.push(b"both".to_vec());
+    assert_eq!(queue(log, 1), wanted);
+    assert_eq!(queue(log, 3), [&[20; 600][..], b"changed", b"both"]);
+    let definitions: Vec<_> = log.definitions();
+    let definitions: Vec<(&[u8], &[u8])> = definitions.iter().map(|(k, v)| (&**k, &**v)).collect();
+    assert_eq!(
+        definitions,
+        [(&b"queue/1"[..], &b"orders"[..]), (b"queue/3", b"archive")]
+    );
+    let next: Vec<(u64, u64)> = log.queues().iter().map(|q| (q.queue, q.next)).collect();
+    assert_eq!(next, [(1, 31), (3, 3)]);
+}
+
+#[test]
+fn version_1_opens() {
+    if std::env::var_os("BACKBONE_LOG_WRITE_FIXTURE").is_some() {
+        let disk = SimDisk::new();
+        write(&disk);
+        std::fs::create_dir_all(directory()).expect("a directory");
+        for name in disk.list().expect("lists") {
+            if !name.ends_with(".spare") {
+                let content = disk.content(&name).expect("is there");
+                std::fs::write(directory().join(name), content).expect("writes");
+            }
+        }
+    }
+    let disk = SimDisk::new();
+    let entries = std::fs::read_dir(directory()).expect("the fixture is checked in");
+    for entry in entries.map(|entry| entry.expect("an entry")) {
+        let name = entry.file_name().into_string().expect("a plain name");
+        disk.put(&name, std::fs::read(entry.path()).expect("reads"));
+    }
+    let log = open(&disk);
+    check(&log);
+    // And it goes on from there.
+    settle_down(&log);
+    publish(&log, 1, 31, b"more");
+    settle_down(&log);
+    drop(log);
+    let log = open(&disk.after_power_loss(1));
+    assert_eq!(queue(&log, 1).last().expect("some"), b"more");
+}
+
+#[test]
+fn another_version_is_refused_and_nothing_is_touched() {
+    let disk = SimDisk::new();
+    write(&disk);
+    let disk = disk.after_kill();
+    let names = disk.list().expect("lists");
+    let name = names.iter().find(|n| n.ends_with(".segment")).expect("one");
+    let mut content = disk.content(name).expect("is there");
+    content[8] = 2;
+    let crc = crc32c::crc32c(&content[..32]);
+    content[32..36].copy_from_slice(&crc.to_le_bytes());
+    disk.put(name, content.clone());
+    let refused = Log::open(std::sync::Arc::new(disk.clone()), common::config(), |_| ());
+    let refused = refused.err().expect("is refused").to_string();
+    assert!(refused.contains("version 2"), "{refused}");
+    assert_eq!(disk.list().expect("lists"), names);
+}

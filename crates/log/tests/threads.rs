@@ -1,0 +1,128 @@
+//! The threads on a real directory: what listeners hear, and a kill without warning.
+
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "ranges are what is settled"
+)]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use backbone_log::{Batch, Config, Listener, Log, RealDisk, Reason, Target};
+use parking_lot::{Condvar, Mutex};
+
+use common::Directory;
+
+fn config() -> Config {
+    Config {
+        segment_bytes: 1 << 20,
+        ..Config::default()
+    }
+}
+
+fn open(directory: &Directory, direct: bool) -> Log {
+    let disk = RealDisk::new(directory.path(), direct).expect("a directory");
+    Log::open(Arc::new(disk), config(), |_| ())
+        .expect("opens")
+        .0
+}
+
+#[derive(Default)]
+struct Waiter {
+    synced: Mutex<u64>,
+    rung: Condvar,
+    calls: AtomicU64,
+}
+
+impl Listener for Waiter {
+    fn progressed(&self, written: u64, synced: u64) {
+        assert!(synced <= written);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let mut known = self.synced.lock();
+        *known = (*known).max(synced);
+        self.rung.notify_all();
+    }
+}
+
+impl Waiter {
+    fn wait(&self, lsn: u64) {
+        let mut synced = self.synced.lock();
+        while *synced < lsn {
+            self.rung.wait(&mut synced);
+        }
+    }
+}
+
+fn publish_and_settle(directory: &Directory, direct: bool) {
+    let log = open(directory, direct);
+    let waiter = Arc::new(Waiter::default());
+    log.listen(waiter.clone());
+    let running = log.start(|trouble| panic!("{trouble}")).expect("starts");
+    std::thread::scope(|scope| {
+        for queue in 0..4 {
+            let (log, waiter) = (log.clone(), waiter.clone());
+            scope.spawn(move || {
+                for round in 0..100_u64 {
+                    let mut batch = Batch::with_buffer(log.buffer());
+                    for seq in round * 20..round * 20 + 20 {
+                        let target = Target { queue, seq };
+                        batch.publish(&[target], false, |out| {
+                            out.resize(out.len() + 500, queue as u8)
+                        });
+                    }
+                    batch.settle(queue, &[0..round * 20], Reason::Ack);
+                    let appended = log.append(&mut batch).expect("appends");
+                    waiter.wait(appended.lsn);
+                    assert!(log.synced() >= appended.lsn);
+                }
+            });
+        }
+    });
+    assert!(waiter.calls.load(Ordering::Relaxed) >= 100);
+    // No clean end: the threads stop and the log is dropped.
+    drop(running);
+    drop(log);
+    let log = open(directory, direct);
+    for queue in 0..4 {
+        let left = log.load(queue, 0, 1000).expect("loads");
+        assert_eq!(
+            left.iter().map(|l| l.seq).collect::<Vec<_>>(),
+            (1980..2000).collect::<Vec<u64>>()
+        );
+        for located in left {
+            let chunk = log.read(located.position, located.len).expect("reads");
+            let payload = chunk.get(located.position, located.len).expect("is there");
+            assert_eq!(payload, vec![queue as u8; 500]);
+        }
+    }
+}
+
+#[test]
+fn what_was_reported_as_synced_is_there_after_the_end() {
+    publish_and_settle(&Directory::new("threads"), false);
+}
+
+#[test]
+fn direct_writes_do_the_same() {
+    publish_and_settle(&Directory::new("threads-direct"), true);
+}
+
+#[test]
+fn a_clean_stop_leaves_nothing_to_replay() {
+    let directory = Directory::new("stop");
+    let log = open(&directory, false);
+    let running = log.start(|trouble| panic!("{trouble}")).expect("starts");
+    let mut batch = Batch::new();
+    batch.publish(&[Target { queue: 1, seq: 0 }], false, |out| out.push(1));
+    batch.define(b"key", b"value");
+    log.append(&mut batch).expect("appends");
+    running.stop().expect("stops");
+    drop(log);
+    let disk = RealDisk::new(directory.path(), false).expect("a directory");
+    let (log, recovered) = Log::open(Arc::new(disk), config(), |_| ()).expect("opens");
+    assert_eq!(recovered.replayed, 0);
+    assert_eq!(log.load(1, 0, 9).expect("loads").len(), 1);
+    assert_eq!(log.definitions().len(), 1);
+}

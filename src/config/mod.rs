@@ -21,6 +21,9 @@ pub use environment::Environment;
 pub use load::{ConfigError, Flags, load};
 pub use secret::Secret;
 
+/// The most that `limits.max_body_bytes` may be: the parts of a stored message are measured in 32 bits.
+const MAX_BODY_BYTES_MAX: u64 = 1 << 31;
+
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -319,6 +322,10 @@ impl Config {
                 return Err((key, "must be at least 1".into()));
             }
         }
+        if limits.max_body_bytes > MAX_BODY_BYTES_MAX {
+            let want = format!("must be at most {MAX_BODY_BYTES_MAX}");
+            return Err(("limits.max_body_bytes", want));
+        }
         if limits.out_buffer_bytes < u64::from(amqp.frame_max_bytes) {
             return Err((
                 "limits.out_buffer_bytes",
@@ -421,6 +428,10 @@ mod tests {
         );
         assert_eq!(blamed(|c| c.log.level = "a=b=c".into()), "log.level");
         assert_eq!(blamed(|c| c.log.level = "inof".into()), "log.level");
+        assert_eq!(
+            blamed(|c| c.limits.max_body_bytes = MAX_BODY_BYTES_MAX + 1),
+            "limits.max_body_bytes"
+        );
         assert_eq!(
             blamed(|c| c.limits.out_buffer_bytes = 1),
             "limits.out_buffer_bytes"

@@ -6,6 +6,7 @@ mod support;
 
 use std::sync::Arc;
 
+use backbone_broker::access::Access;
 use backbone_broker::session::Settings;
 use backbone_broker::vhost::Vhost;
 use backbone_log::Arena;
@@ -31,6 +32,10 @@ impl World {
 
     /// A connection with channel 1 open.
     fn peer(&mut self) -> Peer {
+        self.peer_with(Access::Full)
+    }
+
+    fn peer_with(&mut self, access: Access) -> Peer {
         self.conns += 1;
         let settings = Settings {
             frame_max: 131_072,
@@ -40,7 +45,7 @@ impl World {
             out_bytes_max: 1 << 20,
             cancel_notify: true,
         };
-        let mut peer = Peer::new(&self.vhost, self.conns, settings);
+        let mut peer = Peer::with_access(&self.vhost, self.conns, settings, access);
         peer.send(|out| channel::Open {}.write(1, out));
         peer
     }
@@ -234,5 +239,31 @@ fn a_transaction_refuses_a_bad_message_at_once() {
             (406, 60, 40)
         );
         assert_eq!(world.vhost.topology().queue("a").unwrap().stats().ready, 0);
+    }
+}
+
+#[test]
+fn a_transaction_refuses_a_forbidden_further_key_at_once() {
+    let mut world = World::new();
+    let mut owner = world.peer();
+    owner.declare("c-outbox", false, false);
+    owner.declare("secret", false, false);
+    let mut peer = world.peer_with(Access::BusClient("c".into()));
+    peer.send(|out| tx::Select {}.write(1, out));
+    peer.publish("c-outbox", 1);
+    // Headers `{"CC": ["secret"]}`.
+    peer.publish_with(
+        "c-outbox",
+        b"\x20\x00\x00\x00\x00\x13\x02CCA\x00\x00\x00\x0bS\x00\x00\x00\x06secret",
+    );
+    let events = peer.events();
+    let last = Method::decode(&events.last().expect("an answer").method).unwrap();
+    let Method::ChannelClose(close) = last else {
+        panic!("{last:?}");
+    };
+    assert_eq!((close.reply_code, close.method_id), (403, 40));
+    for queue in ["c-outbox", "secret"] {
+        let queue = world.vhost.topology().queue(queue).unwrap();
+        assert_eq!(queue.stats().ready, 0, "nothing was committed");
     }
 }

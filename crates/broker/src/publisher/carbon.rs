@@ -61,6 +61,14 @@ fn unacceptable(name: &str, value: &Value<'_>) -> Error {
 }
 
 impl Publisher {
+    /// Says whether a message with these names may go to all of its further keys.
+    pub(super) fn check_further(&self, carbon: &Carbon<'_>, names: &[u8]) -> Result<(), Error> {
+        let exchange = &names[1..=usize::from(names[0])];
+        let (user, access) = (&self.origin.user, &self.origin.access);
+        let mut keys = carbon.keys.iter();
+        keys.try_for_each(|key| access.publish(user, self.vhost.name(), exchange, key))
+    }
+
     /// Takes a message with further routing keys. Its route is not kept.
     #[cold]
     pub(super) fn publish_copies(

@@ -237,11 +237,12 @@ impl Publisher {
         Ok(Routed::Queues)
     }
 
-    /// Says what is wrong with a message's exchange, its further keys or the right to publish
-    /// there, if anything.
+    /// Says what is wrong with a message's exchange, its keys or the right to publish with them,
+    /// if anything.
     pub fn check(&mut self, content: Content<'_>) -> Result<(), Error> {
-        Carbon::of(content.header)?;
-        self.route(content).map(|_| ())
+        let carbon = Carbon::of(content.header)?;
+        self.route(content)?;
+        carbon.map_or(Ok(()), |carbon| self.check_further(&carbon, content.names))
     }
 
     /// Puts the batch into its queues and rings the bells. After it everything published is

@@ -85,11 +85,14 @@ pub struct Peer {
 
 impl Peer {
     pub fn new(vhost: &Arc<Vhost>, conn: u64, settings: Settings) -> Self {
+        Self::with_access(vhost, conn, settings, Access::Full)
+    }
+
+    /// A peer that may do no more than `access` says.
+    pub fn with_access(vhost: &Arc<Vhost>, conn: u64, settings: Settings, access: Access) -> Self {
         let bell = Arc::<TestBell>::default();
-        let origin = Origin {
-            user: "guest".into(),
-            access: Access::Full,
-        };
+        let user = "guest".into();
+        let origin = Origin { user, access };
         let publisher = Publisher::new(Arc::clone(vhost), origin);
         let told = Arc::clone(&bell) as Arc<dyn Bell>;
         Self {

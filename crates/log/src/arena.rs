@@ -34,7 +34,7 @@ pub const BUFFER_BYTES: usize = 256 * 1024;
 /// A batch below this size is copied into memory of its own size, so that a backlog of single
 /// messages does not hold one large buffer each.
 const COPY_BELOW_BYTES: usize = BUFFER_BYTES / 2;
-/// Buffers kept for use again: 16 MiB at most.
+/// Buffers kept for use again: 16 MiB, or twice that where all of them have grown.
 const POOL_BUFFERS_MAX: usize = 64;
 /// Bytes of larger buffers kept for use again.
 const LARGE_POOL_BYTES_MAX: usize = 16 * 1024 * 1024;

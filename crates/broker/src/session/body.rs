@@ -70,7 +70,8 @@ impl Session {
         if size as u64 > *left {
             return 0;
         }
-        make_room(stored, size, *left as usize);
+        let arena = self.core.publisher.vhost().arena();
+        make_room(arena, stored, size, *left as usize);
         stored.extend_from_slice(payload);
         *left -= size as u64;
         self.body = Some(BodyFrame { channel, missing });

@@ -87,15 +87,16 @@ impl Log {
             return Ok(0);
         };
         let (home, mut number) = (walk.serial, walk.number);
-        let Ok(file) = shared.files.open(&segment_name(home)) else {
+        let Some(file) = shared.files.open_if_there(&segment_name(home))? else {
             // Deleted meanwhile: nothing in it was alive.
             job.walks.pop_front();
             return Ok(0);
         };
         let mut scan = Scan::new(&*file, home, shared.identity)?;
         scan.seek(walk.at);
-        let mut copies = Batch::with_buffer(self.buffer());
-        while number < walk.until && copies.len() < shared.config.copy_bytes_a_step {
+        let limit = shared.config.copy_bytes_a_step as u64;
+        let (mut copies, mut bytes) = (Batch::with_buffer(self.buffer()), 0);
+        while number < walk.until && bytes + (copies.len() as u64) < limit {
             let Some((at, header)) = scan.next(number)? else {
                 shared.note_damage(home, scan.at(), 0);
                 return Err(LogError::Damaged {
@@ -104,18 +105,11 @@ impl Log {
                 });
             };
             for (_, record) in record::records(scan.bytes(at, &header)?) {
-                self.copy_record(job.serial, home, record, &mut copies)?;
+                bytes += self.copy_record(job.serial, home, record, &mut copies)?;
             }
             number += 1;
         }
-        let bytes = if copies.is_empty() {
-            0
-        } else {
-            copies.len() as u64
-        };
-        if bytes > 0 {
-            self.append(&mut copies)?;
-        }
+        bytes += self.append_copies(&mut copies)?;
         let finished = number == walk.until;
         let at = scan.at();
         if let Some(walk) = job.walks.front_mut() {
@@ -127,14 +121,25 @@ impl Log {
         Ok(bytes)
     }
 
+    /// Appends the copies so far; gives their bytes.
+    fn append_copies(&self, copies: &mut Batch) -> Result<u64> {
+        if copies.is_empty() {
+            return Ok(0);
+        }
+        let bytes = copies.len() as u64;
+        self.append_whatever_size(copies)?;
+        Ok(bytes)
+    }
+
     /// Adds what is alive of a record in segment `home` to the copies, if its body is in segment `emptied`.
+    /// Appends the copies first where they would become too many: a few references may name much.
     fn copy_record(
         &self,
         emptied: u32,
         home: u32,
         record: Record<'_>,
         copies: &mut Batch,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let (targets, transient, payload) = match record {
             Record::Publish {
                 payload,
@@ -146,7 +151,7 @@ impl Log {
                 Body::Here(payload, _) => (targets, false, Payload::Here(payload)),
                 Body::At(position, len) => (targets, false, Payload::There(position, len)),
             },
-            _ => return Ok(()),
+            _ => return Ok(0),
         };
         let segment = match payload {
             Payload::Here(_) => home,
@@ -154,30 +159,33 @@ impl Log {
         };
         // When the segment itself is emptied, what it borrows elsewhere goes with it.
         if segment != emptied && home != emptied {
-            return Ok(());
+            return Ok(0);
         }
         let live = self.shared.live_targets(home, targets, transient);
         if live.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
-        match payload {
-            Payload::Here(payload) => {
-                copies.copy(&live, transient, payload);
+        let chunk;
+        let payload = match payload {
+            Payload::Here(payload) => payload,
+            Payload::There(position, len) => {
+                chunk = match self.read(position, len) {
+                    // The body was copied with these targets before its segment went.
+                    Err(LogError::Moved(_)) => return Ok(0),
+                    other => other?,
+                };
+                chunk.get(position, len).ok_or(LogError::Damaged {
+                    segment: position.segment,
+                    offset: position.offset,
+                })?
             }
-            Payload::There(position, len) => match self.read(position, len) {
-                Ok(chunk) => {
-                    let payload = chunk.get(position, len).ok_or(LogError::Damaged {
-                        segment: position.segment,
-                        offset: position.offset,
-                    })?;
-                    copies.copy(&live, transient, payload);
-                }
-                // The body was copied with these targets before its segment went.
-                Err(LogError::Moved(_)) => {}
-                Err(error) => return Err(error),
-            },
+        };
+        let mut appended = 0;
+        if copies.len() + payload.len() > self.shared.config.copy_bytes_a_step {
+            appended = self.append_copies(copies)?;
         }
-        Ok(())
+        copies.copy(&live, transient, payload);
+        Ok(appended)
     }
 }
 

@@ -34,6 +34,8 @@ pub const BLOCK_BYTES: u32 = 4096;
 pub const BATCH_ALIGNMENT: u32 = 8;
 /// The largest segment; offsets are `u32`.
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
+/// The largest batch that fits into the largest segment.
+pub const BATCH_BYTES_MAX: u32 = SEGMENT_BYTES_MAX - 2 * SEGMENT_HEADER_BYTES;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"BkbnSeg\n";
 const SEGMENT_FIELDS: usize = 36;

@@ -40,8 +40,8 @@
 //! - A full disk refuses batches with messages ([`LogError::Full`]) and takes settlements, definitions and
 //!   copies from a reserve; it takes messages again by itself.
 //! - Damaged bytes are reported ([`Damage`]), and cost what they held and nothing else. With one exception:
-//!   damage in the very last batch cannot be told from one that was never finished, and is reported as
-//!   [`Recovered::torn`].
+//!   damage in the batches that were synced last, of which no later batch says so, cannot be told from batches that
+//!   were never finished: the log ends there, and this is reported as [`Recovered::torn`].
 //!
 //! # What the caller promises
 //!
@@ -49,6 +49,8 @@
 //!   span such numbers). Nothing is appended for a queue after its deletion (settling `0..u64::MAX`), and
 //!   its id is not used again.
 //! - A message's publish record is appended before its settle record.
+//! - Listeners may be called by two threads at once, so what one hears may be older than what it heard before:
+//!   only the highest numbers count.
 
 mod arena;
 mod batch;

@@ -184,7 +184,7 @@ impl Shared {
                 return Ok(None);
             };
             let wanted = page.into_iter().filter(|entry| entry.seq >= from);
-            entries.extend(wanted.map(|entry| (entry, *home)));
+            entries.extend(wanted.map(|entry| (entry, *home, at)));
             if entries.len() >= max {
                 in_order(&mut entries, max);
                 if entries.len() == max {
@@ -193,7 +193,7 @@ impl Shared {
             }
         }
         in_order(&mut entries, max);
-        Ok(Some(entries.into_iter().map(|(entry, _)| entry).collect()))
+        Ok(Some(entries.into_iter().map(|(entry, ..)| entry).collect()))
     }
 
     /// The groups that may hold numbers of the queue from `from` on, the one with the lowest last.
@@ -302,25 +302,24 @@ impl Shared {
     }
 
     fn table_in_file(&self, serial: u32, table: &Table) -> Result<Option<Vec<Page>>> {
-        match self.files.open(&index_name(serial)) {
-            Ok(file) => index::read_table(&*file, table),
-            Err(_) => Ok(None),
+        match self.files.open_if_there(&index_name(serial))? {
+            Some(file) => index::read_table(&*file, table),
+            None => Ok(None),
         }
     }
 
     fn page_in_file(&self, serial: u32, page: &Page) -> Result<Option<Vec<Entry>>> {
-        match self.files.open(&index_name(serial)) {
-            Ok(file) => index::read_page(&*file, page, serial),
-            Err(_) => Ok(None),
+        match self.files.open_if_there(&index_name(serial))? {
+            Some(file) => index::read_page(&*file, page, serial),
+            None => Ok(None),
         }
     }
 
     /// Reads the directory of a segment's index file, or makes the index again.
     pub fn open_index(&self, serial: u32) -> Result<()> {
-        let file = self.files.open(&index_name(serial));
-        let directory = match file {
-            Ok(file) => index::read_directory(&*file, serial, self.identity)?,
-            Err(_) => None,
+        let directory = match self.files.open_if_there(&index_name(serial))? {
+            Some(file) => index::read_directory(&*file, serial, self.identity)?,
+            None => None,
         };
         let Some(directory) = directory else {
             return self.rebuild_index(serial);
@@ -353,7 +352,7 @@ impl Shared {
             Some(segment) => (segment.first_batch, segment.next_batch, segment.end),
             None => return Ok(()),
         };
-        let Ok(file) = self.files.open(&segment_name(serial)) else {
+        let Some(file) = self.files.open_if_there(&segment_name(serial))? else {
             self.lose_segment(serial);
             return Ok(());
         };
@@ -425,10 +424,11 @@ impl Shared {
     }
 }
 
-/// Sorts by number, keeps the newest of equal ones and the first `max`. A later segment is newer, and in
-/// one segment what stands behind: the sort is stable.
-fn in_order(entries: &mut Vec<(Entry, u32)>, max: usize) {
-    entries.sort_by_key(|(entry, home)| (entry.seq, *home));
+/// Sorts by number, keeps the newest of equal ones and the first `max`. A later segment is newer, in one
+/// segment a later page, and in one page what stands behind: the sort is stable. Each entry comes with its
+/// segment and its page's place among those of the segment.
+fn in_order(entries: &mut Vec<(Entry, u32, usize)>, max: usize) {
+    entries.sort_by_key(|(entry, home, page)| (entry.seq, *home, *page));
     // `dedup_by` drops its first argument, the later of the two: keep its content.
     entries.dedup_by(|later, kept| {
         let same = later.0.seq == kept.0.seq;

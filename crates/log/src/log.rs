@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::disk::{Disk, File, Mode};
 use crate::error::{LogError, Result};
 use crate::format::{
-    BATCH_ALIGNMENT, BLOCK_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, segment_name,
+    BATCH_ALIGNMENT, BATCH_BYTES_MAX, BLOCK_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, segment_name,
 };
 use crate::maintain::{Maintenance, Snapshots};
 use crate::reader::Files;
@@ -108,6 +108,9 @@ pub(crate) struct Shared {
     /// Something was written and is not synced that is more than settlements.
     pub sync_due: AtomicBool,
     pub written: AtomicU64,
+    /// Where writing ended: serial number of the segment and, in the low half, the offset. Behind it a recycled
+    /// file has what it had before.
+    pub written_until: AtomicU64,
     pub synced: AtomicU64,
     pub listeners: RwLock<Vec<Arc<dyn Listener>>>,
     pub failed: AtomicBool,
@@ -171,13 +174,24 @@ impl Log {
     ///
     /// # Errors
     /// [`LogError::Full`] for batches with messages; [`LogError::Failed`]; [`LogError::Moved`] when a
-    /// transfer refers to a segment that is gone or about to go; [`LogError::TooLarge`].
+    /// transfer refers to a segment that is gone or about to go; [`LogError::TooLarge`]. A segment that is
+    /// about to go can be read until the copies are appended, and [`Log::resolve`] names it until then: transfer the
+    /// payload itself ([`Batch::transfer_with`]) rather than try again.
     pub fn append(&self, batch: &mut Batch) -> Result<Appended> {
+        let (bytes, max) = (batch.stored_len(), self.shared.config.batch_bytes_max);
+        if bytes > max as usize {
+            let max = max as usize;
+            return Err(LogError::TooLarge { bytes, max });
+        }
+        self.append_whatever_size(batch)
+    }
+
+    /// As [`Log::append`], for what was accepted once, perhaps under a larger limit.
+    pub(crate) fn append_whatever_size(&self, batch: &mut Batch) -> Result<Appended> {
         assert!(!batch.is_empty(), "an empty batch has nothing to promise");
         let shared = &*self.shared;
-        let bytes = batch.stored_len();
-        if bytes > shared.config.batch_bytes_max as usize {
-            let max = shared.config.batch_bytes_max as usize;
+        let (bytes, max) = (batch.stored_len(), BATCH_BYTES_MAX as usize);
+        if bytes > max {
             return Err(LogError::TooLarge { bytes, max });
         }
         let privileged = !batch.needs_room();

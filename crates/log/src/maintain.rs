@@ -156,10 +156,14 @@ impl Log {
     pub fn checkpoint(&self) -> Result<()> {
         let shared = &*self.shared;
         shared.snapshots.lock().wanted = true;
-        shared.prepare(SEGMENT_HEADER_BYTES, true)?;
-        shared.rotate(&mut shared.front.lock());
+        let prepared = shared.prepare(SEGMENT_HEADER_BYTES, true);
+        if prepared.is_ok() {
+            shared.rotate(&mut shared.front.lock());
+        }
         self.write_step()?;
         self.sync_step()?;
+        // Without room for another segment what waited is durable all the same.
+        prepared?;
         let mut maintenance = shared.maintenance.lock();
         shared.apply();
         while shared.write_one_index()? {}
@@ -189,7 +193,8 @@ impl Shared {
 
     /// Takes messages again when there is room again.
     fn resume(&self) -> Result<()> {
-        let full = *self.health.lock() == Health::Full;
+        // Also when a segment from the reserve was opened in the moment in which the log became open.
+        let full = *self.health.lock() == Health::Full || self.front.lock().privileged_only;
         if full && self.space.has_room()? {
             self.front.lock().privileged_only = false;
             self.set_health(Health::Open);

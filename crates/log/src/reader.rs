@@ -1,6 +1,8 @@
 //! Bytes of messages, by position: from the batches in memory, else from blocks of the segments' files.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -113,6 +115,15 @@ impl Files {
         Ok(file)
     }
 
+    /// As [`Files::open`], `None` when there is no such file. Any other failure, such as too many open
+    /// files, says nothing about the file.
+    pub fn open_if_there(&self, name: &str) -> Result<Option<Arc<dyn File>>> {
+        match self.open(name) {
+            Err(LogError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// Forgets what it has of a segment, which is about to be deleted.
     pub fn forget(&self, serial: u32) {
         let names = [segment_name(serial), crate::format::index_name(serial)];
@@ -152,13 +163,13 @@ impl Files {
         Some(Chunk(Source::Disk(block)))
     }
 
-    /// A block that begins with the record at `position`.
-    fn load(&self, position: Position, len: usize) -> Result<Arc<Block>> {
+    /// A block that begins with the record at `position` and ends before `until`.
+    fn load(&self, position: Position, len: usize, until: u32) -> Result<Arc<Block>> {
         let name = segment_name(position.segment);
         let file = self.open(&name)?;
         let offset = position.offset.saturating_sub(RECORD_HEADER_BYTES as u32);
         let size = file.size().unwrap_or_default();
-        let left = size.saturating_sub(u64::from(offset)) as usize;
+        let left = size.min(u64::from(until)).saturating_sub(u64::from(offset)) as usize;
         let mut data = self.spent.lock().pop().unwrap_or_default();
         data.resize(len.max(self.block_bytes).min(left), 0);
         let read = read_full(&*file, &mut data, u64::from(offset));
@@ -225,8 +236,12 @@ impl Shared {
     fn read_block(&self, position: Position, len: u32) -> Result<Chunk> {
         // The record's end is known only when its header was read.
         let mut wanted = RECORD_HEADER_BYTES + len as usize;
+        // Of a recycled file the bytes behind may be sound records of its earlier life.
+        let written = self.written_until.load(Ordering::Acquire);
+        let active = (written >> 32) as u32 == position.segment;
+        let until = if active { written as u32 } else { u32::MAX };
         for _ in 0..2 {
-            let block = self.files.load(position, wanted)?;
+            let block = self.files.load(position, wanted, until)?;
             let chunk = Chunk(Source::Disk(Arc::clone(&block)));
             if chunk.get(position, len).is_some() {
                 self.files.keep(&block);
@@ -236,7 +251,7 @@ impl Shared {
                 break;
             }
             wanted = crate::format::u32_at(&block.data, 4) as usize;
-            if wanted <= block.data.len() || wanted > self.config.batch_bytes_max as usize {
+            if wanted <= block.data.len() {
                 break;
             }
         }

@@ -22,7 +22,8 @@ use crate::config::Config;
 use crate::disk::{self, Disk, File, Mode};
 use crate::error::{LogError, Result};
 use crate::format::{
-    BatchHeader, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, SegmentHeader, number_in, segment_name,
+    BATCH_BYTES_MAX, BatchHeader, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, SegmentHeader,
+    number_in, segment_name,
 };
 use crate::log::{Front, Health, Log, Shared};
 use crate::maintain::{Maintenance, Snapshots};
@@ -127,9 +128,7 @@ impl Log {
                 .segment_bytes
                 .clamp(2 * SEGMENT_HEADER_BYTES, SEGMENT_BYTES_MAX)
                 .next_multiple_of(SEGMENT_HEADER_BYTES),
-            batch_bytes_max: config
-                .batch_bytes_max
-                .min(SEGMENT_BYTES_MAX - 2 * SEGMENT_HEADER_BYTES),
+            batch_bytes_max: config.batch_bytes_max.min(BATCH_BYTES_MAX),
             ..config
         };
         let shared = share(disk, config, identity, state, &names, &report);
@@ -515,6 +514,7 @@ fn share(
         state: Mutex::new(state),
         io: Mutex::new(Io::new(alignment)),
         written: AtomicU64::new(report.last),
+        written_until: AtomicU64::new(0),
         synced: AtomicU64::new(report.last),
         damages: Mutex::new(report.damages.clone()),
         health: Mutex::new(Health::Open),

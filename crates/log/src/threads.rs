@@ -1,5 +1,6 @@
 //! The threads of a log: one writes and syncs, one keeps house. They only call the steps.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
@@ -30,6 +31,7 @@ impl Log {
     /// # Errors
     /// When no thread can be made.
     pub fn start(&self, trouble: impl Fn(LogError) + Send + 'static) -> Result<Running> {
+        self.shared.front.lock().stopping = false;
         let mut running = Running {
             log: self.clone(),
             stop: Arc::default(),
@@ -104,7 +106,16 @@ impl Log {
 
 impl Running {
     fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = Builder::new().name(name.into()).spawn(work);
+        let (log, what) = (self.log.clone(), name.to_owned());
+        let thread = Builder::new().name(name.into()).spawn(move || {
+            // Without one of its threads the log would promise nothing any more, and say nothing.
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                log.shared.fail(&LogError::Io {
+                    what,
+                    source: std::io::Error::other("the thread panicked"),
+                });
+            }
+        });
         let thread = thread.map_err(|e| LogError::io(format!("start the thread {name}"), e))?;
         self.threads.push(thread);
         Ok(())

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::disk::{self, File};
 use crate::error::{LogError, Result};
-use crate::format::{SegmentHeader, segment_name};
+use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
 use crate::log::{Health, Item, Log, Shared};
 
 /// Bytes of one write at most.
@@ -68,12 +68,19 @@ impl Log {
             }
         };
         let eager = io.inflight.iter().any(Item::is_eager);
+        if let Some((serial, end)) = io.inflight.back().map(Item::end) {
+            let until = u64::from(serial) << 32 | u64::from(end);
+            shared.written_until.store(until, Ordering::Release);
+        }
         io.inflight.clear();
+        if let Some(last) = last {
+            // Under the lock: of two that write, the later one must have the last word.
+            shared.written.store(last, Ordering::Release);
+        }
         drop(io);
 
         shared.front.lock().waiting_bytes -= bytes;
-        if let Some(last) = last {
-            shared.written.store(last, Ordering::Release);
+        if last.is_some() {
             if eager {
                 shared.sync_due.store(true, Ordering::Release);
             }
@@ -121,6 +128,14 @@ impl Item {
         match self {
             Self::Segment(_) => false,
             Self::Batch(batch) => batch.eager,
+        }
+    }
+
+    /// The segment, and where what is written to it ends with this.
+    fn end(&self) -> (u32, u32) {
+        match self {
+            Self::Segment(opened) => (opened.serial, SEGMENT_HEADER_BYTES),
+            Self::Batch(batch) => (batch.serial, batch.offset + batch.data.len() as u32),
         }
     }
 

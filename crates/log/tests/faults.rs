@@ -173,6 +173,54 @@ fn a_second_process_is_told() {
 }
 
 #[test]
+fn a_file_that_cannot_be_opened_now_is_not_taken_for_lost() {
+    let disk = SimDisk::new();
+    let log = open(&disk);
+    for seq in 0..60 {
+        publish(&log, 1, seq, &[seq as u8; 700]);
+    }
+    settle_down(&log);
+    log.checkpoint().expect("a checkpoint");
+    drop(log);
+    let wanted: Vec<_> = (0..60).step_by(12).map(|seq| vec![seq; 700]).collect();
+    for failures in 1..8 {
+        let disk = disk.after_kill();
+        let log = open(&disk);
+        disk.fail_opens(failures);
+        for _ in 0..=failures {
+            // The index and the segment behind it: neither may be given up.
+            let _ = log.load(1, 0, 100);
+        }
+        disk.fail_opens(0);
+        assert_eq!(queue(&log, 1).len(), 60, "{failures} failures");
+        // The same while segments are copied.
+        let mut batch = Batch::new();
+        let ranges: Vec<_> = (0..60).step_by(12).map(|n| n + 1..n + 12).collect();
+        batch.settle(1, &ranges, Reason::Ack);
+        log.append(&mut batch).expect("settles");
+        drop(log);
+        for at in 0..20 {
+            let disk = disk.after_kill();
+            let log = open(&disk);
+            let mut batch = Batch::new();
+            batch.settle(1, &ranges, Reason::Ack);
+            log.append(&mut batch).expect("settles");
+            for step in 0..60 {
+                sync(&log).expect("syncs");
+                if step == at {
+                    disk.fail_opens(failures);
+                }
+                let _ = log.maintain();
+            }
+            disk.fail_opens(0);
+            settle_down(&log);
+            assert_eq!(queue(&log, 1), wanted, "{failures} failures at {at}");
+            assert!(log.damages().is_empty(), "{:?}", log.damages());
+        }
+    }
+}
+
+#[test]
 fn a_batch_is_bounded() {
     let log = open(&SimDisk::new());
     let mut batch = Batch::new();

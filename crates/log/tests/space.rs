@@ -10,7 +10,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use backbone_log::{Batch, Disk, Log, LogError, Reason, SimDisk, Source, Target};
+use backbone_log::{Batch, Config, Disk, Log, LogError, Reason, SimDisk, Source, Target};
 
 use common::{config, open, publish, queue, settle_down};
 
@@ -260,4 +260,116 @@ fn deleted_queues_are_forgotten_in_the_end() {
     log.checkpoint().expect("a checkpoint");
     settle_down(&log);
     assert!(log.queues().len() < 5, "{} left", log.queues().len());
+}
+
+#[test]
+fn a_reader_takes_no_bytes_of_a_files_earlier_life() {
+    let config = Config {
+        tail_bytes: 0,
+        ..config()
+    };
+    let opened = Log::open(Arc::new(SimDisk::new()), config, |_| ());
+    let log = opened.expect("opens").0;
+    let payload = |seq: u64| seq.to_le_bytes().repeat(110);
+    for seq in (0..200).step_by(2) {
+        publish(&log, 1, seq, &payload(seq));
+        log.write_step().expect("writes");
+        // Where the second will be, the file has what it had before it was recycled: a whole record.
+        publish(&log, 1, seq + 1, &payload(seq + 1));
+        let located = log.load(1, seq, 2).expect("loads");
+        let chunk = log.read(located[0].position, located[0].len);
+        let chunk = chunk.expect("reads");
+        let second = chunk.get(located[1].position, located[1].len);
+        assert!(
+            second.is_none_or(|second| second == payload(seq + 1)),
+            "{seq}"
+        );
+        log.write_step().expect("writes");
+        let chunk = log.read(located[1].position, located[1].len);
+        let chunk = chunk.expect("reads");
+        let second = chunk.get(located[1].position, located[1].len);
+        assert_eq!(second, Some(&payload(seq + 1)[..]));
+        settle(&log, 1, &[0..seq + 2]);
+        settle_down(&log);
+    }
+    assert!(log.stats().counts.deleted_segments > 5, "{:?}", log.stats());
+}
+
+#[test]
+fn a_copy_is_found_rather_than_the_transfer_before_it_in_the_same_segment() {
+    let config = Config {
+        segment_bytes: 128 << 10,
+        ..config()
+    };
+    let opened = Log::open(Arc::new(SimDisk::new()), config, |_| ());
+    let log = opened.expect("opens").0;
+    for seq in 0..1000_u64 {
+        publish(&log, 1, seq, &seq.to_le_bytes());
+    }
+    log.checkpoint().expect("a checkpoint");
+    // Two pages and a bit of references into the first segment, then copies of them behind.
+    let mut batch = Batch::new();
+    for (seq, located) in (0..).zip(log.load(1, 0, 300).expect("loads")) {
+        let source = Source {
+            queue: 1,
+            seqs: located.seq..located.seq + 1,
+        };
+        let target = Target { queue: 2, seq };
+        batch.transfer_at(&[source], &[target], located.position, located.len);
+    }
+    batch.settle(1, &[300..1000], Reason::Ack);
+    log.append(&mut batch).expect("transfers");
+    settle_down(&log);
+    assert_eq!(log.stats().counts.copied_segments, 1);
+    let wanted: Vec<_> = (0..300_u64).map(|seq| seq.to_le_bytes().to_vec()).collect();
+    assert_eq!(queue(&log, 2), wanted);
+}
+
+#[test]
+fn a_copy_has_the_size_of_its_portion_whatever_it_is_copied_from() {
+    // A batch of references to bodies, together far larger than a batch may be.
+    let config = Config {
+        batch_bytes_max: 8 << 10,
+        ..config()
+    };
+    let disk = SimDisk::new();
+    let opened = Log::open(Arc::new(disk.clone()), config, |_| ());
+    let log = opened.expect("opens").0;
+    publish(&log, 1, 0, &[7; 5000]);
+    publish(&log, 9, 0, &[8; 5000]);
+    log.checkpoint().expect("a checkpoint");
+    let located = log.resolve(1, 0).expect("looks").expect("is there");
+    let mut batch = Batch::new();
+    for seq in 0..20 {
+        let source = Source {
+            queue: 1,
+            seqs: seq..seq + 1,
+        };
+        let target = Target { queue: 2, seq };
+        batch.transfer_at(&[source], &[target], located.position, located.len);
+    }
+    log.append(&mut batch).expect("transfers");
+    log.checkpoint().expect("a checkpoint");
+    settle(&log, 2, &[0..10]);
+    settle(&log, 9, &[0..1]);
+    settle_down(&log);
+    let wanted = vec![vec![7; 5000]; 10];
+    assert_eq!(queue(&log, 2), wanted);
+}
+
+#[test]
+fn a_record_may_be_larger_than_batches_may_be_now() {
+    let disk = SimDisk::new();
+    let log = open(&disk);
+    publish(&log, 1, 0, &[7; 100_000]);
+    settle_down(&log);
+    drop(log);
+    let config = Config {
+        batch_bytes_max: 8 << 10,
+        segment_bytes: 8 << 10,
+        ..config()
+    };
+    let opened = Log::open(Arc::new(disk.after_kill()), config, |_| ());
+    let log = opened.expect("opens").0;
+    assert_eq!(queue(&log, 1), [[7; 100_000]]);
 }

@@ -10,7 +10,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backbone_log::{Batch, Config, Listener, Log, RealDisk, Reason, Target};
+use backbone_log::{Batch, Config, Health, Listener, Log, RealDisk, Reason, Target};
 use parking_lot::{Condvar, Mutex};
 
 use common::Directory;
@@ -125,4 +125,44 @@ fn a_clean_stop_leaves_nothing_to_replay() {
     assert_eq!(recovered.replayed, 0);
     assert_eq!(log.load(1, 0, 9).expect("loads").len(), 1);
     assert_eq!(log.definitions().len(), 1);
+}
+
+struct Panics(Arc<Waiter>);
+
+impl Listener for Panics {
+    fn progressed(&self, written: u64, synced: u64) {
+        self.0.progressed(written, synced.max(written));
+        panic!("as the test wants");
+    }
+}
+
+#[test]
+fn a_log_whose_thread_panicked_says_that_it_failed() {
+    let directory = Directory::new("panic");
+    let log = open(&directory, false);
+    let waiter = Arc::new(Waiter::default());
+    log.listen(Arc::new(Panics(waiter.clone())));
+    let running = log.start(|trouble| panic!("{trouble}")).expect("starts");
+    let mut batch = Batch::new();
+    batch.define(b"key", b"value");
+    waiter.wait(log.append(&mut batch).expect("appends").lsn);
+    drop(running);
+    assert!(matches!(log.health(), Health::Failed { .. }));
+    batch.define(b"key", b"value");
+    assert!(log.append(&mut batch).is_err());
+}
+
+#[test]
+fn a_log_can_be_started_again() {
+    let directory = Directory::new("again");
+    let log = open(&directory, false);
+    let waiter = Arc::new(Waiter::default());
+    log.listen(waiter.clone());
+    for _ in 0..3 {
+        let running = log.start(|trouble| panic!("{trouble}")).expect("starts");
+        let mut batch = Batch::new();
+        batch.define(b"key", b"value");
+        waiter.wait(log.append(&mut batch).expect("appends").lsn);
+        running.stop().expect("stops");
+    }
 }

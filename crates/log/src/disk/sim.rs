@@ -51,6 +51,7 @@ struct Faults {
     fail_writes: u32,
     fail_writes_for_room: u32,
     fail_syncs: u32,
+    fail_opens: u32,
     alignment: usize,
 }
 
@@ -63,6 +64,7 @@ impl Default for Faults {
             fail_writes: 0,
             fail_writes_for_room: 0,
             fail_syncs: 0,
+            fail_opens: 0,
             alignment: 1,
         }
     }
@@ -171,6 +173,11 @@ impl SimDisk {
     /// lost at the next power loss although later syncs succeed, as Linux does.
     pub fn fail_syncs(&self, count: u32) {
         self.0.lock().faults.fail_syncs = count;
+    }
+
+    /// The next `count` opens of files to be read fail, as when the process has too many open.
+    pub fn fail_opens(&self, count: u32) {
+        self.0.lock().faults.fail_opens = count;
     }
 
     /// Inverts one byte of a file, on the disk itself.
@@ -346,7 +353,12 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, name: &str, mode: Mode) -> io::Result<Arc<dyn File>> {
-        let inode = self.0.lock().find(name)?;
+        let mut sim = self.0.lock();
+        if mode == Mode::Buffered && sim.faults.fail_opens > 0 {
+            sim.faults.fail_opens -= 1;
+            return Err(io::Error::from_raw_os_error(24));
+        }
+        let inode = sim.find(name)?;
         Ok(Arc::new(SimFile {
             disk: self.clone(),
             inode,

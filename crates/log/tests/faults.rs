@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use backbone_log::{Batch, Disk, Health, Log, LogError, RealDisk, Reason, SimDisk, Target};
 
-use common::{config, open, publish, queue, try_publish};
+use common::{config, open, publish, queue, settle_down, try_publish};
 
 fn sync(log: &Log) -> backbone_log::Result<()> {
     log.write_step()?;

@@ -182,6 +182,11 @@ async fn many_publishers_held_back_cost_little() {
     for publisher in &mut publishers {
         publisher.send(&publish("q", &[0; 64 * 1024]));
     }
+    // A publisher hears of the alarm when it does something: it has to be raised by then.
+    let mut watcher = Raw::open(server.amqp[0], 0);
+    while watcher.ready("q") < 200 {
+        tokio::task::yield_now().await;
+    }
     for publisher in &mut publishers {
         publisher.send(&publish("q", b"more"));
         publisher.expect("connection.blocked");

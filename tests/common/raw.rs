@@ -125,6 +125,20 @@ impl Raw {
         self.expect("queue.declare-ok");
     }
 
+    /// Messages that wait in a queue, as another declare tells.
+    pub fn ready(&mut self, name: &str) -> u32 {
+        let declare = queue::Declare {
+            queue: short(name),
+            ..queue::Declare::default()
+        };
+        self.method(1, &Method::QueueDeclare(declare));
+        let payload = self.expect("queue.declare-ok");
+        match Method::decode(&payload).unwrap() {
+            Method::QueueDeclareOk(ok) => ok.message_count,
+            other => panic!("not a declare-ok: {other:?}"),
+        }
+    }
+
     pub fn consume(&mut self, name: &str, no_ack: bool) {
         let consume = basic::Consume {
             queue: short(name),

@@ -88,7 +88,7 @@ pub enum BusError {
 impl From<EngineError> for BusError {
     fn from(error: EngineError) -> Self {
         match error {
-            EngineError::Paused => Self::Unavailable(error.to_string()),
+            EngineError::Paused(_) => Self::Unavailable(error.to_string()),
             other => Self::Broker(other),
         }
     }

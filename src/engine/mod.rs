@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use backbone_broker::access::Access;
-use backbone_broker::memory::MemoryGate;
+use backbone_broker::durable::Trouble;
+use backbone_broker::gate::Gate;
 use backbone_broker::publisher::{Origin, Publisher, Routed};
 use backbone_broker::queue::DeleteIf;
 use backbone_broker::record;
@@ -40,9 +41,9 @@ const USER: &str = "backbone";
 /// Why the broker refused.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Memory is short: publishers are paused, consumers go on.
-    #[error("the broker is short of memory and takes no messages now")]
-    Paused,
+    /// Publishers are paused, consumers go on.
+    #[error("the broker takes no messages now: {}", .0.reason())]
+    Paused(Trouble),
     /// There is no such queue.
     #[error("the queue {0} is not there")]
     NoQueue(String),
@@ -57,16 +58,16 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     vhost: Arc<Vhost>,
-    memory: Arc<MemoryGate>,
+    gate: Arc<Gate>,
     publishers: ArrayQueue<Publisher>,
 }
 
 impl Engine {
-    /// The engine on `vhost`, whose publishers `memory` pauses.
-    pub fn new(vhost: Arc<Vhost>, memory: Arc<MemoryGate>) -> Self {
+    /// The engine on `vhost`, whose publishers `gate` pauses.
+    pub fn new(vhost: Arc<Vhost>, gate: Arc<Gate>) -> Self {
         Self(Arc::new(Inner {
             vhost,
-            memory,
+            gate,
             publishers: ArrayQueue::new(PUBLISHERS_KEPT),
         }))
     }
@@ -172,8 +173,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Paused`]: try again later. [`EngineError::NoQueue`].
     pub fn publish(&self, queue: &Queue, message: &Outgoing<'_>) -> Result<(), EngineError> {
-        if self.0.memory.is_raised() {
-            return Err(EngineError::Paused);
+        if let Some(trouble) = self.0.gate.trouble() {
+            return Err(EngineError::Paused(trouble));
         }
         let now_ms = now_ms();
         let mut names = Vec::with_capacity(2 + queue.name().len());
@@ -230,8 +231,8 @@ pub(crate) mod testing {
         /// An engine of its own, short of memory when messages take more than `limit_bytes`.
         pub(crate) fn for_tests(limit_bytes: usize) -> Self {
             let vhost = Arc::new(Vhost::new("/", 7, Arc::default()));
-            let memory = MemoryGate::new(Arc::clone(vhost.arena()), limit_bytes);
-            Self::new(vhost, Arc::new(memory))
+            let gate = Gate::new(Arc::clone(vhost.arena()), None, limit_bytes);
+            Self::new(vhost, Arc::new(gate))
         }
 
         /// Batches of messages that are in memory.
@@ -326,7 +327,7 @@ mod tests {
         put(&engine, &queue, &[0; 20_000]).unwrap();
         assert!(matches!(
             put(&engine, &queue, b"x"),
-            Err(EngineError::Paused)
+            Err(EngineError::Paused(Trouble::Memory))
         ));
         engine.take(&queue, 1, 1).settle();
         put(&engine, &queue, b"x").unwrap();

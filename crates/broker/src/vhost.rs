@@ -14,11 +14,15 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::counters::{Counters, add};
+use crate::durable::{Durable, Level};
 use crate::error::{Error, Resource};
 use crate::flow::{self, Flow};
 use crate::queue::{DeleteIf, Queue, QueueOptions, Refused};
 use crate::record::Record;
 use crate::topology::{Topology, check_equivalent, check_same, clean_name};
+
+/// The argument with which a queue asks for a level.
+const DURABILITY: &str = "x-durability";
 
 /// Arguments of queues that make a redeclare differ; others are kept and ignored.
 const QUEUE_ARGUMENTS: &[&str] = &[
@@ -38,6 +42,7 @@ const QUEUE_ARGUMENTS: &[&str] = &[
     "x-delivery-limit",
     "x-max-age",
     "x-stream-max-segment-size-bytes",
+    DURABILITY,
 ];
 
 /// A virtual host.
@@ -46,6 +51,8 @@ pub struct Vhost {
     node: u64,
     topology: Topology<Arc<Queue>>,
     arena: Arc<Arena>,
+    durable: Option<Arc<Durable>>,
+    level: Level,
     counters: Counters,
     control: Mutex<()>,
     numbers: AtomicU64,
@@ -86,6 +93,8 @@ impl Vhost {
             node,
             topology: Topology::new(name),
             arena,
+            durable: None,
+            level: Level::Memory,
             counters: Counters::default(),
             control: Mutex::new(()),
             numbers: AtomicU64::new(1),
@@ -93,6 +102,20 @@ impl Vhost {
             exclude_own: DashMap::new(),
             protected_exchanges: DashMap::new(),
         }
+    }
+
+    /// The same with a durable log: messages of durable queues go there, at `level` unless the queue says otherwise.
+    pub fn with_log(self, durable: Arc<Durable>, level: Level) -> Self {
+        Self {
+            durable: Some(durable),
+            level,
+            ..self
+        }
+    }
+
+    /// The durable log, if there is one.
+    pub fn durable(&self) -> Option<&Arc<Durable>> {
+        self.durable.as_ref()
     }
 
     /// The vhost's name.
@@ -146,6 +169,7 @@ impl Vhost {
             arguments: declare.arguments.as_bytes().to_vec(),
             protected: declare.protected,
             lenient: declare.lenient,
+            level: self.level_of(&declare)?,
         };
         let id = self.numbers.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(Queue::new(&name, id, options));
@@ -260,6 +284,33 @@ impl Vhost {
             bits >>= 6;
         }
         name
+    }
+
+    /// The level of a new queue. Only what outlives its connection and the server can be more than in memory.
+    fn level_of(&self, declare: &QueueDeclare<'_>) -> Result<Level, Error> {
+        let asked = match declare.arguments.get(DURABILITY) {
+            None => None,
+            Some(Value::LongStr(name)) => {
+                match std::str::from_utf8(name).ok().and_then(Level::parse) {
+                    Some(level) => Some(level),
+                    None => return Err(self.no_such_level(declare.name)),
+                }
+            }
+            Some(_) => return Err(self.no_such_level(declare.name)),
+        };
+        let outlives = declare.durable && !declare.exclusive && self.durable.is_some();
+        Ok(if outlives {
+            asked.unwrap_or(self.level)
+        } else {
+            Level::Memory
+        })
+    }
+
+    fn no_such_level(&self, queue: &str) -> Error {
+        let vhost = &self.name;
+        Error::precondition_failed(format!(
+            "invalid arg '{DURABILITY}' for queue '{queue}' in vhost '{vhost}': want memory, written or synced"
+        ))
     }
 
     fn check_owner(&self, queue: &Queue, conn: u64) -> Result<(), Error> {

@@ -29,6 +29,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use consumer::{Bell, ConsumerSpec, SharedCredit};
 
+use crate::durable::Level;
 use crate::flow::Flow;
 use crate::record::Entry;
 use consumer::Consumer;
@@ -37,7 +38,7 @@ pub(crate) use state::State;
 /// The properties that a queue is declared with, apart from its name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct QueueOptions {
-    /// Survives a restart, once there is a durable log.
+    /// Survives a restart.
     pub durable: bool,
     /// Goes when its last consumer goes.
     pub auto_delete: bool,
@@ -49,6 +50,8 @@ pub struct QueueOptions {
     pub protected: bool,
     /// Declares with other properties are answered with ok.
     pub lenient: bool,
+    /// How safe persistent messages in it are before they are confirmed.
+    pub level: Level,
 }
 
 /// Where a consumer stands in its queue.
@@ -138,6 +141,11 @@ impl Queue {
     /// What it was declared with.
     pub fn options(&self) -> &QueueOptions {
         &self.options
+    }
+
+    /// How safe persistent messages in it are before they are confirmed.
+    pub fn level(&self) -> Level {
+        self.options.level
     }
 
     /// The flow that moves this queue's messages on, if there is one.

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
+use backbone_log::QueueInfo;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use consumer::{Bell, ConsumerSpec, SharedCredit};
@@ -230,6 +231,9 @@ impl Queue {
         true
     }
 
+    /// Brings back what the log has of the queue. Called once, before anybody else knows the queue.
+    pub fn restore(&self, _info: &QueueInfo) {}
+
     /// Adds a consumer, or tells why not. It is armed: its bell rings if messages wait.
     pub fn consume(&self, spec: ConsumerSpec, wakes: &mut Wakes) -> Result<ConsumerId, Refused> {
         let mut state = self.state.lock();
@@ -359,6 +363,15 @@ impl Queue {
     /// Deletes the queue: nothing can be pushed or fetched after. Returns the ready entries,
     /// whose copies are the caller's, and tells the consumers. `None` when it was deleted before.
     pub fn delete(&self, condition: DeleteIf) -> Result<Option<Vec<Entry>>, Refused> {
+        self.delete_after(condition, || true)
+    }
+
+    /// The same, if `first` says so, which is called under the lock when nothing else speaks against it.
+    pub(crate) fn delete_after(
+        &self,
+        condition: DeleteIf,
+        first: impl FnOnce() -> bool,
+    ) -> Result<Option<Vec<Entry>>, Refused> {
         let (entries, consumers) = {
             let mut state = self.state.lock();
             if state.deleted {
@@ -369,6 +382,9 @@ impl Queue {
             }
             if condition.empty && state.ready_len() > 0 {
                 return Err(Refused::NotEmpty);
+            }
+            if !first() {
+                return Err(Refused::Unlogged);
             }
             state.deleted = true;
             let consumers: Vec<Consumer> = state.consumers.drain(..).flatten().collect();
@@ -416,4 +432,6 @@ pub enum Refused {
     InUse,
     /// It has ready messages.
     NotEmpty,
+    /// The log did not take it.
+    Unlogged,
 }

@@ -4,6 +4,7 @@ use backbone_wire::ShortStr;
 use backbone_wire::error::ReplyCode;
 use backbone_wire::method::{Method, access, basic, channel as ch, confirm, connection, tx};
 
+use super::barrier::tells_of_changes;
 use super::channel::{Channel, Confirm};
 use super::{Core, Session, State};
 use crate::counters::add;
@@ -52,10 +53,13 @@ impl Session {
         if !defers(&method) {
             self.end_of_batch(out);
         }
+        let (tells_of_changes, before) = (tells_of_changes(&method), out.pending());
         let Self { core, channels, .. } = self;
         let channel = channels.get_mut(id).expect("the channel was just seen");
-        if let Err(error) = core.on_method(channel, method, out) {
-            self.channel_error(id, &error, ids, out);
+        match core.on_method(channel, method, out) {
+            Ok(()) if tells_of_changes => core.wait_for_changes(before),
+            Ok(()) => {}
+            Err(error) => self.channel_error(id, &error, ids, out),
         }
     }
 

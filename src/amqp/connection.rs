@@ -3,7 +3,7 @@
 //! One read brings many messages; they are handled in place, their replies and the deliveries
 //! that are due leave in one write, and only then does the task wait. It waits for input (unless
 //! too much waits to be written, or the gate holds this publisher back), for room in the
-//! socket, for its bell, and for its heartbeat.
+//! socket, for its bell, and for its heartbeat. Nothing is written while a reply among it waits for the log.
 
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use backbone_broker::durable::Trouble;
+use backbone_broker::durable::{Promise, Trouble};
 use backbone_broker::out::OutBuf;
 use backbone_broker::publisher::{Origin, Publisher};
+use backbone_broker::queue::Bell;
 use backbone_broker::session::{Session, Settings, State};
 use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::HEARTBEAT;
@@ -115,6 +116,8 @@ struct Connection {
     blocked_notify: bool,
     /// What holds this publisher back.
     held_back: Option<Trouble>,
+    /// What the bell will ring for.
+    waits_for: Promise,
     /// The socket said that it takes no more.
     write_full: bool,
     /// Nothing more comes from the peer.
@@ -176,6 +179,7 @@ impl Connection {
             heartbeat: Heartbeat::new(opened.heartbeat_s),
             blocked_notify: opened.blocked_notify,
             held_back: None,
+            waits_for: Promise::KEPT,
             write_full: false,
             ended: false,
             in_body: false,
@@ -257,9 +261,12 @@ impl Connection {
             // What was just published may be for consumers of this very connection.
             self.hear();
             let more = self.session.deliver(&mut self.out);
-            self.write()?;
+            let held = self.is_held();
+            if !held {
+                self.write()?;
+            }
             // Written: there may be room for what had to wait.
-            if self.write_full || (!more && self.handle() == 0) {
+            if held || self.write_full || (!more && self.handle() == 0) {
                 return Ok(false);
             }
         }
@@ -275,6 +282,9 @@ impl Connection {
         }
         for key in news.cancelled.drain(..) {
             self.session.cancelled(key, &mut self.out);
+        }
+        if std::mem::take(&mut news.progressed) {
+            self.waits_for = Promise::KEPT;
         }
         if let Some(reason) = news.close.take() {
             let text = format!("broker forced connection closure with reason '{reason}'");
@@ -362,6 +372,29 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether nothing may be written now, since it tells of something that is not safe yet. The bell rings when it is.
+    fn is_held(&mut self) -> bool {
+        let Some(promise) = self.session.barrier() else {
+            return false;
+        };
+        let Some(durable) = self.shared.vhost.durable() else {
+            return false;
+        };
+        if self.waits_for != promise {
+            let bell: Arc<dyn Bell> = Arc::<Doorbell>::clone(&self.bell);
+            if durable.wait(promise, &bell) {
+                return self.session.barrier().is_some();
+            }
+            self.waits_for = promise;
+        }
+        // After the bell was left: a failure before that rings for nobody.
+        if durable.trouble() == Some(Trouble::LogFailed) {
+            self.session.give_up(&mut self.out);
+            return false;
+        }
+        true
+    }
+
     fn is_over(&mut self) -> bool {
         match self.session.state() {
             State::Closed if self.out.is_empty() => return true,
@@ -433,7 +466,7 @@ impl Connection {
         }
         self.input.rest();
         buffers::give_back(&mut self.out.bytes);
-        let has_output = !self.out.is_empty();
+        let has_output = !self.out.is_empty() && !self.is_held();
         let look = poll_fn(
             |cx| match self.poll_woken(cx, timer.as_mut(), may_read, has_output) {
                 Poll::Pending if more => Poll::Ready(Woken::default()),

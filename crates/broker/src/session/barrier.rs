@@ -55,14 +55,14 @@ impl Core {
     /// of them.
     pub(super) fn wait_for_changes(&mut self, before: usize) {
         let vhost = self.publisher.vhost();
+        let Some(durable) = vhost.durable() else {
+            return;
+        };
         let promise = vhost.changes_promise();
-        if vhost
-            .durable()
-            .is_none_or(|durable| durable.is_kept(promise))
-        {
+        if durable.is_kept(promise) {
             return;
         }
-        if self.barrier.promise == Promise::KEPT {
+        if durable.is_kept(self.barrier.promise) {
             self.barrier.before = before;
         }
         self.barrier.promise = promise;

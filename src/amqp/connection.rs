@@ -276,6 +276,10 @@ impl Connection {
         for key in news.cancelled.drain(..) {
             self.session.cancelled(key, &mut self.out);
         }
+        match std::mem::take(&mut news.progressed) {
+            true => self.session.progressed(&mut self.out),
+            false => self.session.go_on(&mut self.out),
+        }
         if let Some(reason) = news.close.take() {
             let text = format!("broker forced connection closure with reason '{reason}'");
             self.session
@@ -384,17 +388,24 @@ impl Connection {
             return false;
         }
         let concerned = self.session.has_published() && self.session.state() == State::Open;
-        let trouble = match concerned {
+        let mut trouble = match concerned {
             true => self.shared.gate.trouble(),
             false => None,
         };
+        if self.session.is_stalled() {
+            // The log may have got over it since: it is asked again soon.
+            trouble = trouble.or(Some(Trouble::DiskFull));
+        }
         if trouble != self.held_back {
             if self.blocked_notify && self.session.state() == State::Open {
                 self.tell_trouble(trouble);
             }
             self.held_back = trouble;
         }
-        trouble.is_none() || self.has_hung_up()
+        if trouble.is_none() && !self.session.is_ahead_of_log() {
+            return true;
+        }
+        self.has_hung_up()
     }
 
     /// Whether the peer's last octet is there already: no more than a socket's buffer can come from

@@ -11,6 +11,7 @@ pub mod error;
 pub mod flow;
 pub mod gate;
 pub mod out;
+pub mod pager;
 pub mod publisher;
 pub mod queue;
 pub mod record;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
-use backbone_log::Arena;
+use backbone_log::{Arena, Batch, Reason};
 use backbone_wire::table::{Table, Value};
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -17,8 +17,10 @@ use crate::counters::{Counters, add};
 use crate::durable::{Durable, Level};
 use crate::error::{Error, Resource};
 use crate::flow::{self, Flow};
-use crate::queue::{DeleteIf, Queue, QueueOptions, Refused};
-use crate::record::Record;
+use crate::pager::Pager;
+use crate::publisher::add_number;
+use crate::queue::{DeleteIf, Emptied, Queue, QueueOptions, Refused, Wakes};
+use crate::record::{Entry, Record};
 use crate::topology::{Topology, check_equivalent, check_same, clean_name};
 
 /// The argument with which a queue asks for a level.
@@ -52,6 +54,7 @@ pub struct Vhost {
     topology: Topology<Arc<Queue>>,
     arena: Arc<Arena>,
     durable: Option<Arc<Durable>>,
+    pager: Option<Arc<Pager>>,
     level: Level,
     counters: Counters,
     control: Mutex<()>,
@@ -94,6 +97,7 @@ impl Vhost {
             topology: Topology::new(name),
             arena,
             durable: None,
+            pager: None,
             level: Level::Memory,
             counters: Counters::default(),
             control: Mutex::new(()),
@@ -105,9 +109,10 @@ impl Vhost {
     }
 
     /// The same with a durable log: messages of durable queues go there, at `level` unless the queue says otherwise.
-    pub fn with_log(self, durable: Arc<Durable>, level: Level) -> Self {
+    pub fn with_log(self, durable: Arc<Durable>, pager: Arc<Pager>, level: Level) -> Self {
         Self {
             durable: Some(durable),
+            pager: Some(pager),
             level,
             ..self
         }
@@ -116,6 +121,73 @@ impl Vhost {
     /// The durable log, if there is one.
     pub fn durable(&self) -> Option<&Arc<Durable>> {
         self.durable.as_ref()
+    }
+
+    /// What brings messages back from the log, if there is one.
+    pub fn pager(&self) -> Option<&Arc<Pager>> {
+        self.pager.as_ref()
+    }
+
+    /// Tells the log what is done with. If that takes nothing any more, it comes back with the restart.
+    pub fn settle(&self, batch: &mut Batch) {
+        if let Some(durable) = &self.durable {
+            let _ = durable.append(batch);
+        }
+    }
+
+    /// Tells the log that `entries` of `queue` are done with, as far as they are there.
+    pub fn settle_entries(&self, queue: &Queue, entries: &[Entry], reason: Reason) {
+        let mut numbers = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.is_logged()) {
+            add_number(&mut numbers, entry.seq);
+        }
+        if !numbers.is_empty() {
+            let mut batch = Batch::new();
+            batch.settle(queue.id(), &numbers, reason);
+            self.settle(&mut batch);
+        }
+    }
+
+    /// Whether queues should keep less in memory.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.pager.as_ref().is_some_and(|pager| pager.is_tight())
+    }
+
+    /// Has the log forget all messages of a deleted queue. Called once nothing of it is in flight.
+    pub(crate) fn forget_messages(&self, queue: &Queue) {
+        if queue.level() != Level::Memory {
+            let mut batch = Batch::new();
+            let all = 0..u64::MAX;
+            batch.settle(queue.id(), std::slice::from_ref(&all), Reason::Purge);
+            self.settle(&mut batch);
+        }
+    }
+
+    /// Takes messages as [`Queue::take`], those too that wait in the log alone.
+    pub fn take(
+        &self,
+        queue: &Queue,
+        count_max: usize,
+        bytes_max: usize,
+        out: &mut Vec<Entry>,
+    ) -> u64 {
+        let before = out.len();
+        loop {
+            let left = queue.take(count_max - (out.len() - before), bytes_max, out);
+            let Some(pager) = &self.pager else {
+                return left;
+            };
+            if out.len() > before || left == 0 || count_max == 0 {
+                return left;
+            }
+            let mut wakes = Wakes::default();
+            let paged = pager.page_in(queue, &mut wakes);
+            wakes.ring();
+            // What cannot be read now may be the next time.
+            if !paged.unwrap_or(false) {
+                return left;
+            }
+        }
     }
 
     /// The vhost's name.
@@ -173,6 +245,9 @@ impl Vhost {
         };
         let id = self.numbers.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(Queue::new(&name, id, options));
+        if let Some(pager) = &self.pager {
+            queue.set_page_bell(pager.bell(&queue));
+        }
         self.topology.add_queue(&name, id, Arc::clone(&queue));
         add(&self.counters.queues_declared, 1);
         Ok(queue)
@@ -215,20 +290,37 @@ impl Vhost {
     /// Deletes `queue` itself, with its bindings; returns how many ready messages went with it.
     pub fn remove_queue(&self, queue: &Queue, condition: DeleteIf) -> Result<u64, Refused> {
         let _control = self.control.lock();
-        let Some(entries) = queue.delete(condition)? else {
+        let Some(emptied) = queue.delete(condition)? else {
             return Ok(0);
         };
         self.topology.remove_queue(queue.name());
-        flow::release(&self.arena, &entries);
+        flow::release(&self.arena, &emptied.entries);
+        if !emptied.in_flight {
+            self.forget_messages(queue);
+        }
         add(&self.counters.queues_deleted, 1);
-        Ok(entries.len() as u64)
+        Ok(emptied.count)
     }
 
     /// Drops the ready messages of a queue; returns how many.
     pub fn purge(&self, queue: &Queue) -> u64 {
-        let entries = queue.purge();
-        flow::release(&self.arena, &entries);
-        entries.len() as u64
+        let emptied = queue.purge();
+        flow::release(&self.arena, &emptied.entries);
+        self.settle_purged(queue, &emptied);
+        emptied.count
+    }
+
+    fn settle_purged(&self, queue: &Queue, emptied: &Emptied) {
+        let mut numbers = Vec::new();
+        for entry in emptied.entries.iter().filter(|entry| entry.is_logged()) {
+            add_number(&mut numbers, entry.seq);
+        }
+        numbers.extend(emptied.spilled.iter().cloned());
+        if !numbers.is_empty() {
+            let mut batch = Batch::new();
+            batch.settle(queue.id(), &numbers, Reason::Purge);
+            self.settle(&mut batch);
+        }
     }
 
     /// Installs, changes or removes the flow of `queue`.

@@ -171,13 +171,12 @@ impl Vhost {
         bytes_max: usize,
         out: &mut Vec<Entry>,
     ) -> u64 {
-        let before = out.len();
         loop {
-            let left = queue.take(count_max - (out.len() - before), bytes_max, out);
+            let left = queue.take(count_max, bytes_max, out);
             let Some(pager) = &self.pager else {
                 return left;
             };
-            if out.len() > before || left == 0 || count_max == 0 {
+            if left == 0 || out.len() >= count_max || !queue.is_all_spilled() {
                 return left;
             }
             let mut wakes = Wakes::default();

@@ -304,13 +304,14 @@ impl Queue {
         end
     }
 
-    /// Takes up to `count_max` messages at the front, at most `bytes_max` bytes but always one if
+    /// Takes messages at the front until `out` has `count_max`, or `bytes_max` bytes but always one if
     /// there is any, without being a consumer. They are unsettled until [`Queue::settle`] or
-    /// [`Queue::requeue`].
+    /// [`Queue::requeue`]. Returns how many are left; if it stopped because those wait in the log alone, see
+    /// [`crate::vhost::Vhost::take`].
     pub fn take(&self, count_max: usize, bytes_max: usize, out: &mut Vec<Entry>) -> u64 {
         let mut state = self.state.lock();
-        let mut bytes = 0;
-        for _ in 0..count_max {
+        let mut bytes: usize = out.iter().map(|entry| entry.len as usize).sum();
+        while out.len() < count_max {
             let Some(entry) = state.peek() else { break };
             if bytes > 0 && bytes + entry.len as usize > bytes_max {
                 break;

@@ -308,6 +308,12 @@ impl Queue {
         self.state.lock().page_asked = false;
     }
 
+    /// Whether all that waits is in the log alone.
+    pub(crate) fn is_all_spilled(&self) -> bool {
+        let state = self.state.lock();
+        state.spill.is_some() && !state.waiting()
+    }
+
     /// Sets what the log knows of the queue, before anybody uses it: `live` messages from number `low` on, and the next
     /// number.
     pub fn restore(&self, live: u64, low: u64, next: u64) {

@@ -114,7 +114,7 @@ impl Server {
         let telemetry = Telemetry::new(&config.data_dir);
         let auth = open_auth(&config, &state, &telemetry).await?;
         let (log, running) = open_log(&config.data_dir)?;
-        let (vhost, gate) = open_broker(&config, log);
+        let (vhost, gate) = open_broker(&config, log)?;
         let arbiters = Arbiters::start(arbiter_count(&config));
         let amqp = Amqp::new(
             &config,
@@ -215,14 +215,16 @@ fn report(found: &Recovered, took: Duration) {
     }
 }
 
-fn open_broker(config: &Config, log: Log) -> (Arc<Vhost>, Arc<Gate>) {
+fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhost>, Arc<Gate>), RunError> {
     let arena = Arc::new(Arena::new());
     let durable = Arc::new(Durable::new(log));
     let limit_bytes = runtime::memory_limit_bytes(config.limits.memory_bytes) as usize;
     let gate = Gate::new(Arc::clone(&arena), Some(Arc::clone(&durable)), limit_bytes);
     let vhost = Vhost::new("/", node_number(), arena);
-    let vhost = vhost.with_log(durable, config.durability.of_vhost("/"));
-    (Arc::new(vhost), Arc::new(gate))
+    let (pager, wanted) = engine::pager(&vhost, &durable, limit_bytes / 2);
+    let vhost = Arc::new(vhost.with_log(durable, pager, config.durability.of_vhost("/")));
+    engine::start_pager(&vhost, wanted)?;
+    Ok((vhost, Arc::new(gate)))
 }
 
 /// One arbiter a core, unless configured otherwise.

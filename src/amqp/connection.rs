@@ -13,10 +13,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use backbone_broker::durable::{Promise, Trouble};
+use backbone_broker::durable::Trouble;
 use backbone_broker::out::OutBuf;
 use backbone_broker::publisher::{Origin, Publisher};
-use backbone_broker::queue::Bell;
 use backbone_broker::session::{Session, Settings, State};
 use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::HEARTBEAT;
@@ -116,8 +115,6 @@ struct Connection {
     blocked_notify: bool,
     /// What holds this publisher back.
     held_back: Option<Trouble>,
-    /// What the bell will ring for.
-    waits_for: Promise,
     /// The socket said that it takes no more.
     write_full: bool,
     /// Nothing more comes from the peer.
@@ -179,7 +176,6 @@ impl Connection {
             heartbeat: Heartbeat::new(opened.heartbeat_s),
             blocked_notify: opened.blocked_notify,
             held_back: None,
-            waits_for: Promise::KEPT,
             write_full: false,
             ended: false,
             in_body: false,
@@ -261,7 +257,7 @@ impl Connection {
             // What was just published may be for consumers of this very connection.
             self.hear();
             let more = self.session.deliver(&mut self.out);
-            let held = self.is_held();
+            let held = self.session.is_held(&mut self.out);
             if !held {
                 self.write()?;
             }
@@ -283,8 +279,9 @@ impl Connection {
         for key in news.cancelled.drain(..) {
             self.session.cancelled(key, &mut self.out);
         }
-        if std::mem::take(&mut news.progressed) {
-            self.waits_for = Promise::KEPT;
+        match std::mem::take(&mut news.progressed) {
+            true => self.session.progressed(&mut self.out),
+            false => self.session.go_on(&mut self.out),
         }
         if let Some(reason) = news.close.take() {
             let text = format!("broker forced connection closure with reason '{reason}'");
@@ -372,29 +369,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether nothing may be written now, since it tells of something that is not safe yet. The bell rings when it is.
-    fn is_held(&mut self) -> bool {
-        let Some(promise) = self.session.barrier() else {
-            return false;
-        };
-        let Some(durable) = self.shared.vhost.durable() else {
-            return false;
-        };
-        if self.waits_for != promise {
-            let bell: Arc<dyn Bell> = Arc::<Doorbell>::clone(&self.bell);
-            if durable.wait(promise, &bell) {
-                return self.session.barrier().is_some();
-            }
-            self.waits_for = promise;
-        }
-        // After the bell was left: a failure before that rings for nobody.
-        if durable.trouble() == Some(Trouble::LogFailed) {
-            self.session.give_up(&mut self.out);
-            return false;
-        }
-        true
-    }
-
     fn is_over(&mut self) -> bool {
         match self.session.state() {
             State::Closed if self.out.is_empty() => return true,
@@ -417,17 +391,24 @@ impl Connection {
             return false;
         }
         let concerned = self.session.has_published() && self.session.state() == State::Open;
-        let trouble = match concerned {
+        let mut trouble = match concerned {
             true => self.shared.gate.trouble(),
             false => None,
         };
+        if self.session.is_stalled() {
+            // The log may have got over it since: it is asked again soon.
+            trouble = trouble.or(Some(Trouble::DiskFull));
+        }
         if trouble != self.held_back {
             if self.blocked_notify && self.session.state() == State::Open {
                 self.tell_trouble(trouble);
             }
             self.held_back = trouble;
         }
-        trouble.is_none() || self.has_hung_up()
+        if trouble.is_none() && !self.session.is_ahead_of_log() {
+            return true;
+        }
+        self.has_hung_up()
     }
 
     /// Whether the peer's last octet is there already: no more than a socket's buffer can come from
@@ -466,7 +447,7 @@ impl Connection {
         }
         self.input.rest();
         buffers::give_back(&mut self.out.bytes);
-        let has_output = !self.out.is_empty() && !self.is_held();
+        let has_output = !self.out.is_empty() && !self.session.is_held(&mut self.out);
         let look = poll_fn(
             |cx| match self.poll_woken(cx, timer.as_mut(), may_read, has_output) {
                 Poll::Pending if more => Poll::Ready(Woken::default()),

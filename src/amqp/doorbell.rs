@@ -25,7 +25,7 @@ pub(super) struct News {
     pub rung: Vec<u64>,
     /// Consumers whose queue is gone.
     pub cancelled: Vec<u64>,
-    /// The log has come to where the connection waits for it, or something is wrong with it.
+    /// What was waited for in the log has come, or may not come.
     pub progressed: bool,
     /// The connection is to be closed, for this reason.
     pub close: Option<String>,

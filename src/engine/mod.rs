@@ -7,6 +7,7 @@
 mod message;
 mod metrics;
 mod mover;
+mod pager;
 mod taken;
 mod waiting;
 
@@ -14,10 +15,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use backbone_broker::access::Access;
-use backbone_broker::durable::Trouble;
+use backbone_broker::durable::{Promise, Trouble};
 use backbone_broker::gate::Gate;
 use backbone_broker::publisher::{Origin, Publisher, Routed};
-use backbone_broker::queue::DeleteIf;
+use backbone_broker::queue::{Bell, DeleteIf};
 use backbone_broker::record;
 use backbone_broker::topology::ExchangeSpec;
 use backbone_broker::vhost::{QueueDeclare, Vhost};
@@ -29,6 +30,7 @@ pub use backbone_broker::queue::Queue;
 pub use backbone_broker::topology::ExchangeKind;
 pub use message::{Outgoing, StoredMessage};
 pub use mover::{Mover, Wake};
+pub use pager::{pager, start as start_pager};
 pub use taken::Taken;
 
 /// Publishers kept for the next calls, with their route caches.
@@ -167,12 +169,12 @@ impl Engine {
         self.0.vhost.set_exclude_own(sender, inbox.id(), exclude);
     }
 
-    /// Puts one message into a queue, or on its way if the queue has a flow. When this returns, the
-    /// broker has it, at the durability level of the queue.
+    /// Puts one message into a queue, or on its way if the queue has a flow. It is as safe as the queue's level says
+    /// when [`Engine::kept`] says so.
     ///
     /// # Errors
     /// [`EngineError::Paused`]: try again later. [`EngineError::NoQueue`].
-    pub fn publish(&self, queue: &Queue, message: &Outgoing<'_>) -> Result<(), EngineError> {
+    pub fn publish(&self, queue: &Queue, message: &Outgoing<'_>) -> Result<Promise, EngineError> {
         if let Some(trouble) = self.0.gate.trouble() {
             return Err(EngineError::Paused(trouble));
         }
@@ -189,11 +191,39 @@ impl Engine {
         let mut publisher = self.publisher();
         let routed = publisher.publish(content, now_ms)?;
         publisher.commit();
+        let stalled = publisher.is_stalled();
+        if stalled {
+            publisher.discard();
+        }
+        let promise = publisher.promise();
         self.keep(publisher);
+        if stalled {
+            let trouble = self.0.gate.trouble();
+            return Err(EngineError::Paused(trouble.unwrap_or(Trouble::DiskFull)));
+        }
         match routed {
-            Routed::Queues => Ok(()),
+            Routed::Queues => Ok(promise),
             Routed::Nowhere => Err(EngineError::NoQueue(queue.name().to_string())),
         }
+    }
+
+    /// Waits until the log has kept a promise.
+    ///
+    /// # Errors
+    /// [`EngineError::Paused`]: the log failed meanwhile. What was promised may be there after the restart, or not.
+    pub async fn kept(&self, promise: Promise) -> Result<(), EngineError> {
+        let Some(durable) = self.0.vhost.durable() else {
+            return Ok(());
+        };
+        let alarm = Arc::<waiting::Alarm>::default();
+        let bell: Arc<dyn Bell> = Arc::clone(&alarm) as _;
+        while !durable.wait(promise, &bell) {
+            if durable.trouble() == Some(Trouble::LogFailed) {
+                return Err(EngineError::Paused(Trouble::LogFailed));
+            }
+            alarm.heard().await;
+        }
+        Ok(())
     }
 
     /// Takes the oldest messages of a queue: at most `messages_max`, and at most `bytes_max` unless the
@@ -256,7 +286,7 @@ mod tests {
             topic: Some("a.b"),
             is_envelope: false,
         };
-        engine.publish(queue, &message)
+        engine.publish(queue, &message).map(drop)
     }
 
     fn bodies(taken: &Taken) -> Vec<Vec<u8>> {

@@ -25,8 +25,16 @@ impl Engine {
     }
 }
 
+/// A bell for whoever awaits.
 #[derive(Default)]
-struct Alarm(Notify);
+pub(super) struct Alarm(Notify);
+
+impl Alarm {
+    /// Returns when it rang since the last time.
+    pub(super) async fn heard(&self) {
+        self.0.notified().await;
+    }
+}
 
 impl Bell for Alarm {
     fn ring(&self, _key: u64) {
@@ -34,6 +42,10 @@ impl Bell for Alarm {
     }
 
     fn cancelled(&self, _key: u64) {
+        self.0.notify_one();
+    }
+
+    fn progressed(&self) {
         self.0.notify_one();
     }
 }

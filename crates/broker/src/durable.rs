@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+pub use backbone_log::Reason;
 use backbone_log::{Batch, Health, Listener, Log, LogError};
 use parking_lot::Mutex;
 

@@ -12,6 +12,7 @@ pub mod error;
 pub mod flow;
 pub mod gate;
 pub mod out;
+pub mod pager;
 pub mod publisher;
 pub mod queue;
 pub mod record;

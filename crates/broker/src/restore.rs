@@ -92,8 +92,11 @@ impl Vhost {
                 level: definition.level,
             };
             let queue = Arc::new(Queue::new(&definition.name, definition.id, options));
+            if let Some(pager) = self.pager() {
+                queue.set_page_bell(pager.bell(&queue));
+            }
             if let Some(info) = stored.get(&definition.id) {
-                queue.restore(info);
+                queue.restore(info.live, info.low, info.next);
                 restored.messages += info.live;
             }
             self.topology().restore_queue(definition, queue);

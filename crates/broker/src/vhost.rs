@@ -11,18 +11,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
-use backbone_log::Arena;
+use backbone_log::{Arena, Batch, Reason};
 use backbone_wire::table::{Table, Value};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::counters::{Counters, add};
-use crate::definitions::{Change, Journal, QueueDefinition, SHADOW};
+use crate::definitions::{Change, Journal, QueueDefinition};
 use crate::durable::{Durable, Level, Promise};
 use crate::error::{Error, Resource};
 use crate::flow::{self, Flow};
-use crate::queue::{DeleteIf, Queue, QueueOptions, Refused};
-use crate::record::Record;
+use crate::pager::Pager;
+use crate::publisher::add_number;
+use crate::queue::{DeleteIf, Emptied, Queue, QueueOptions, Refused, Wakes};
+use crate::record::{Entry, Record};
 use crate::topology::{Topology, Unlogged, check_equivalent, check_same, clean_name};
 
 /// Ids of queues that are marked in the log as used at a time, long before they are: one small batch for so many.
@@ -60,6 +62,7 @@ pub struct Vhost {
     arena: Arc<Arena>,
     durable: Option<Arc<Durable>>,
     journal: Option<Arc<Journal>>,
+    pager: Option<Arc<Pager>>,
     level: Level,
     counters: Counters,
     control: Mutex<()>,
@@ -106,6 +109,7 @@ impl Vhost {
             arena,
             durable: None,
             journal: None,
+            pager: None,
             level: Level::Memory,
             counters: Counters::default(),
             control: Mutex::new(()),
@@ -119,13 +123,14 @@ impl Vhost {
 
     /// The same with a durable log: messages of durable queues go there, at `level` unless the queue says otherwise, and
     /// definitions of what is durable. [`Vhost::restore`] brings back what the log has.
-    pub fn with_log(self, durable: Arc<Durable>, level: Level) -> Self {
+    pub fn with_log(self, durable: Arc<Durable>, pager: Arc<Pager>, level: Level) -> Self {
         let journal = Journal::new(Arc::clone(&self.name), Arc::clone(&durable));
         let journal = Arc::new(journal);
         Self {
             durable: Some(durable),
             topology: self.topology.with_journal(Arc::clone(&journal)),
             journal: Some(journal),
+            pager: Some(pager),
             level,
             ..self
         }
@@ -149,10 +154,74 @@ impl Vhost {
         journal.map_or(Promise::KEPT, |journal| journal.promise(self.level))
     }
 
-    /// Takes note that batch `lsn` has a change that its answer has to wait for, as those of definitions are.
-    pub fn note_change(&self, lsn: u64) {
+    /// Takes note that batch `lsn` has something that its answer has to wait for, as those of definitions are.
+    fn note_change(&self, lsn: u64) {
         if let Some(journal) = &self.journal {
             journal.note(lsn);
+        }
+    }
+
+    /// What brings messages back from the log, if there is one.
+    pub fn pager(&self) -> Option<&Arc<Pager>> {
+        self.pager.as_ref()
+    }
+
+    /// Tells the log what is done with; the number of its batch. If that takes nothing any more, it comes back with the restart.
+    pub fn settle(&self, batch: &mut Batch) -> Option<u64> {
+        self.durable.as_ref()?.append(batch).ok()
+    }
+
+    /// Tells the log that `entries` of `queue` are done with, as far as they are there.
+    pub fn settle_entries(&self, queue: &Queue, entries: &[Entry], reason: Reason) {
+        let mut numbers = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.is_logged()) {
+            add_number(&mut numbers, entry.seq);
+        }
+        if !numbers.is_empty() {
+            let mut batch = Batch::new();
+            batch.settle(queue.id(), &numbers, reason);
+            self.settle(&mut batch);
+        }
+    }
+
+    /// Whether queues should keep less in memory.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.pager.as_ref().is_some_and(|pager| pager.is_tight())
+    }
+
+    /// Has the log forget all messages of a deleted queue. Called once nothing of it is in flight.
+    pub(crate) fn forget_messages(&self, queue: &Queue) {
+        if queue.level() != Level::Memory {
+            let mut batch = Batch::new();
+            let all = 0..u64::MAX;
+            batch.settle(queue.id(), std::slice::from_ref(&all), Reason::Purge);
+            self.settle(&mut batch);
+        }
+    }
+
+    /// Takes messages as [`Queue::take`], those too that wait in the log alone.
+    pub fn take(
+        &self,
+        queue: &Queue,
+        count_max: usize,
+        bytes_max: usize,
+        out: &mut Vec<Entry>,
+    ) -> u64 {
+        loop {
+            let left = queue.take(count_max, bytes_max, out);
+            let Some(pager) = &self.pager else {
+                return left;
+            };
+            if left == 0 || out.len() >= count_max || !queue.is_all_spilled() {
+                return left;
+            }
+            let mut wakes = Wakes::default();
+            let paged = pager.page_in(queue, &mut wakes);
+            wakes.ring();
+            // What cannot be read now may be the next time.
+            if !paged.unwrap_or(false) {
+                return left;
+            }
         }
     }
 
@@ -220,6 +289,9 @@ impl Vhost {
             protected: options.protected,
         });
         let queue = Arc::new(Queue::new(&name, id, options));
+        if let Some(pager) = &self.pager {
+            queue.set_page_bell(pager.bell(&queue));
+        }
         match definition {
             Some(definition) => {
                 let handle = Arc::clone(&queue);
@@ -251,8 +323,8 @@ impl Vhost {
         self.check_owner(&queue, conn)?;
         let mut unlogged = None;
         let removed = self.take_out(&queue, condition, |queue| {
-            let logged = self.forget(queue, Unlogged::Undo);
-            logged.map_err(|error| unlogged = Some(error)).is_ok()
+            let gone = self.topology.forget_queue(queue.name(), Unlogged::Undo);
+            gone.map_err(|error| unlogged = Some(error)).is_ok()
         });
         let why = match removed {
             Ok(count) => return Ok(count),
@@ -270,7 +342,8 @@ impl Vhost {
     /// also if the log does not take that, and is there again after a restart then.
     pub fn remove_queue(&self, queue: &Queue, condition: DeleteIf) -> Result<u64, Refused> {
         self.take_out(queue, condition, |queue| {
-            self.forget(queue, Unlogged::GoOn).is_ok()
+            let gone = self.topology.forget_queue(queue.name(), Unlogged::GoOn);
+            gone.is_ok()
         })
     }
 
@@ -282,32 +355,38 @@ impl Vhost {
         forget: impl FnOnce(&Queue) -> bool,
     ) -> Result<u64, Refused> {
         let _control = self.control.lock();
-        let Some(entries) = queue.delete_after(condition, || forget(queue))? else {
+        let Some(emptied) = queue.delete_after(condition, || forget(queue))? else {
             return Ok(0);
         };
-        flow::release(&self.arena, &entries);
+        flow::release(&self.arena, &emptied.entries);
+        if !emptied.in_flight {
+            self.forget_messages(queue);
+        }
         add(&self.counters.queues_deleted, 1);
-        Ok(entries.len() as u64)
-    }
-
-    /// Takes a queue with its bindings out of the topology, and what is durable of it out of the log.
-    fn forget(&self, queue: &Queue, unlogged: Unlogged) -> Result<(), Error> {
-        let settle = |change: &mut Change<'_>| self.forget_queue_in_log(queue, change);
-        self.topology.forget_queue(queue.name(), unlogged, settle)
-    }
-
-    /// Settles everything that the log may have of a durable queue that is deleted with this change. Nothing may be appended for
-    /// it from here on.
-    fn forget_queue_in_log(&self, queue: &Queue, change: &mut Change<'_>) {
-        change.settle_all(queue.id());
-        change.settle_all(queue.id() | SHADOW);
+        Ok(emptied.count)
     }
 
     /// Drops the ready messages of a queue; returns how many.
     pub fn purge(&self, queue: &Queue) -> u64 {
-        let entries = queue.purge();
-        flow::release(&self.arena, &entries);
-        entries.len() as u64
+        let emptied = queue.purge();
+        flow::release(&self.arena, &emptied.entries);
+        self.settle_purged(queue, &emptied);
+        emptied.count
+    }
+
+    fn settle_purged(&self, queue: &Queue, emptied: &Emptied) {
+        let mut numbers = Vec::new();
+        for entry in emptied.entries.iter().filter(|entry| entry.is_logged()) {
+            add_number(&mut numbers, entry.seq);
+        }
+        numbers.extend(emptied.spilled.iter().cloned());
+        if !numbers.is_empty() {
+            let mut batch = Batch::new();
+            batch.settle(queue.id(), &numbers, Reason::Purge);
+            if let Some(lsn) = self.settle(&mut batch) {
+                self.note_change(lsn);
+            }
+        }
     }
 
     /// Installs, changes or removes the flow of `queue`.

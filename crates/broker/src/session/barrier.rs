@@ -7,7 +7,7 @@
 use backbone_wire::method::Method;
 
 use super::{Core, Session, State};
-use crate::durable::Promise;
+use crate::durable::{Promise, Trouble};
 use crate::error::Error;
 use crate::out::OutBuf;
 
@@ -17,32 +17,43 @@ pub(super) struct Barrier {
     promise: Promise,
     /// Bytes of the output that were there before the first reply that waits.
     before: usize,
+    /// The bell will ring for it.
+    pub(super) told: bool,
 }
 
 impl Session {
-    /// What the log has to keep before anything in the out-buffer may be written; `None`: nothing. While it is not `None`,
-    /// nothing may be taken from the buffer.
-    pub fn barrier(&mut self) -> Option<Promise> {
-        if self.core.barrier.promise == Promise::KEPT {
-            return None;
-        }
+    /// Whether nothing may be written of `out` now, since something in it tells of what is not safe yet. The bell rings
+    /// when that may have changed. If the log failed, the replies that wait for it are taken back, and the connection is
+    /// closed with the reason instead.
+    pub fn is_held(&mut self, out: &mut OutBuf) -> bool {
         let promise = self.core.barrier.promise;
-        let durable = self.core.publisher.vhost().durable();
-        if durable.is_none_or(|durable| durable.is_kept(promise)) {
-            self.core.barrier = Barrier::default();
-            return None;
+        if promise == Promise::KEPT {
+            return false;
         }
-        Some(promise)
+        let Some(durable) = self.core.publisher.vhost().durable() else {
+            return false;
+        };
+        let told = std::mem::replace(&mut self.core.barrier.told, true);
+        let kept = match told {
+            true => durable.is_kept(promise),
+            false => durable.wait(promise, &self.core.bell),
+        };
+        if kept {
+            self.core.barrier = Barrier::default();
+            return false;
+        }
+        // Asked after the bell was left: a failure before that rings for nobody.
+        let failed = durable.trouble() == Some(Trouble::LogFailed);
+        if failed {
+            self.give_up(out);
+        }
+        !failed
     }
 
-    /// The log will not keep its promise: the replies that waited for it are not sent, and the connection is closed with the reason.
-    pub fn give_up(&mut self, out: &mut OutBuf) {
+    fn give_up(&mut self, out: &mut OutBuf) {
         let barrier = std::mem::take(&mut self.core.barrier);
-        if barrier.promise == Promise::KEPT {
-            return;
-        }
         out.truncate(barrier.before);
-        // A close of ours that stood behind them is gone with them, and said anew.
+        // A close of ours that stood behind the replies is gone with them, and said anew.
         if self.state != State::Closed {
             let text = "the log failed: whether the last changes were made is certain after a restart of the server";
             self.fail(&Error::internal_error(text), 0, 0, out);
@@ -65,7 +76,10 @@ impl Core {
         if durable.is_kept(self.barrier.promise) {
             self.barrier.before = before;
         }
-        self.barrier.promise = promise;
+        if self.barrier.promise != promise {
+            self.barrier.promise = promise;
+            self.barrier.told = false;
+        }
     }
 }
 

@@ -8,8 +8,8 @@
 //! Invariants:
 //! - Methods of a channel take effect in order: whatever may look at a queue first commits the
 //!   publishes and settlements that came before it.
-//! - A confirm is written after the commit that covers it.
-//! - What tells of a durable change leaves when that is as safe as its vhost wants it ([`Session::barrier`]).
+//! - A confirm is written after the commit that covers it, and after the log kept that commit's promise.
+//! - What tells of a durable change leaves when that is as safe as its vhost wants it ([`Session::is_held`]).
 //! - Input is not looked at while the out-buffer is over its bound, so that a peer that does not
 //!   read cannot make it grow.
 //! - What a channel holds unsettled goes back to its queues when channel or connection end,
@@ -20,6 +20,7 @@ mod basic;
 mod body;
 mod channel;
 mod channels;
+mod confirm;
 mod content;
 mod deliver;
 mod exchange;
@@ -40,6 +41,7 @@ use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::{self, Frame, FrameKind};
 use backbone_wire::method::{Method, connection};
 
+use crate::durable::Promise;
 use crate::error::Error;
 use crate::out::OutBuf;
 use crate::publisher::Publisher;
@@ -48,6 +50,7 @@ use crate::record::Content;
 use barrier::Barrier;
 use body::BodyFrame;
 use channels::Channels;
+use confirm::Owed;
 use source::Sources;
 
 /// What was agreed with the peer, and the limits of its connection.
@@ -98,6 +101,12 @@ struct Core {
     ready: VecDeque<u32>,
     /// Channels with publishes to confirm.
     unconfirmed: Vec<u16>,
+    /// Confirms that wait for the log, in its order.
+    owed: VecDeque<Owed>,
+    /// The promise that the bell will ring for, if any.
+    waits_for: Promise,
+    /// The same, of what was written before there is more.
+    paced_by: Promise,
     /// Sources with settlements that their queues do not know of yet.
     settled: Vec<u32>,
     /// A run of copies to be released: segment and count.
@@ -121,6 +130,9 @@ impl Session {
                 sources: Sources::default(),
                 ready: VecDeque::new(),
                 unconfirmed: Vec::new(),
+                owed: VecDeque::new(),
+                waits_for: Promise::KEPT,
+                paced_by: Promise::KEPT,
                 settled: Vec::new(),
                 release_run: (0, 0),
                 exclusive: Vec::new(),
@@ -150,7 +162,7 @@ impl Session {
         self.core.now_ms = now_ms;
         let mut at = 0;
         while at < input.len() && self.state == State::Open {
-            if out.pending() >= self.core.settings.out_bytes_max {
+            if out.pending() >= self.core.settings.out_bytes_max || self.is_stalled() {
                 break;
             }
             if self.body.is_some() {

@@ -44,19 +44,14 @@ impl<T: Clone> Topology<T> {
         Ok(())
     }
 
-    /// As [`Topology::remove_queue`]; `also` adds to the change if the queue is durable.
+    /// As [`Topology::remove_queue`], unless the log does not take it and that is a reason.
     ///
     /// # Errors
     /// 541: the log does not take it, and that is no reason to go on.
-    pub(crate) fn forget_queue(
-        &self,
-        name: &str,
-        unlogged: Unlogged,
-        also: impl FnOnce(&mut Change<'_>),
-    ) -> Result<(), Error> {
+    pub(crate) fn forget_queue(&self, name: &str, unlogged: Unlogged) -> Result<(), Error> {
         let mut state = self.state.lock();
         match state.remove_queue(name) {
-            Some(removed) => self.end_removal(&mut state, removed, unlogged, also),
+            Some(removed) => self.end_removal(&mut state, removed, unlogged),
             None => Ok(()),
         }
     }
@@ -123,12 +118,10 @@ impl<T: Clone> Topology<T> {
         state: &mut State<T>,
         removed: Removed<T>,
         unlogged: Unlogged,
-        also: impl FnOnce(&mut Change<'_>),
     ) -> Result<(), Error> {
         let recorded = self.record(|change| {
             if let Some((name, _)) = removed.queue.as_ref().filter(|(_, queue)| queue.kept) {
                 change.remove_queue(name);
-                also(change);
             }
             for (_, source, binding) in removed.bindings.iter().filter(|(_, _, it)| it.kept) {
                 change.remove_binding(&binding.key_from(source));

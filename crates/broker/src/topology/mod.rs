@@ -195,7 +195,7 @@ impl<T: Clone> Topology<T> {
             return Err(Error::precondition_failed(format!("{resource} in use")));
         }
         match state.remove_exchange(name) {
-            Some(removed) => self.end_removal(&mut state, removed, Unlogged::Undo, |_| ()),
+            Some(removed) => self.end_removal(&mut state, removed, Unlogged::Undo),
             None => Ok(()),
         }
     }
@@ -235,7 +235,7 @@ impl<T: Clone> Topology<T> {
     /// Removes a queue with its aliases and bindings, and auto-delete exchanges that have no binding left. Nothing happens if
     /// there is no such queue.
     pub fn remove_queue(&self, name: &str) {
-        let removed = self.forget_queue(name, Unlogged::GoOn, |_| ());
+        let removed = self.forget_queue(name, Unlogged::GoOn);
         removed.expect("nothing stops it");
     }
 
@@ -505,7 +505,7 @@ impl<T: Clone> Topology<T> {
         arguments: Table<'_>,
     ) -> Result<(), Error> {
         match state.remove_binding(source, &Binding::new(target, key, arguments)) {
-            Some(removed) => self.end_removal(state, removed, Unlogged::Undo, |_| ()),
+            Some(removed) => self.end_removal(state, removed, Unlogged::Undo),
             None => Ok(()),
         }
     }

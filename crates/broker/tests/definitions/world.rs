@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backbone_broker::durable::{Durable, Level};
+use backbone_broker::pager::Pager;
 use backbone_broker::queue::{DeleteIf, Queue};
 use backbone_broker::topology::ExchangeSpec;
 use backbone_broker::vhost::{QueueDeclare, Vhost};
@@ -124,7 +125,9 @@ impl World {
         assert!(found.damages.is_empty(), "a crash is no damage");
         log.listen(Arc::new(Promises(Arc::clone(&promised))));
         let durable = Arc::new(Durable::new(log.clone()));
-        let vhost = Vhost::new("/", 1, Arc::new(Arena::new())).with_log(durable, Level::Synced);
+        let arena = Arc::new(Arena::new());
+        let pager = Pager::new(Arc::clone(&arena), Arc::clone(&durable), usize::MAX, |_| ());
+        let vhost = Vhost::new("/", 1, arena).with_log(durable, Arc::new(pager), Level::Synced);
         let restored = vhost.restore(true).unwrap();
         assert_eq!(
             (restored.damaged, restored.unknown),

@@ -193,7 +193,7 @@ impl Peer {
 
     fn drain(&mut self) {
         self.pending_max = self.pending_max.max(self.out.pending());
-        if self.session.barrier().is_some() {
+        if self.session.is_held(&mut self.out) {
             return;
         }
         while !self.out.is_empty() {

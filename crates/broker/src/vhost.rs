@@ -383,6 +383,7 @@ impl Vhost {
         if !numbers.is_empty() {
             let mut batch = Batch::new();
             batch.settle(queue.id(), &numbers, Reason::Purge);
+            batch.hurry();
             if let Some(lsn) = self.settle(&mut batch) {
                 self.note_change(lsn);
             }

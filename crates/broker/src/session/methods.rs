@@ -50,15 +50,19 @@ impl Session {
         if ids.0 == CHANNEL {
             return self.on_channel_method(id, method, out);
         }
+        let mut may_wait_behind = None;
         if !defers(&method) {
             self.end_of_batch(out);
+            may_wait_behind = tells_of_changes(&method).then(|| out.pending());
         }
-        let (tells_of_changes, before) = (tells_of_changes(&method), out.pending());
         let Self { core, channels, .. } = self;
         let channel = channels.get_mut(id).expect("the channel was just seen");
         match core.on_method(channel, method, out) {
-            Ok(()) if tells_of_changes => core.wait_for_changes(before),
-            Ok(()) => {}
+            Ok(()) => {
+                if let Some(before) = may_wait_behind {
+                    core.wait_for_changes(before);
+                }
+            }
             Err(error) => self.channel_error(id, &error, ids, out),
         }
     }

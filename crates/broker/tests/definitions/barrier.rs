@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use backbone_broker::session::{Settings, State};
-use backbone_wire::ShortStr;
-use backbone_wire::method::{Method, channel, connection, exchange, queue};
+use backbone_wire::method::{Method, basic, channel, connection, exchange, queue};
+use backbone_wire::properties::{ContentHeader, Properties};
+use backbone_wire::{ShortStr, content};
 
 use crate::support::{Peer, Rng};
 use crate::world::World;
@@ -162,4 +163,73 @@ fn a_log_that_fails_takes_the_reply_back_and_closes_the_connection() {
     send(&mut peer, |out| connection::CloseOk {}.write(0, out));
     assert_eq!(peer.session.state(), State::Closed);
     drop(Arc::clone(&world.vhost));
+}
+
+#[test]
+fn ten_thousand_declares_in_a_row_share_one_sync() {
+    const COUNT: usize = 10_000;
+    let world = settled();
+    let mut peer = peer(&world, 1);
+    let mut declares = Vec::new();
+    for n in 0..COUNT {
+        declare(&format!("q{n}"), true, n % 2 == 0).write(1, &mut declares);
+    }
+    peer.feed(&declares, &mut Rng(1));
+    assert!(names(&mut peer).is_empty());
+    let answers = synced(&world, &mut peer);
+    assert_eq!(answers, vec!["queue.declare-ok"; COUNT / 2]);
+}
+
+/// A persistent message through the default exchange.
+fn publish(queue: &'static str, out: &mut Vec<u8>) {
+    let publish = basic::Publish {
+        routing_key: ShortStr::lit(queue),
+        ..basic::Publish::default()
+    };
+    publish.write(1, out);
+    let header = ContentHeader {
+        class_id: 60,
+        weight: 0,
+        body_size: 1,
+        properties: Properties::from_bytes(&[0x10, 0, 2]).unwrap(),
+    };
+    header.write(1, out);
+    content::write_body(1, b"m", 131_072, out);
+}
+
+#[test]
+fn what_was_purged_or_deleted_does_not_come_back_and_the_answer_waits_for_that() {
+    let mut world = settled();
+    let mut peer = peer(&world, 1);
+    for name in ["kept", "purged", "deleted"] {
+        send(&mut peer, |out| declare(name, true, true).write(1, out));
+        send(&mut peer, |out| publish(name, out));
+    }
+    assert!(synced(&world, &mut peer).is_empty());
+    let purge = queue::Purge {
+        queue: ShortStr::lit("purged"),
+        ..queue::Purge::default()
+    };
+    send(&mut peer, |out| purge.write(1, out));
+    assert_eq!(synced(&world, &mut peer), ["queue.purge-ok"]);
+    let delete = queue::Delete {
+        queue: ShortStr::lit("deleted"),
+        ..queue::Delete::default()
+    };
+    send(&mut peer, |out| delete.write(1, out));
+    assert_eq!(synced(&world, &mut peer), ["queue.delete-ok"]);
+    world.remember();
+    let disk = world.disk.after_power_loss(7);
+    let again = world.recover(disk, world.log.synced(), "after the answers");
+    let ready = |name: &str| again.vhost.topology().queue(name).map(|q| q.stats().ready);
+    let found = ["kept", "purged", "deleted"].map(ready);
+    assert_eq!(found, [Some(1), Some(0), None]);
+    let old = world.vhost.topology().queue("kept").unwrap().id();
+    let kept = again.vhost.topology().queue("kept").unwrap();
+    assert_eq!(kept.id(), old);
+    let mut peer = self::peer(&again, 1);
+    send(&mut peer, |out| {
+        declare("deleted", true, false).write(1, out)
+    });
+    assert_eq!(ready("deleted"), Some(0), "a new one");
 }

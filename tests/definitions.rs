@@ -203,8 +203,9 @@ async fn a_durable_topology_survives_a_kill_and_a_clean_end() {
     check(&server);
     let server = restart(server, false).await;
     check(&server);
-    let metrics = reqwest::get(server.url("/metrics")).await.unwrap();
-    let metrics = metrics.text().await.unwrap();
+    let (rest, admin) = (Rest(Client::new()), ("admin", ADMIN_SECRET));
+    let metrics = rest.call(&server, admin, Verb::GET, "/metrics", json!(null));
+    let metrics = metrics.await.text().await.unwrap();
     // `plain`, and the three of the bus.
     for line in [
         "backbone_queues_by_level{level=\"memory\"} 0",

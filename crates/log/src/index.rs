@@ -89,6 +89,13 @@ pub(crate) struct Page {
     crc: u32,
 }
 
+impl Page {
+    /// Where it begins in its file.
+    pub fn file_offset(&self) -> u32 {
+        self.at as u32
+    }
+}
+
 impl Group {
     /// A group of the one entry, in memory.
     pub fn new(home: u32, entry: Entry) -> Self {

@@ -1,6 +1,8 @@
 //! Reads a segment's file from the front: for recovery, for copying forward, for rebuilding an
 //! index and for verification.
 
+use std::ops::{ControlFlow, Range};
+
 use crate::disk::{File, read_full};
 use crate::error::{LogError, Result};
 use crate::format::{
@@ -21,6 +23,14 @@ pub(crate) struct Scan<'f> {
     at: u32,
     window: Vec<u8>,
     window_at: u32,
+}
+
+/// What a walk comes by.
+pub(crate) enum Walked<'a> {
+    /// A sound batch, where it stands, and all its bytes.
+    Batch(u32, BatchHeader, &'a [u8]),
+    /// Bytes that are not what was written: where they begin, and how many there are.
+    Damage(u32, u32),
 }
 
 impl<'f> Scan<'f> {
@@ -78,7 +88,7 @@ impl<'f> Scan<'f> {
     }
 
     /// The next sound batch with a number in the range, wherever it begins; stays where it is.
-    pub fn search(&mut self, numbers: std::ops::Range<u64>) -> Result<Option<(u32, BatchHeader)>> {
+    pub fn search(&mut self, numbers: Range<u64>) -> Result<Option<(u32, BatchHeader)>> {
         let mut at = self.at;
         while at + (BATCH_HEADER_BYTES as u32) <= self.size {
             self.fill(at, BATCH_HEADER_BYTES)?;
@@ -92,6 +102,32 @@ impl<'f> Scan<'f> {
             at += BATCH_ALIGNMENT;
         }
         Ok(None)
+    }
+
+    /// Walks the batches with these numbers, which are the rest of the segment, and the damage between them.
+    /// What is in use of the file ends at `end`.
+    pub fn walk(
+        &mut self,
+        numbers: Range<u64>,
+        end: u32,
+        mut visit: impl FnMut(Walked<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let (mut number, mut flow) = (numbers.start, ControlFlow::Continue(()));
+        while number < numbers.end && flow.is_continue() {
+            if let Some((at, header)) = self.next(number)? {
+                flow = visit(Walked::Batch(at, header, self.bytes(at, &header)?));
+                number = header.number + 1;
+                continue;
+            }
+            let damaged = self.at;
+            let Some((at, header)) = self.search(number + 1..numbers.end)? else {
+                let _ = visit(Walked::Damage(damaged, end.saturating_sub(damaged)));
+                break;
+            };
+            flow = visit(Walked::Damage(damaged, at - damaged));
+            (self.at, number) = (at, header.number);
+        }
+        Ok(())
     }
 
     /// The bytes of a batch that was found.

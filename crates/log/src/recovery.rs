@@ -27,6 +27,7 @@ use crate::format::{
 };
 use crate::log::{Front, Health, Log, Shared};
 use crate::maintain::{Maintenance, Snapshots};
+use crate::observe::Histogram;
 use crate::reader::Files;
 use crate::scan::Scan;
 use crate::space::Space;
@@ -144,6 +145,7 @@ impl Log {
             shared: Arc::new(shared),
         };
         log.begin(&names, &known, &found)?;
+        log.leave_numbers();
         Ok((log, report))
     }
 
@@ -349,6 +351,10 @@ impl Recovery {
             let (offset, end) = (scan.at(), self.expected);
             if !self.was_synced(chain, at, offset)? {
                 self.report.torn = scan.begins(end)? || next.is_some();
+                // Not a tail that was never finished: whatever was there, the disk does not give it back.
+                if scan.hides(end)? {
+                    self.damage(serial, offset, found.size.saturating_sub(offset));
+                }
                 return Ok(false);
             }
             let Some((sound, header)) = scan.search(end + 1..limit)? else {
@@ -466,14 +472,15 @@ fn segments(disk: &dyn Disk, names: &[String]) -> Result<Segments> {
             Some(_) => {}
             None => {
                 let mut beginning = [0; 8];
-                let read = disk::read_full(&*file, &mut beginning, 0);
-                read.map_err(|e| LogError::io(format!("read {name}"), e))?;
+                let read = disk::read_salvaging(&*file, &mut beginning, 0);
+                let (_, lost) = read.map_err(|e| LogError::io(format!("read {name}"), e))?;
                 let header = SegmentHeader {
                     serial: serial as u32,
                     identity: 0,
                     first_batch: 0,
                 };
-                headless.push((Found { header, file, size }, beginning == [0; 8]));
+                let blank = beginning == [0; 8] && lost.is_empty();
+                headless.push((Found { header, file, size }, blank));
             }
         }
     }
@@ -513,7 +520,7 @@ pub(crate) fn read_checkpoint(disk: &dyn Disk, name: &str) -> Result<(Option<Che
     let failed = |e| LogError::io(format!("read {name}"), e);
     let file = disk.open(name, Mode::Buffered).map_err(failed)?;
     let mut bytes = vec![0; file.size().map_err(failed)? as usize];
-    disk::read_full(&*file, &mut bytes, 0).map_err(failed)?;
+    disk::read_salvaging(&*file, &mut bytes, 0).map_err(failed)?;
     let checkpoint = checkpoint::decode(&bytes, name)?;
     let number = number_in(name, "checkpoint");
     let ours = checkpoint.filter(|c| Some(u64::from(c.replay_from)) == number);
@@ -569,6 +576,8 @@ fn share(
         written_until: AtomicU64::new(0),
         synced: AtomicU64::new(report.last),
         damages: Mutex::new(report.damages.clone()),
+        syncs: Histogram::default(),
+        observed: Mutex::default(),
         health: Mutex::new(Health::Open),
         config,
         disk,
@@ -583,6 +592,8 @@ fn share(
         listeners: RwLock::default(),
         failed: AtomicBool::new(false),
         sync_due: AtomicBool::new(false),
+        write_starves: AtomicBool::new(false),
+        write_starved: AtomicBool::new(false),
         maintenance: Mutex::default(),
         snapshots: Mutex::new(Snapshots::default()),
         buffers: Mutex::default(),

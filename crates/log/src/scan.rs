@@ -3,7 +3,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use crate::disk::{File, read_full};
+use crate::disk::{File, read_salvaging};
 use crate::error::{LogError, Result};
 use crate::format::{
     BATCH_ALIGNMENT, BATCH_HEADER_BYTES, BLOCK_BYTES, BatchHeader, SEGMENT_BYTES_MAX,
@@ -23,6 +23,8 @@ pub(crate) struct Scan<'f> {
     at: u32,
     window: Vec<u8>,
     window_at: u32,
+    /// Blocks of the window that the disk does not give back.
+    lost: Vec<u64>,
 }
 
 /// What a walk comes by.
@@ -47,12 +49,35 @@ impl<'f> Scan<'f> {
             at: SEGMENT_HEADER_BYTES,
             window: Vec::new(),
             window_at: 0,
+            lost: Vec::new(),
         })
     }
 
     /// Where the next batch is looked for.
     pub fn at(&self) -> u32 {
         self.at
+    }
+
+    /// Whether the batch with this number may be here, in bytes that the disk does not give back.
+    pub fn hides(&mut self, number: u64) -> Result<bool> {
+        for at in [self.at, self.at.next_multiple_of(BLOCK_BYTES)] {
+            if u64::from(at) + BATCH_HEADER_BYTES as u64 > u64::from(self.size) {
+                continue;
+            }
+            let serial = self.serial;
+            let header = BatchHeader::decode(self.fill(at, BATCH_HEADER_BYTES)?);
+            let header = header.map(|(header, _)| header);
+            let header = header.filter(|h| h.number == number && h.serial == serial);
+            let length = header.map_or(BATCH_HEADER_BYTES as u32, |header| header.length);
+            let length = length.min(self.size - at);
+            self.fill(at, length as usize)?;
+            let block = u64::from(at / BLOCK_BYTES * BLOCK_BYTES);
+            let place = block..u64::from(at + length);
+            if self.lost.iter().any(|lost| place.contains(lost)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Goes to another place.
@@ -160,9 +185,10 @@ impl<'f> Scan<'f> {
         if at < have.start || at as usize + length > have.end as usize {
             let wanted = length.max(WINDOW_BYTES).min((self.size - at) as usize);
             self.window.resize(wanted, 0);
-            let read = read_full(self.file, &mut self.window, u64::from(at));
+            let read = read_salvaging(self.file, &mut self.window, u64::from(at));
             let name = segment_name(self.serial);
-            let read = read.map_err(|e| LogError::io(format!("read {name}"), e))?;
+            let (read, lost) = read.map_err(|e| LogError::io(format!("read {name}"), e))?;
+            self.lost = lost;
             // The file may have become shorter than it said.
             self.window[read..].fill(0);
             self.window_at = at;

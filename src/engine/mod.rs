@@ -4,6 +4,7 @@
 //! publishing is one batch of one message, committed before the call returns; taking hands out a
 //! [`Taken`] that is either settled or puts everything back in order.
 
+mod log_metrics;
 mod message;
 mod metrics;
 mod mover;
@@ -28,6 +29,7 @@ use crossbeam::queue::ArrayQueue;
 pub use backbone_broker::flow::{Flow, FlowCounters};
 pub use backbone_broker::queue::Queue;
 pub use backbone_broker::topology::ExchangeKind;
+pub use log_metrics::sample_log;
 pub use message::{Outgoing, StoredMessage};
 pub use mover::{Mover, Wake};
 pub use pager::{pager, start as start_pager};

@@ -29,7 +29,7 @@ pub struct Durables {
     /// Name, id, auto-delete, protected, arguments, level.
     pub queues: BTreeSet<(String, u64, bool, bool, Vec<u8>, Level)>,
     /// Source, destination, whether that is an exchange, key, arguments.
-    pub bindings: BTreeSet<(String, String, bool, Vec<u8>, Vec<u8>)>,
+    pub bindings: BTreeSet<Bound>,
 }
 
 impl Durables {

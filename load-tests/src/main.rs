@@ -14,6 +14,7 @@ mod board;
 mod bus;
 mod confirms;
 mod consumer;
+mod declare;
 mod disk;
 mod drain;
 mod group_log;
@@ -85,6 +86,18 @@ enum Command {
         #[arg(long, default_value_t = 20.0)]
         duration_s: f64,
     },
+    /// Measures how fast durable queues are declared
+    Declare {
+        /// amqp://user:password@host:port/vhost
+        #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672")]
+        uri: String,
+        /// Process id of the broker
+        #[arg(long)]
+        broker_pid: u32,
+        /// How many, twice
+        #[arg(long, default_value_t = 10_000)]
+        count: usize,
+    },
     /// Takes what a run with `--keep`, `--prefix` and `--consumers 0` has left, and publishes `--rate` a second meanwhile
     Drain(Box<options::Flags>),
     /// Measures how long `fdatasync` takes and how fast a file is written
@@ -122,6 +135,12 @@ fn main() -> ExitCode {
             log,
             level,
         }) => serve_sink(bind, fault, log.as_deref(), level),
+        Some(Command::Declare {
+            uri,
+            broker_pid,
+            count,
+        }) => options::Scenario::at(&uri, broker_pid)
+            .and_then(|scenario| measure_declares(&scenario, count)),
         Some(Command::Drain(flags)) => measure_drain(&flags),
         Some(Command::Disk { folder, duration_s }) => measure_disk(&folder, duration_s),
         Some(Command::Idle {
@@ -188,6 +207,12 @@ fn measure_trickle(
     let trickle = trickle::measure(scenario, connections, rate, duration_s)?;
     println!("{}", serde_json::to_string(&trickle)?);
     Ok(trickle.ok)
+}
+
+fn measure_declares(scenario: &options::Scenario, count: usize) -> Result<bool> {
+    let declared = declare::measure(scenario, count)?;
+    println!("{}", serde_json::to_string(&declared)?);
+    Ok(true)
 }
 
 fn measure_drain(flags: &options::Flags) -> Result<bool> {

@@ -18,14 +18,16 @@ pub mod telemetry;
 use std::fmt::Display;
 use std::io::Write;
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amqp::Amqp;
 use auth::Authenticator;
-use backbone_broker::memory::MemoryGate;
+use backbone_broker::durable::Durable;
+use backbone_broker::gate::Gate;
 use backbone_broker::vhost::Vhost;
-use backbone_log::Arena;
+use backbone_log::{Arena, Log, LogError, RealDisk, Recovered, Running};
 use bus::{Bus, BusError, BusParts};
 use config::Config;
 use engine::Engine;
@@ -40,6 +42,9 @@ pub enum RunError {
     /// The state store could not be opened or read.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The log could not be opened.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// An address could not be listened on.
     #[error(transparent)]
     Bind(#[from] runtime::BindError),
@@ -67,7 +72,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let termination = actix_rt::spawn(runtime::termination());
     let server = Server::start(Arc::new(config), &lifecycle).await?;
     let drain = Duration::from_millis(server.config.shutdown.drain_ms);
-    let Server { amqp, http, .. } = server;
+    let Server {
+        amqp, http, log, ..
+    } = server;
     let http_handle = http.handle();
     let mut http_task = actix_rt::spawn(http);
     lifecycle.advance(Phase::Ready);
@@ -87,6 +94,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     if http_ended.await.is_err() {
         tracing::warn!("some HTTP connections did not finish in time");
     }
+    log.stop()?;
     say("stopped");
     Ok(())
 }
@@ -96,6 +104,7 @@ struct Server {
     config: Arc<Config>,
     amqp: Amqp,
     http: actix_web::dev::Server,
+    log: Running,
 }
 
 impl Server {
@@ -104,17 +113,18 @@ impl Server {
         let state = StateStore::open(&config.data_dir)?;
         let telemetry = Telemetry::new(&config.data_dir);
         let auth = open_auth(&config, &state, &telemetry).await?;
-        let (vhost, memory) = open_broker(&config);
+        let (log, running) = open_log(&config.data_dir)?;
+        let (vhost, gate) = open_broker(&config, log)?;
         let arbiters = Arbiters::start(arbiter_count(&config));
         let amqp = Amqp::new(
             &config,
             Arc::clone(&vhost),
             Arc::clone(&auth),
             telemetry.events(),
-            Arc::clone(&memory),
+            Arc::clone(&gate),
             Arc::clone(&arbiters),
         );
-        let engine = Engine::new(vhost, memory);
+        let engine = Engine::new(vhost, gate);
         let closing = amqp.clone();
         let bus = Bus::open(BusParts {
             engine: engine.clone(),
@@ -147,8 +157,16 @@ impl Server {
         for address in http_addresses {
             say(format_args!("listening http {address}"));
         }
-        say("durability memory: messages are kept in memory only, a restart loses them");
-        Ok(Self { config, amqp, http })
+        say(format_args!(
+            "durability {}",
+            config.durability.level.name()
+        ));
+        Ok(Self {
+            config,
+            amqp,
+            http,
+            log: running,
+        })
     }
 }
 
@@ -169,11 +187,44 @@ async fn open_auth(
     Ok(Arc::new(auth))
 }
 
-fn open_broker(config: &Config) -> (Arc<Vhost>, Arc<MemoryGate>) {
+/// Opens the log in the data directory and starts its threads; says what it found.
+fn open_log(data_dir: &Path) -> Result<(Log, Running), RunError> {
+    let disk = RealDisk::new(data_dir.join("log"), false)?;
+    let mut shown = Instant::now();
+    let progress = |progress: backbone_log::Progress| {
+        if shown.elapsed() >= Duration::from_secs(1) {
+            shown = Instant::now();
+            let (done, total) = (progress.done_bytes >> 20, progress.total_bytes >> 20);
+            tracing::info!(done_mib = done, total_mib = total, "replaying the log");
+        }
+    };
+    let started = Instant::now();
+    let (log, found) = Log::open(Arc::new(disk), backbone_log::Config::default(), progress)?;
+    report(&found, started.elapsed());
+    let running = log.start(|error| tracing::warn!(%error, "housekeeping of the log"))?;
+    Ok((log, running))
+}
+
+fn report(found: &Recovered, took: Duration) {
+    let (batches, took_ms) = (found.replayed, took.as_millis() as u64);
+    tracing::info!(batches, took_ms, torn = found.torn, "the log is open");
+    for damage in &found.damages {
+        let (segment, offset, bytes) = (damage.segment, damage.offset, damage.bytes);
+        let queues = &damage.queues;
+        tracing::error!(segment, offset, bytes, ?queues, "damaged bytes in the log");
+    }
+}
+
+fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhost>, Arc<Gate>), RunError> {
     let arena = Arc::new(Arena::new());
-    let limit_bytes = runtime::memory_limit_bytes(config.limits.memory_bytes);
-    let memory = Arc::new(MemoryGate::new(Arc::clone(&arena), limit_bytes as usize));
-    (Arc::new(Vhost::new("/", node_number(), arena)), memory)
+    let durable = Arc::new(Durable::new(log));
+    let limit_bytes = runtime::memory_limit_bytes(config.limits.memory_bytes) as usize;
+    let gate = Gate::new(Arc::clone(&arena), Some(Arc::clone(&durable)), limit_bytes);
+    let vhost = Vhost::new("/", node_number(), arena);
+    let (pager, wanted) = engine::pager(&vhost, &durable, limit_bytes / 2);
+    let vhost = Arc::new(vhost.with_log(durable, pager, config.durability.of_vhost("/")));
+    engine::start_pager(&vhost, wanted)?;
+    Ok((vhost, Arc::new(gate)))
 }
 
 /// One arbiter a core, unless configured otherwise.

@@ -485,7 +485,11 @@ async fn a_reader_of_http_1_0_gets_no_chunks() {
 
 #[actix_web::test]
 async fn senders_wait_while_memory_is_short_and_readers_go_on() {
-    let bus = Bus::start(&[("BACKBONE_LIMITS__MEMORY_BYTES", "2000000")]).await;
+    let bus = Bus::start(&[
+        ("BACKBONE_LIMITS__MEMORY_BYTES", "2000000"),
+        ("BACKBONE_DURABILITY__LEVEL", "memory"),
+    ])
+    .await;
     let client = bus.create("a", "#").await;
     let body = json!("x".repeat(500_000));
     let mut accepted = 0;

@@ -53,7 +53,7 @@ fn raw(server: &Server, request: &str) -> String {
 }
 
 #[actix_web::test]
-async fn says_where_it_listens_and_what_a_restart_costs() {
+async fn says_where_it_listens_and_how_safe_messages_are() {
     let server = Server::with(&[("BACKBONE_HTTP__BIND", "127.0.0.1:0,127.0.0.1:0")]).await;
     assert_eq!(server.http.len(), 2);
     assert!(server.http.iter().all(|address| address.port() != 0));
@@ -61,7 +61,7 @@ async fn says_where_it_listens_and_what_a_restart_costs() {
         server
             .lines()
             .iter()
-            .any(|line| line.starts_with("durability memory"))
+            .any(|line| line == "durability synced")
     );
     for address in &server.http {
         for path in ["/health", "/health/live", "/health/ready"] {

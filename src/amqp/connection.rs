@@ -2,7 +2,7 @@
 //!
 //! One read brings many messages; they are handled in place, their replies and the deliveries
 //! that are due leave in one write, and only then does the task wait. It waits for input (unless
-//! too much waits to be written, or the memory alarm holds this publisher back), for room in the
+//! too much waits to be written, or the gate holds this publisher back), for room in the
 //! socket, for its bell, and for its heartbeat.
 
 use std::future::{Future, poll_fn};
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use backbone_broker::durable::Trouble;
 use backbone_broker::out::OutBuf;
 use backbone_broker::publisher::{Origin, Publisher};
 use backbone_broker::session::{Session, Settings, State};
@@ -112,8 +113,8 @@ struct Connection {
     news: News,
     heartbeat: Heartbeat,
     blocked_notify: bool,
-    /// The memory alarm holds this publisher back.
-    held_back: bool,
+    /// What holds this publisher back.
+    held_back: Option<Trouble>,
     /// The socket said that it takes no more.
     write_full: bool,
     /// Nothing more comes from the peer.
@@ -174,7 +175,7 @@ impl Connection {
             news: News::default(),
             heartbeat: Heartbeat::new(opened.heartbeat_s),
             blocked_notify: opened.blocked_notify,
-            held_back: false,
+            held_back: None,
             write_full: false,
             ended: false,
             in_body: false,
@@ -274,6 +275,10 @@ impl Connection {
         }
         for key in news.cancelled.drain(..) {
             self.session.cancelled(key, &mut self.out);
+        }
+        match std::mem::take(&mut news.progressed) {
+            true => self.session.progressed(&mut self.out),
+            false => self.session.go_on(&mut self.out),
         }
         if let Some(reason) = news.close.take() {
             let text = format!("broker forced connection closure with reason '{reason}'");
@@ -382,16 +387,25 @@ impl Connection {
         if input_full || self.out.pending() >= self.shared.out_bytes_max {
             return false;
         }
-        let alarm = self.session.has_published()
-            && self.session.state() == State::Open
-            && self.shared.memory.is_raised();
-        if alarm != self.held_back {
-            self.held_back = alarm;
-            if self.blocked_notify && self.session.state() == State::Open {
-                self.tell_alarm(alarm);
-            }
+        let concerned = self.session.has_published() && self.session.state() == State::Open;
+        let mut trouble = match concerned {
+            true => self.shared.gate.trouble(),
+            false => None,
+        };
+        if self.session.is_stalled() {
+            // The log may have got over it since: it is asked again soon.
+            trouble = trouble.or(Some(Trouble::DiskFull));
         }
-        !alarm || self.has_hung_up()
+        if trouble != self.held_back {
+            if self.blocked_notify && self.session.state() == State::Open {
+                self.tell_trouble(trouble);
+            }
+            self.held_back = trouble;
+        }
+        if trouble.is_none() && !self.session.is_ahead_of_log() {
+            return true;
+        }
+        self.has_hung_up()
     }
 
     /// Whether the peer's last octet is there already: no more than a socket's buffer can come from
@@ -409,19 +423,21 @@ impl Connection {
         unread != before || unread > UNREAD_BYTES_TELLING
     }
 
-    fn tell_alarm(&mut self, raised: bool) {
-        if raised {
-            let reason = ShortStr::lit("low on memory");
-            connection::Blocked { reason }.write(0, &mut self.out.bytes);
-        } else {
-            connection::Unblocked {}.write(0, &mut self.out.bytes);
+    /// Tells a peer that wants to know that it is blocked now, for another reason than before, or not any more.
+    fn tell_trouble(&mut self, trouble: Option<Trouble>) {
+        match trouble {
+            Some(trouble) => {
+                let reason = ShortStr::lit(trouble.reason());
+                connection::Blocked { reason }.write(0, &mut self.out.bytes);
+            }
+            None => connection::Unblocked {}.write(0, &mut self.out.bytes),
         }
     }
 
     /// Waits until something can be done; with `more` it only looks what else there is.
     async fn wait(&mut self, mut timer: Pin<&mut Sleep>, more: bool) -> Woken {
         let may_read = self.may_read();
-        if self.held_back {
+        if self.held_back.is_some() {
             timer.as_mut().reset(Instant::now() + ALARM_POLL);
         } else if let Some(since) = self.closing_since {
             timer.as_mut().reset(since + CLOSE_TIMEOUT);
@@ -461,7 +477,7 @@ impl Connection {
     }
 
     fn on_tick(&mut self) -> std::io::Result<()> {
-        if self.held_back || self.out.pending() >= self.shared.out_bytes_max {
+        if self.held_back.is_some() || self.out.pending() >= self.shared.out_bytes_max {
             self.heartbeat.received |= self.shows_life();
         }
         if !self.heartbeat.tick() {

@@ -25,6 +25,8 @@ pub(super) struct News {
     pub rung: Vec<u64>,
     /// Consumers whose queue is gone.
     pub cancelled: Vec<u64>,
+    /// What was waited for in the log has come, or may not come.
+    pub progressed: bool,
     /// The connection is to be closed, for this reason.
     pub close: Option<String>,
 }
@@ -71,5 +73,9 @@ impl Bell for Doorbell {
 
     fn cancelled(&self, key: u64) {
         self.leave(|news| news.cancelled.push(key));
+    }
+
+    fn progressed(&self) {
+        self.leave(|news| news.progressed = true);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use backbone_broker::memory::MemoryGate;
+use backbone_broker::gate::Gate;
 use backbone_broker::vhost::Vhost;
 use backbone_wire::method::connection::Tune;
 use dashmap::DashMap;
@@ -27,8 +27,6 @@ use crate::runtime::arbiters::Arbiters;
 use crate::telemetry::{Events, Samples};
 pub use doorbell::Doorbell;
 
-/// Messages that a channel may hold unsettled; delivery to it pauses there.
-const UNACKED_PER_CHANNEL_MAX: usize = 1_048_576;
 /// Bytes read at a time; at least one frame fits.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -46,7 +44,7 @@ struct Shared {
     vhost: Arc<Vhost>,
     auth: Arc<Authenticator>,
     events: Arc<Events>,
-    memory: Arc<MemoryGate>,
+    gate: Arc<Gate>,
     tune: Tune,
     handshake_timeout: Duration,
     message_bytes_max: u64,
@@ -84,14 +82,14 @@ impl Amqp {
         vhost: Arc<Vhost>,
         auth: Arc<Authenticator>,
         events: Arc<Events>,
-        memory: Arc<MemoryGate>,
+        gate: Arc<Gate>,
         arbiters: Arc<Arbiters>,
     ) -> Self {
         Self(Arc::new(Shared {
             vhost,
             auth,
             events,
-            memory,
+            gate,
             tune: Tune {
                 channel_max: config.amqp.channel_max,
                 frame_max: config.amqp.frame_max_bytes,
@@ -99,7 +97,7 @@ impl Amqp {
             },
             handshake_timeout: Duration::from_millis(config.amqp.handshake_timeout_ms),
             message_bytes_max: config.limits.max_body_bytes,
-            unacked_max: UNACKED_PER_CHANNEL_MAX,
+            unacked_max: config.limits.unacked_per_channel as usize,
             out_bytes_max: config.limits.out_buffer_bytes as usize,
             read_bytes: READ_BYTES.max(config.amqp.frame_max_bytes as usize),
             connections_max: config.limits.connections as usize,

@@ -88,7 +88,7 @@ pub enum BusError {
 impl From<EngineError> for BusError {
     fn from(error: EngineError) -> Self {
         match error {
-            EngineError::Paused => Self::Unavailable(error.to_string()),
+            EngineError::Paused(_) => Self::Unavailable(error.to_string()),
             other => Self::Broker(other),
         }
     }
@@ -260,8 +260,8 @@ impl Bus {
     /// Puts a message into the client's outbox; returns its id once the broker has it.
     ///
     /// # Errors
-    /// [`BusError::Invalid`] for the topic, [`BusError::Unavailable`] while memory is short.
-    pub fn send(
+    /// [`BusError::Invalid`] for the topic, [`BusError::Unavailable`] while the broker takes no messages.
+    pub async fn send(
         &self,
         client_id: &str,
         topic: &str,
@@ -269,14 +269,14 @@ impl Bus {
     ) -> Result<String, BusError> {
         check_topic(topic)?;
         let client = self.registered(client_id)?.client;
-        self.put(&client.outbox, Some(topic), payload)
+        self.put(&client.outbox, Some(topic), payload).await
     }
 
     /// Puts a message for everybody into the client's notify queue; the topic is information.
     ///
     /// # Errors
     /// As [`Bus::send`].
-    pub fn notify(
+    pub async fn notify(
         &self,
         client_id: &str,
         topic: Option<&str>,
@@ -284,7 +284,7 @@ impl Bus {
     ) -> Result<String, BusError> {
         topic.map(check_topic).transpose()?;
         let client = self.registered(client_id)?.client;
-        self.put(&client.notify, topic, payload)
+        self.put(&client.notify, topic, payload).await
     }
 
     /// Takes the oldest messages out of the client's inbox: at most `messages_max`, and at most
@@ -327,7 +327,7 @@ impl Bus {
         metrics::sample(&self.shared, samples);
     }
 
-    fn put(
+    async fn put(
         &self,
         queue: &Queue,
         topic: Option<&str>,
@@ -353,7 +353,8 @@ impl Bus {
             topic,
             is_envelope,
         };
-        self.shared.engine.publish(queue, &message)?;
+        let promise = self.shared.engine.publish(queue, &message)?;
+        self.shared.engine.kept(promise).await?;
         self.shared.counters.sent();
         Ok(id)
     }

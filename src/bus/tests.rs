@@ -3,12 +3,18 @@
 use std::time::Instant;
 
 use actix_rt::Arbiter;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
 use crate::config::Config;
+
+/// What needs no disk is there at once.
+fn at_once<T>(answer: impl Future<Output = T>) -> T {
+    answer.now_or_never().expect("nothing to wait for")
+}
 
 const ALL: usize = usize::MAX;
 const MEMORY_BYTES: usize = 1 << 20;
@@ -69,12 +75,12 @@ impl Fixture {
 
     fn send(&self, from: &str, topic: &str, value: u64) {
         let json = serde_json::value::to_raw_value(&value).unwrap();
-        self.bus.send(from, topic, Payload::Json(&json)).unwrap();
+        at_once(self.bus.send(from, topic, Payload::Json(&json))).unwrap();
     }
 
     fn notify(&self, from: &str, value: u64) {
         let json = serde_json::value::to_raw_value(&value).unwrap();
-        self.bus.notify(from, None, Payload::Json(&json)).unwrap();
+        at_once(self.bus.notify(from, None, Payload::Json(&json))).unwrap();
     }
 
     /// Everything in the inbox, settled.
@@ -200,7 +206,7 @@ async fn a_broadcast_reaches_everybody_and_a_sender_can_exclude_itself() {
                 content_type: "text/plain",
             },
         );
-        got.unwrap();
+        at_once(got).unwrap();
         assert_eq!(it.items("b", 2).await.len(), 2, "paused: {paused}");
         let own = it.items("a", 1).await;
         assert_eq!(own.len(), 1, "paused: {paused}");
@@ -339,7 +345,7 @@ async fn clients_come_back_after_a_restart() {
     assert_eq!(again.clients().len(), 1);
     settled().await;
     let payload: &RawValue = serde_json::from_str("1").unwrap();
-    again.send("a", "t", Payload::Json(payload)).unwrap();
+    at_once(again.send("a", "t", Payload::Json(payload))).unwrap();
     assert_eq!(again.receive("a", ALL, ALL).unwrap().len(), 1);
 }
 
@@ -496,8 +502,8 @@ async fn short_memory_refuses_senders_and_lets_readers_go_on() {
     it.client("a", &["t"]).await;
     settled().await;
     let large = serde_json::value::to_raw_value(&"x".repeat(MEMORY_BYTES)).unwrap();
-    it.bus.send("a", "t", Payload::Json(&large)).unwrap();
-    let refused = it.bus.send("a", "t", Payload::Json(&large));
+    at_once(it.bus.send("a", "t", Payload::Json(&large))).unwrap();
+    let refused = at_once(it.bus.send("a", "t", Payload::Json(&large)));
     assert!(matches!(refused, Err(BusError::Unavailable(_))));
     assert_eq!(it.receive("a").len(), 1);
     it.send("a", "t", 3);

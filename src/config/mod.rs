@@ -10,9 +10,11 @@ mod environment;
 mod load;
 mod secret;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use backbone_broker::durable::Level;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -44,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     /// The communications bus.
     pub bus: Bus,
+    /// How safe messages are before their publishers hear that they are.
+    pub durability: Durability,
     /// Bearer tokens.
     pub token: Token,
     /// The log on standard error.
@@ -126,6 +130,8 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Bytes waiting to be written to one AMQP connection before its deliveries pause.
     pub out_buffer_bytes: u64,
+    /// Messages that one channel may hold unacknowledged before deliveries to it pause.
+    pub unacked_per_channel: u32,
 }
 
 /// `[bus]`.
@@ -135,6 +141,32 @@ pub struct Bus {
     /// Whether a client that declares one of the bus's queues or exchanges with other properties gets
     /// declare-ok (the queue stays as it is) instead of PRECONDITION_FAILED.
     pub lenient_declare: bool,
+}
+
+/// `[durability]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Durability {
+    /// Level of persistent messages in durable queues: `memory`, `written` or `synced`.
+    pub level: Level,
+    /// The level of single vhosts, by name.
+    pub vhosts: BTreeMap<String, Level>,
+}
+
+impl Durability {
+    /// The level of queues in `vhost` that ask for none.
+    pub fn of_vhost(&self, vhost: &str) -> Level {
+        self.vhosts.get(vhost).copied().unwrap_or(self.level)
+    }
+}
+
+impl Default for Durability {
+    fn default() -> Self {
+        Self {
+            level: Level::Synced,
+            vhosts: BTreeMap::new(),
+        }
+    }
 }
 
 /// `[token]`.
@@ -195,6 +227,7 @@ impl Default for Config {
             guest: Guest::default(),
             limits: Limits::default(),
             bus: Bus::default(),
+            durability: Durability::default(),
             token: Token::default(),
             log: Log::default(),
             runtime: Runtime::default(),
@@ -250,6 +283,7 @@ impl Default for Limits {
             receive_max_bytes: 16 * 1024 * 1024,
             memory_bytes: 0,
             out_buffer_bytes: 1024 * 1024,
+            unacked_per_channel: 1_048_576,
         }
     }
 }
@@ -317,6 +351,10 @@ impl Config {
             ("limits.max_body_bytes", limits.max_body_bytes),
             ("limits.connections", limits.connections.into()),
             ("limits.receive_max_bytes", limits.receive_max_bytes),
+            (
+                "limits.unacked_per_channel",
+                limits.unacked_per_channel.into(),
+            ),
         ] {
             if value == 0 {
                 return Err((key, "must be at least 1".into()));

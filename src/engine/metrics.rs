@@ -70,7 +70,7 @@ impl Engine {
             (
                 "backbone_alarms_memory_used_watermark",
                 "1 while publishers are held back for want of memory",
-                u64::from(self.0.memory.is_raised()),
+                u64::from(self.0.gate.is_short_of_memory()),
             ),
         ];
         for (metric, help, value) in gauges {

@@ -7,6 +7,7 @@
 mod message;
 mod metrics;
 mod mover;
+mod pager;
 mod taken;
 mod waiting;
 
@@ -14,9 +15,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use backbone_broker::access::Access;
-use backbone_broker::memory::MemoryGate;
+use backbone_broker::durable::{Promise, Trouble};
+use backbone_broker::gate::Gate;
 use backbone_broker::publisher::{Origin, Publisher, Routed};
-use backbone_broker::queue::DeleteIf;
+use backbone_broker::queue::{Bell, DeleteIf};
 use backbone_broker::record;
 use backbone_broker::topology::ExchangeSpec;
 use backbone_broker::vhost::{QueueDeclare, Vhost};
@@ -28,6 +30,7 @@ pub use backbone_broker::queue::Queue;
 pub use backbone_broker::topology::ExchangeKind;
 pub use message::{Outgoing, StoredMessage};
 pub use mover::{Mover, Wake};
+pub use pager::{pager, start as start_pager};
 pub use taken::Taken;
 
 /// Publishers kept for the next calls, with their route caches.
@@ -40,9 +43,9 @@ const USER: &str = "backbone";
 /// Why the broker refused.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Memory is short: publishers are paused, consumers go on.
-    #[error("the broker is short of memory and takes no messages now")]
-    Paused,
+    /// Publishers are paused, consumers go on.
+    #[error("the broker takes no messages now: {}", .0.reason())]
+    Paused(Trouble),
     /// There is no such queue.
     #[error("the queue {0} is not there")]
     NoQueue(String),
@@ -57,16 +60,16 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     vhost: Arc<Vhost>,
-    memory: Arc<MemoryGate>,
+    gate: Arc<Gate>,
     publishers: ArrayQueue<Publisher>,
 }
 
 impl Engine {
-    /// The engine on `vhost`, whose publishers `memory` pauses.
-    pub fn new(vhost: Arc<Vhost>, memory: Arc<MemoryGate>) -> Self {
+    /// The engine on `vhost`, whose publishers `gate` pauses.
+    pub fn new(vhost: Arc<Vhost>, gate: Arc<Gate>) -> Self {
         Self(Arc::new(Inner {
             vhost,
-            memory,
+            gate,
             publishers: ArrayQueue::new(PUBLISHERS_KEPT),
         }))
     }
@@ -166,14 +169,14 @@ impl Engine {
         self.0.vhost.set_exclude_own(sender, inbox.id(), exclude);
     }
 
-    /// Puts one message into a queue, or on its way if the queue has a flow. When this returns, the
-    /// broker has it, at the durability level of the queue.
+    /// Puts one message into a queue, or on its way if the queue has a flow. It is as safe as the queue's level says
+    /// when [`Engine::kept`] says so.
     ///
     /// # Errors
     /// [`EngineError::Paused`]: try again later. [`EngineError::NoQueue`].
-    pub fn publish(&self, queue: &Queue, message: &Outgoing<'_>) -> Result<(), EngineError> {
-        if self.0.memory.is_raised() {
-            return Err(EngineError::Paused);
+    pub fn publish(&self, queue: &Queue, message: &Outgoing<'_>) -> Result<Promise, EngineError> {
+        if let Some(trouble) = self.0.gate.trouble() {
+            return Err(EngineError::Paused(trouble));
         }
         let now_ms = now_ms();
         let mut names = Vec::with_capacity(2 + queue.name().len());
@@ -188,11 +191,39 @@ impl Engine {
         let mut publisher = self.publisher();
         let routed = publisher.publish(content, now_ms)?;
         publisher.commit();
+        let stalled = publisher.is_stalled();
+        if stalled {
+            publisher.discard();
+        }
+        let promise = publisher.promise();
         self.keep(publisher);
+        if stalled {
+            let trouble = self.0.gate.trouble();
+            return Err(EngineError::Paused(trouble.unwrap_or(Trouble::DiskFull)));
+        }
         match routed {
-            Routed::Queues => Ok(()),
+            Routed::Queues => Ok(promise),
             Routed::Nowhere => Err(EngineError::NoQueue(queue.name().to_string())),
         }
+    }
+
+    /// Waits until the log has kept a promise.
+    ///
+    /// # Errors
+    /// [`EngineError::Paused`]: the log failed meanwhile. What was promised may be there after the restart, or not.
+    pub async fn kept(&self, promise: Promise) -> Result<(), EngineError> {
+        let Some(durable) = self.0.vhost.durable() else {
+            return Ok(());
+        };
+        let alarm = Arc::<waiting::Alarm>::default();
+        let bell: Arc<dyn Bell> = Arc::clone(&alarm) as _;
+        while !durable.wait(promise, &bell) {
+            if durable.trouble() == Some(Trouble::LogFailed) {
+                return Err(EngineError::Paused(Trouble::LogFailed));
+            }
+            alarm.heard().await;
+        }
+        Ok(())
     }
 
     /// Takes the oldest messages of a queue: at most `messages_max`, and at most `bytes_max` unless the
@@ -230,8 +261,8 @@ pub(crate) mod testing {
         /// An engine of its own, short of memory when messages take more than `limit_bytes`.
         pub(crate) fn for_tests(limit_bytes: usize) -> Self {
             let vhost = Arc::new(Vhost::new("/", 7, Arc::default()));
-            let memory = MemoryGate::new(Arc::clone(vhost.arena()), limit_bytes);
-            Self::new(vhost, Arc::new(memory))
+            let gate = Gate::new(Arc::clone(vhost.arena()), None, limit_bytes);
+            Self::new(vhost, Arc::new(gate))
         }
 
         /// Batches of messages that are in memory.
@@ -255,7 +286,7 @@ mod tests {
             topic: Some("a.b"),
             is_envelope: false,
         };
-        engine.publish(queue, &message)
+        engine.publish(queue, &message).map(drop)
     }
 
     fn bodies(taken: &Taken) -> Vec<Vec<u8>> {
@@ -326,7 +357,7 @@ mod tests {
         put(&engine, &queue, &[0; 20_000]).unwrap();
         assert!(matches!(
             put(&engine, &queue, b"x"),
-            Err(EngineError::Paused)
+            Err(EngineError::Paused(Trouble::Memory))
         ));
         engine.take(&queue, 1, 1).settle();
         put(&engine, &queue, b"x").unwrap();

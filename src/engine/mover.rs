@@ -25,6 +25,11 @@ impl Bell for WakeBell {
     fn cancelled(&self, _key: u64) {
         // The queue is deleted, so there is nothing left to move.
     }
+
+    fn progressed(&self) {
+        // What the log refused it may take now.
+        (self.0)();
+    }
 }
 
 impl Mover {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use backbone_broker::durable::Reason;
 use backbone_broker::queue::{Queue, Wakes};
 use backbone_broker::record::{Entry, Record};
 use backbone_broker::vhost::Vhost;
@@ -24,7 +25,7 @@ impl Taken {
         bytes_max: usize,
     ) -> Self {
         let mut entries = Vec::new();
-        queue.take(messages_max, bytes_max, &mut entries);
+        vhost.take(queue, messages_max, bytes_max, &mut entries);
         Self {
             vhost: Arc::clone(vhost),
             queue: Arc::clone(queue),
@@ -56,6 +57,8 @@ impl Taken {
             return;
         }
         let mut wakes = Wakes::default();
+        self.vhost
+            .settle_entries(&self.queue, &entries, Reason::Ack);
         self.queue.settle(None, entries.len() as u32, &mut wakes);
         self.release(&entries);
         wakes.ring();

@@ -25,8 +25,16 @@ impl Engine {
     }
 }
 
+/// A bell for whoever awaits.
 #[derive(Default)]
-struct Alarm(Notify);
+pub(super) struct Alarm(Notify);
+
+impl Alarm {
+    /// Returns when it rang since the last time.
+    pub(super) async fn heard(&self) {
+        self.0.notified().await;
+    }
+}
 
 impl Bell for Alarm {
     fn ring(&self, _key: u64) {
@@ -34,6 +42,10 @@ impl Bell for Alarm {
     }
 
     fn cancelled(&self, _key: u64) {
+        self.0.notify_one();
+    }
+
+    fn progressed(&self) {
         self.0.notify_one();
     }
 }
@@ -75,14 +87,14 @@ impl Drop for Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use backbone_broker::memory::MemoryGate;
+    use backbone_broker::gate::Gate;
     use backbone_broker::vhost::Vhost;
 
     #[actix_web::test]
     async fn it_ends_with_a_message_or_with_patience() {
         let vhost = Arc::new(Vhost::new("/", 1, Arc::default()));
-        let memory = MemoryGate::new(Arc::clone(vhost.arena()), usize::MAX);
-        let engine = Engine::new(vhost, Arc::new(memory));
+        let gate = Gate::new(Arc::clone(vhost.arena()), None, usize::MAX);
+        let engine = Engine::new(vhost, Arc::new(gate));
         let queue = engine.declare_queue("q", false).unwrap();
         engine.wait_ready(&queue, Duration::from_millis(1)).await;
         let (waiter, waited) = (engine.clone(), Arc::clone(&queue));

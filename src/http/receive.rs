@@ -300,7 +300,8 @@ mod tests {
         let json = format!("\"{}\"", "x".repeat(100_000));
         let payload: &RawValue = serde_json::from_str(&json).unwrap();
         for _ in 0..count {
-            bus.notify("a", None, Payload::Json(payload)).unwrap();
+            let sent = bus.notify("a", None, Payload::Json(payload)).await;
+            sent.unwrap();
         }
         let begin = Instant::now();
         while bus.receive("a", usize::MAX, usize::MAX).unwrap().len() < count {

@@ -90,7 +90,8 @@ async fn send(
     })?;
     let id = services
         .bus
-        .send(&caller.identity.name, &topic, submission.payload())?;
+        .send(&caller.identity.name, &topic, submission.payload())
+        .await?;
     Ok(accepted(id, Some(topic)))
 }
 
@@ -110,7 +111,8 @@ async fn notify(
     let topic = submission.topic.as_deref();
     let id = services
         .bus
-        .notify(&caller.identity.name, topic, submission.payload())?;
+        .notify(&caller.identity.name, topic, submission.payload())
+        .await?;
     Ok(accepted(id, submission.topic))
 }
 

@@ -10,10 +10,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use backbone_log::Arena;
+use ahash::AHashMap;
+use backbone_log::{Arena, Segment};
 
 use crate::counters::add;
-use crate::queue::{ConsumerId, ConsumerSpec, Fetch, Queue, Refused, Wakes};
+use crate::durable::{Level, Promise};
+use crate::publisher::{Lists, Plan, Spare, push};
+use crate::queue::{Bell, ConsumerId, ConsumerSpec, Fetch, Queue, Refused, Wakes};
 use crate::record::{self, Entry, Record};
 use crate::topology::Targets;
 use crate::vhost::Vhost;
@@ -73,8 +76,10 @@ pub struct Mover {
     consumer: Option<ConsumerId>,
     /// Fetched and not settled yet; empty between steps.
     batch: Vec<Entry>,
-    /// How many of the batch have gone on.
-    moved: usize,
+    /// The batch has gone on.
+    moved: bool,
+    /// Told when there is something to move.
+    bell: Option<Arc<dyn Bell>>,
     wakes: Wakes,
 }
 
@@ -93,7 +98,8 @@ impl Mover {
             flow,
             consumer: None,
             batch: Vec::new(),
-            moved: 0,
+            moved: false,
+            bell: None,
             wakes: Wakes::default(),
         })
     }
@@ -101,6 +107,7 @@ impl Mover {
     /// Starts moving: the bell in `spec` rings when something waits. Nothing when it runs already.
     pub fn resume(&mut self, spec: ConsumerSpec) -> Result<(), Refused> {
         if self.consumer.is_none() {
+            self.bell = Some(Arc::clone(&spec.bell));
             let id = self.queue.attach_mover(spec, &mut self.wakes)?;
             self.consumer = Some(id);
             self.wakes.ring();
@@ -130,59 +137,153 @@ impl Mover {
         let end = self
             .queue
             .fetch(id, count, bytes, &mut self.batch, &mut self.wakes);
+        let mut refused = false;
         if !self.batch.is_empty() {
-            match self.flow.via.clone() {
-                Some(via) => self.forward(&via),
-                None => self.publish(),
+            let mut load = self.route();
+            refused = !self.log(&mut load);
+            if refused {
+                self.abandon();
+            } else {
+                self.deliver(load);
+                let count = self.batch.len() as u32;
+                self.forget_batch();
+                self.queue.settle(Some(id), count, &mut self.wakes);
             }
-            let count = self.batch.len() as u32;
-            self.forget_batch();
-            self.queue.settle(Some(id), count, &mut self.wakes);
         }
         self.wakes.ring();
-        end == Fetch::More
+        end == Fetch::More && !refused
     }
 
-    fn forward(&mut self, via: &Arc<Queue>) {
-        add(&self.flow.counters.forwarded, self.batch.len() as u64);
-        if !via.push(&self.batch, &mut self.wakes) {
-            release(self.vhost.arena(), &self.batch);
-        }
-    }
-
-    /// Routes the batch by its topics.
-    fn publish(&mut self) {
-        let (mut delivered, mut unrouted) = (0, 0);
-        let vhost = Arc::clone(&self.vhost);
-        let mut targets = Targets::new();
-        while let Some(entry) = self.batch.get(self.moved) {
-            match publish(&vhost, &self.flow, entry, &mut targets, &mut self.wakes) {
-                Some(copies) => delivered += copies,
-                None => unrouted += 1,
+    /// Finds out where each message of the batch goes.
+    fn route(&self) -> Load {
+        let arena = self.vhost.arena();
+        let mut load = Load::default();
+        let (mut targets, mut spare) = (Targets::new(), Spare::default());
+        for entry in &self.batch {
+            let segment = load
+                .segments
+                .entry(entry.segment)
+                .or_insert_with(|| arena.segment(entry.segment));
+            self.targets(segment, entry, &mut targets);
+            load.unrouted += u64::from(targets.is_empty());
+            let logged = entry.is_logged();
+            let logs = |queue: &Arc<Queue>| queue.level() != Level::Memory;
+            if logged || targets.iter().any(|(_, queue)| logs(queue)) {
+                load.plan.add(entry, logged.then_some(entry.seq));
             }
-            self.moved += 1;
+            for (_, queue) in &targets {
+                let index = load.lists.of(queue, None, &mut spare);
+                let list = load.lists.get_mut(index);
+                let mut flags = 0;
+                if logs(queue) {
+                    load.plan.target(index, list);
+                    flags = Entry::LOGGED;
+                }
+                list.entries.push(Entry { flags, ..*entry });
+            }
         }
-        let counters = &self.flow.counters;
-        add(&counters.published, self.batch.len() as u64);
-        add(&counters.delivered, delivered);
-        add(&counters.unrouted, unrouted);
+        load
+    }
+
+    /// The queues that `entry` goes to.
+    fn targets(&self, segment: &Segment, entry: &Entry, targets: &mut Targets<Arc<Queue>>) {
+        targets.clear();
+        if let Some(via) = &self.flow.via {
+            return targets.push((via.id(), Arc::clone(via)));
+        }
+        let message = Record::read(segment, entry.offset);
+        let (exchange, key) = (self.flow.exchange.as_bytes(), message.routing_key());
+        let topology = self.vhost.topology();
+        if topology
+            .route_internal(exchange, key, None, targets)
+            .is_err()
+        {
+            targets.clear();
+        }
+        targets.retain(|(_, queue)| queue.flow().is_none());
+        if message.flags & record::EXCLUDE_OWN != 0 {
+            let own = self.vhost.own_inbox(&message);
+            targets.retain(|(id, _)| Some(*id) != own);
+        }
+    }
+
+    /// Has the log take the messages from where they are to where they go, in one batch. False when it refuses.
+    fn log(&mut self, load: &mut Load) -> bool {
+        if load.plan.is_empty() {
+            return true;
+        }
+        let durable = self.vhost.durable().expect("only a log logs");
+        let (from, segments) = (self.queue.id(), &load.segments);
+        let segment = |id| &*segments[&id];
+        let lists = load.lists.all();
+        let logged = load
+            .plan
+            .append(durable, lists, from, None, segment, &mut self.wakes);
+        if logged.is_err() {
+            // No batch has this number: the bell rings when the log's state changes.
+            let never = Promise::new(u64::MAX, Level::Written);
+            if let Some(bell) = &self.bell {
+                durable.wait(never, bell);
+            }
+        }
+        logged.is_ok()
+    }
+
+    /// Pushes the messages to where they go.
+    fn deliver(&mut self, mut load: Load) {
+        let arena = self.vhost.arena();
+        let mut lists = load.lists.take();
+        for list in &lists {
+            for run in list.entries.chunk_by(|a, b| a.segment == b.segment) {
+                arena.retain(&load.segments[&run[0].segment], run.len() as u64);
+            }
+        }
+        self.moved = true;
+        let delivered: u64 = lists
+            .drain(..)
+            .map(|list| push(&self.vhost, &list, &mut self.wakes))
+            .sum();
+        let (count, counters) = (self.batch.len() as u64, &self.flow.counters);
+        if self.flow.via.is_some() {
+            add(&counters.forwarded, count);
+        } else {
+            add(&counters.published, count);
+            add(&counters.delivered, delivered);
+            add(&counters.unrouted, load.unrouted);
+        }
     }
 
     fn forget_batch(&mut self) {
+        release(self.vhost.arena(), &self.batch);
         self.batch.clear();
-        self.moved = 0;
+        self.moved = false;
     }
 
     /// Puts back what a step that did not come to its end has left in the batch.
     fn abandon(&mut self) {
-        let moved = self.moved as u32;
-        self.queue.settle(self.consumer, moved, &mut self.wakes);
-        let left = &self.batch[self.moved..];
-        if !self.queue.requeue(self.consumer, left, &mut self.wakes) {
-            release(self.vhost.arena(), left);
+        if self.moved {
+            let count = self.batch.len() as u32;
+            self.queue.settle(self.consumer, count, &mut self.wakes);
+            return self.forget_batch();
         }
-        self.forget_batch();
+        if self
+            .queue
+            .requeue(self.consumer, &self.batch, &mut self.wakes)
+        {
+            self.batch.clear();
+        } else {
+            self.forget_batch();
+        }
     }
+}
+
+/// A step's messages on their way.
+#[derive(Default)]
+struct Load {
+    lists: Lists,
+    plan: Plan,
+    segments: AHashMap<u32, Arc<Segment>>,
+    unrouted: u64,
 }
 
 impl Drop for Mover {
@@ -193,48 +294,6 @@ impl Drop for Mover {
         }
         self.pause();
     }
-}
-
-/// Routes an entry by its topic; its copies become the inboxes'. Tells how many took one, `None` if it is
-/// routed to nobody.
-fn publish(
-    vhost: &Vhost,
-    flow: &Flow,
-    entry: &Entry,
-    targets: &mut Targets<Arc<Queue>>,
-    wakes: &mut Wakes,
-) -> Option<u64> {
-    let arena = vhost.arena();
-    let segment = arena.segment(entry.segment);
-    let message = Record::read(&segment, entry.offset);
-    targets.clear();
-    let (exchange, key) = (flow.exchange.as_bytes(), message.routing_key());
-    let routed = vhost
-        .topology()
-        .route_internal(exchange, key, None, targets);
-    if routed.is_err() {
-        targets.clear();
-    }
-    targets.retain(|(_, queue)| queue.flow().is_none());
-    if message.flags & record::EXCLUDE_OWN != 0 {
-        let own = vhost.own_inbox(&message);
-        targets.retain(|(id, _)| Some(*id) != own);
-    }
-    if targets.is_empty() {
-        arena.release_held(segment, 1);
-        return None;
-    }
-    let mut delivered = 0;
-    arena.retain(&segment, targets.len() as u64);
-    for (_, queue) in targets.iter() {
-        if queue.push(&[Entry { flags: 0, ..*entry }], wakes) {
-            delivered += 1;
-        } else {
-            arena.release(entry.segment, 1);
-        }
-    }
-    arena.release_held(segment, 1);
-    Some(delivered)
 }
 
 /// Gives back the copies that `entries` own, in runs of one segment.
@@ -331,13 +390,8 @@ mod tests {
         let id = cut_short.consumer.unwrap();
         from.fetch(id, 9, 9999, &mut cut_short.batch, &mut cut_short.wakes);
         assert_eq!((cut_short.batch.len(), from.stats().unsettled), (3, 3));
-        let entry = cut_short.batch[0];
-        let mut targets = Targets::new();
-        let (flow, wakes) = (Arc::clone(&cut_short.flow), &mut cut_short.wakes);
-        publish(&vhost, &flow, &entry, &mut targets, wakes);
-        cut_short.moved = 1;
         drop(cut_short);
-        assert_eq!((from.stats().ready, from.stats().unsettled), (2, 0));
+        assert_eq!((from.stats().ready, from.stats().unsettled), (3, 0));
         mover().step();
         assert_eq!((from.stats().ready, from.stats().unsettled), (0, 0));
         let mut arrived = Vec::new();

@@ -6,10 +6,12 @@
 
 pub mod access;
 pub mod counters;
+pub mod durable;
 pub mod error;
 pub mod flow;
-pub mod memory;
+pub mod gate;
 pub mod out;
+pub mod pager;
 pub mod publisher;
 pub mod queue;
 pub mod record;

@@ -28,7 +28,7 @@ pub struct Entry {
     pub offset: u32,
     /// Length of the whole record in bytes.
     pub len: u32,
-    /// Bit set of [`Entry::REDELIVERED`].
+    /// Bit set of [`Entry::REDELIVERED`] and [`Entry::LOGGED`].
     pub flags: u32,
 }
 
@@ -37,6 +37,8 @@ const _: () = assert!(size_of::<Entry>() == 24);
 impl Entry {
     /// The message was handed out before and came back.
     pub const REDELIVERED: u32 = 1;
+    /// The message is in the log, or will be with the commit: whoever takes it for good settles it there.
+    pub const LOGGED: u32 = 2;
 
     /// An entry that has no place in a queue yet.
     pub fn unplaced(position: Position, len: u32) -> Self {
@@ -47,6 +49,12 @@ impl Entry {
             len,
             flags: 0,
         }
+    }
+
+    /// Whether the message is in the log.
+    #[inline]
+    pub fn is_logged(&self) -> bool {
+        self.flags & Self::LOGGED != 0
     }
 
     /// Whether the message was handed out before.
@@ -98,6 +106,22 @@ impl Sizes {
     pub fn record(&self) -> usize {
         PREFIX_LEN + self.names + self.header + self.body
     }
+}
+
+/// Whether a content header asks for its message to outlive a restart (delivery-mode 2; AMQP 0-9-1 §4.2.6.1, class
+/// basic). The flags before it say whether something stands before the mode.
+#[inline]
+pub fn is_persistent(header: &[u8]) -> bool {
+    const DELIVERY_MODE: u8 = 1 << 4;
+    const BEFORE: u8 = 0b1110_0000;
+    let flags = header[HEADER_FIXED_LEN];
+    if flags & DELIVERY_MODE == 0 {
+        return false;
+    }
+    if flags & BEFORE == 0 {
+        return header[HEADER_FIXED_LEN + 2] == 2;
+    }
+    Properties::assume_checked(&header[HEADER_FIXED_LEN..]).delivery_mode() == Some(2)
 }
 
 /// Appends the record of `content` and returns its offset and length in bytes.
@@ -176,6 +200,13 @@ impl<'a> Record<'a> {
             body: &segment[body_offset..body_offset + body_len],
             body_offset,
         }
+    }
+
+    /// All bytes of the record at `offset`. Panics as [`Record::read`].
+    #[inline]
+    pub fn bytes(segment: &'a [u8], offset: u32) -> &'a [u8] {
+        let record = Self::read(segment, offset);
+        &segment[offset as usize..record.body_offset + record.body.len()]
     }
 
     /// The exchange that the message was published to.

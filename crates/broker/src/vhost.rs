@@ -8,17 +8,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
-use backbone_log::Arena;
+use backbone_log::{Arena, Batch, Reason};
 use backbone_wire::table::{Table, Value};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::counters::{Counters, add};
+use crate::durable::{Durable, Level};
 use crate::error::{Error, Resource};
 use crate::flow::{self, Flow};
-use crate::queue::{DeleteIf, Queue, QueueOptions, Refused};
-use crate::record::Record;
+use crate::pager::Pager;
+use crate::publisher::add_number;
+use crate::queue::{DeleteIf, Emptied, Queue, QueueOptions, Refused, Wakes};
+use crate::record::{Entry, Record};
 use crate::topology::{Topology, check_equivalent, check_same, clean_name};
+
+/// The argument with which a queue asks for a level.
+const DURABILITY: &str = "x-durability";
 
 /// Arguments of queues that make a redeclare differ; others are kept and ignored.
 const QUEUE_ARGUMENTS: &[&str] = &[
@@ -38,6 +44,7 @@ const QUEUE_ARGUMENTS: &[&str] = &[
     "x-delivery-limit",
     "x-max-age",
     "x-stream-max-segment-size-bytes",
+    DURABILITY,
 ];
 
 /// A virtual host.
@@ -46,6 +53,9 @@ pub struct Vhost {
     node: u64,
     topology: Topology<Arc<Queue>>,
     arena: Arc<Arena>,
+    durable: Option<Arc<Durable>>,
+    pager: Option<Arc<Pager>>,
+    level: Level,
     counters: Counters,
     control: Mutex<()>,
     numbers: AtomicU64,
@@ -86,12 +96,96 @@ impl Vhost {
             node,
             topology: Topology::new(name),
             arena,
+            durable: None,
+            pager: None,
+            level: Level::Memory,
             counters: Counters::default(),
             control: Mutex::new(()),
             numbers: AtomicU64::new(1),
             random: RandomState::new(),
             exclude_own: DashMap::new(),
             protected_exchanges: DashMap::new(),
+        }
+    }
+
+    /// The same with a durable log: messages of durable queues go there, at `level` unless the queue says otherwise.
+    pub fn with_log(self, durable: Arc<Durable>, pager: Arc<Pager>, level: Level) -> Self {
+        Self {
+            durable: Some(durable),
+            pager: Some(pager),
+            level,
+            ..self
+        }
+    }
+
+    /// The durable log, if there is one.
+    pub fn durable(&self) -> Option<&Arc<Durable>> {
+        self.durable.as_ref()
+    }
+
+    /// What brings messages back from the log, if there is one.
+    pub fn pager(&self) -> Option<&Arc<Pager>> {
+        self.pager.as_ref()
+    }
+
+    /// Tells the log what is done with. If that takes nothing any more, it comes back with the restart.
+    pub fn settle(&self, batch: &mut Batch) {
+        if let Some(durable) = &self.durable {
+            let _ = durable.append(batch);
+        }
+    }
+
+    /// Tells the log that `entries` of `queue` are done with, as far as they are there.
+    pub fn settle_entries(&self, queue: &Queue, entries: &[Entry], reason: Reason) {
+        let mut numbers = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.is_logged()) {
+            add_number(&mut numbers, entry.seq);
+        }
+        if !numbers.is_empty() {
+            let mut batch = Batch::new();
+            batch.settle(queue.id(), &numbers, reason);
+            self.settle(&mut batch);
+        }
+    }
+
+    /// Whether queues should keep less in memory.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.pager.as_ref().is_some_and(|pager| pager.is_tight())
+    }
+
+    /// Has the log forget all messages of a deleted queue. Called once nothing of it is in flight.
+    pub(crate) fn forget_messages(&self, queue: &Queue) {
+        if queue.level() != Level::Memory {
+            let mut batch = Batch::new();
+            let all = 0..u64::MAX;
+            batch.settle(queue.id(), std::slice::from_ref(&all), Reason::Purge);
+            self.settle(&mut batch);
+        }
+    }
+
+    /// Takes messages as [`Queue::take`], those too that wait in the log alone.
+    pub fn take(
+        &self,
+        queue: &Queue,
+        count_max: usize,
+        bytes_max: usize,
+        out: &mut Vec<Entry>,
+    ) -> u64 {
+        loop {
+            let left = queue.take(count_max, bytes_max, out);
+            let Some(pager) = &self.pager else {
+                return left;
+            };
+            if left == 0 || out.len() >= count_max || !queue.is_all_spilled() {
+                return left;
+            }
+            let mut wakes = Wakes::default();
+            let paged = pager.page_in(queue, &mut wakes);
+            wakes.ring();
+            // What cannot be read now may be the next time.
+            if !paged.unwrap_or(false) {
+                return left;
+            }
         }
     }
 
@@ -146,9 +240,13 @@ impl Vhost {
             arguments: declare.arguments.as_bytes().to_vec(),
             protected: declare.protected,
             lenient: declare.lenient,
+            level: self.level_of(&declare)?,
         };
         let id = self.numbers.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(Queue::new(&name, id, options));
+        if let Some(pager) = &self.pager {
+            queue.set_page_bell(pager.bell(&queue));
+        }
         self.topology.add_queue(&name, id, Arc::clone(&queue));
         add(&self.counters.queues_declared, 1);
         Ok(queue)
@@ -191,20 +289,37 @@ impl Vhost {
     /// Deletes `queue` itself, with its bindings; returns how many ready messages went with it.
     pub fn remove_queue(&self, queue: &Queue, condition: DeleteIf) -> Result<u64, Refused> {
         let _control = self.control.lock();
-        let Some(entries) = queue.delete(condition)? else {
+        let Some(emptied) = queue.delete(condition)? else {
             return Ok(0);
         };
         self.topology.remove_queue(queue.name());
-        flow::release(&self.arena, &entries);
+        flow::release(&self.arena, &emptied.entries);
+        if !emptied.in_flight {
+            self.forget_messages(queue);
+        }
         add(&self.counters.queues_deleted, 1);
-        Ok(entries.len() as u64)
+        Ok(emptied.count)
     }
 
     /// Drops the ready messages of a queue; returns how many.
     pub fn purge(&self, queue: &Queue) -> u64 {
-        let entries = queue.purge();
-        flow::release(&self.arena, &entries);
-        entries.len() as u64
+        let emptied = queue.purge();
+        flow::release(&self.arena, &emptied.entries);
+        self.settle_purged(queue, &emptied);
+        emptied.count
+    }
+
+    fn settle_purged(&self, queue: &Queue, emptied: &Emptied) {
+        let mut numbers = Vec::new();
+        for entry in emptied.entries.iter().filter(|entry| entry.is_logged()) {
+            add_number(&mut numbers, entry.seq);
+        }
+        numbers.extend(emptied.spilled.iter().cloned());
+        if !numbers.is_empty() {
+            let mut batch = Batch::new();
+            batch.settle(queue.id(), &numbers, Reason::Purge);
+            self.settle(&mut batch);
+        }
     }
 
     /// Installs, changes or removes the flow of `queue`.
@@ -260,6 +375,33 @@ impl Vhost {
             bits >>= 6;
         }
         name
+    }
+
+    /// The level of a new queue. Only what outlives its connection and the server can be more than in memory.
+    fn level_of(&self, declare: &QueueDeclare<'_>) -> Result<Level, Error> {
+        let asked = match declare.arguments.get(DURABILITY) {
+            None => None,
+            Some(Value::LongStr(name)) => {
+                match std::str::from_utf8(name).ok().and_then(Level::parse) {
+                    Some(level) => Some(level),
+                    None => return Err(self.no_such_level(declare.name)),
+                }
+            }
+            Some(_) => return Err(self.no_such_level(declare.name)),
+        };
+        let outlives = declare.durable && !declare.exclusive && self.durable.is_some();
+        Ok(if outlives {
+            asked.unwrap_or(self.level)
+        } else {
+            Level::Memory
+        })
+    }
+
+    fn no_such_level(&self, queue: &str) -> Error {
+        let vhost = &self.name;
+        Error::precondition_failed(format!(
+            "invalid arg '{DURABILITY}' for queue '{queue}' in vhost '{vhost}': want memory, written or synced"
+        ))
     }
 
     fn check_owner(&self, queue: &Queue, conn: u64) -> Result<(), Error> {

@@ -15,9 +15,11 @@ use backbone_wire::properties::{Properties, with_additions};
 use super::headers::Headers;
 use super::routes::{Route, RouteCache, Target};
 use super::stamp::Marked;
-use super::{List, Lists, Publisher, THIS_BATCH, place, push, room_for, stage, staged};
+use super::{List, Lists, Plan, Publisher, THIS_BATCH, place, push, room_for, stage, staged};
 use crate::counters::add;
+use crate::durable::Level;
 use crate::flow::Flow;
+use crate::queue::State;
 use crate::record::{self, Content, EXCLUDE_OWN, Entry, HEADER_FIXED_LEN};
 use crate::topic_rule;
 use crate::topology::Targets;
@@ -28,6 +30,8 @@ use crate::vhost::Vhost;
 pub(super) struct Fan {
     /// The queues and what goes there.
     pending: Lists,
+    /// What of it is to be logged.
+    plan: Plan,
     /// For each route of the batch its range in `indexes`, when a message asked for it.
     routes: Vec<Option<Range<u32>>>,
     /// Indexes into `pending`.
@@ -111,7 +115,10 @@ impl Publisher {
         let entry = stage(&self.vhost, &mut self.batch, &mut self.large, 0, marked);
         self.own_copies(entry, 1);
         let index = self.pending.of(&flow.dead_letters, None, &mut self.spare);
-        self.pending.push(index, entry);
+        match flow.dead_letters.level() {
+            Level::Memory => self.pending.push(index, entry),
+            _ => self.log_one(index, entry),
+        }
         add(&flow.counters.dead_lettered, 1);
     }
 
@@ -131,38 +138,85 @@ impl Publisher {
         self.vhost.arena().retain(segment, count);
     }
 
-    /// Moves accepted messages to where they go now: the inboxes, or the flow's own queue.
-    pub(super) fn commit_accepted(&mut self, accepted: List, batch: Option<&Arc<Segment>>) {
+    /// Moves accepted messages to where they go now: the inboxes, or the flow's own queue. Gives them back if the log
+    /// refuses them.
+    pub(super) fn commit_accepted(
+        &mut self,
+        mut accepted: List,
+        batch: Option<&Arc<Segment>>,
+    ) -> Option<List> {
         let flow = Arc::clone(flow_of(&accepted));
-        let source = accepted.queue;
-        let mut entries = accepted.entries;
-        add(&flow.counters.accepted, entries.len() as u64);
-        place(&mut entries, batch);
+        let source = Arc::clone(&accepted.queue);
+        place(&mut accepted.entries, batch);
         let mut state = source.lock();
         // The lock makes the answer for the source certain. The queue between is asked without its
         // own: what this sender has there was pushed by the source's mover, which settled it in the
         // source, under the lock that is held here, after that push raised `busy` over there. What
         // other senders have there has no order towards these messages.
         let way_is_free = source.is_idle() && flow.via.as_ref().is_none_or(|via| via.is_idle());
-        if way_is_free {
-            self.commit_fused(&flow, &entries, batch, source.id());
-        } else {
-            self.retain_all(&entries, batch, |_| 1);
-            if !source.push_locked(&mut state, &entries, &mut self.wakes) {
-                crate::flow::release(self.vhost.arena(), &entries);
-            }
-        }
+        let committed = match way_is_free {
+            true => self.commit_fused(&flow, &accepted.entries, batch, source.id()),
+            false => self.commit_waiting(&mut accepted, batch, &mut state),
+        };
         drop(state);
-        self.spare.keep(entries);
+        if !committed {
+            return Some(accepted);
+        }
+        add(&flow.counters.accepted, accepted.entries.len() as u64);
+        self.spare.keep(accepted.entries);
+        None
     }
 
+    /// Puts accepted messages into the flow's own queue, which is locked. False when the log refuses them.
+    fn commit_waiting(
+        &mut self,
+        accepted: &mut List,
+        batch: Option<&Arc<Segment>>,
+        state: &mut State,
+    ) -> bool {
+        let vhost = Arc::clone(&self.vhost);
+        let source = Arc::clone(&accepted.queue);
+        if source.level() == Level::Memory || state.is_deleted() {
+            self.retain_all(&accepted.entries, batch, |_| 1);
+            if !source.push_locked(state, &accepted.entries, &mut self.wakes) {
+                crate::flow::release(vhost.arena(), &accepted.entries);
+            }
+            return true;
+        }
+        // Their numbers are those of topics until the log has them.
+        let topics: Vec<u64> = accepted.entries.iter().map(|entry| entry.seq).collect();
+        let mut plan = Plan::default();
+        let entries = std::mem::take(&mut accepted.entries);
+        for entry in entries {
+            plan.add(&entry, None);
+            plan.target(0, accepted);
+            let flags = entry.flags | Entry::LOGGED;
+            accepted.entries.push(Entry { flags, ..entry });
+        }
+        let lists = std::slice::from_mut(accepted);
+        if !self.append(&plan, lists, Some(&mut *state), batch) {
+            for (entry, topic) in accepted.entries.iter_mut().zip(topics) {
+                (entry.seq, entry.flags) = (topic, entry.flags & !Entry::LOGGED);
+            }
+            accepted.logged = false;
+            return false;
+        }
+        self.retain_all(&accepted.entries, batch, |_| 1);
+        let (mut dropped, tight) = (Vec::new(), vhost.is_tight());
+        let entries = &accepted.entries;
+        source.push_reserved_locked(state, entries, tight, &mut dropped, &mut self.wakes);
+        crate::flow::release(vhost.arena(), &dropped);
+        true
+    }
+
+    /// Pushes accepted messages straight to where they end. False when the log refuses them.
     fn commit_fused(
         &mut self,
         flow: &Flow,
         entries: &[Entry],
         batch: Option<&Arc<Segment>>,
         locked: u64,
-    ) {
+    ) -> bool {
         let mut fan = std::mem::take(&mut self.fan);
         fan.routes.resize(self.topic_routes.len(), None);
         let mut unrouted = 0;
@@ -173,10 +227,26 @@ impl Publisher {
                 None => self.fan_out(&mut fan, number, flow, locked),
             };
             unrouted += u64::from(range.is_empty());
+            let mut planned = false;
             for index in &fan.indexes[range.start as usize..range.end as usize] {
-                fan.pending.push(*index, *entry);
+                let list = fan.pending.get_mut(*index);
+                let mut flags = entry.flags;
+                if list.queue.level() != Level::Memory {
+                    if !planned {
+                        fan.plan.add(entry, None);
+                        planned = true;
+                    }
+                    fan.plan.target(*index, list);
+                    flags |= Entry::LOGGED;
+                }
+                list.entries.push(Entry { flags, ..*entry });
             }
         }
+        if !fan.plan.is_empty() && !self.append(&fan.plan, fan.pending.all(), None, batch) {
+            self.fan = Fan::default();
+            return false;
+        }
+        fan.plan.clear();
         let copies = |entry: &Entry| {
             let range = fan.routes[entry.seq as usize].as_ref();
             range.map_or(0, |range| u64::from(range.end - range.start))
@@ -186,7 +256,7 @@ impl Publisher {
         let mut delivered = 0;
         let mut pending = fan.pending.take();
         for list in pending.drain(..) {
-            delivered += push(&list.queue, &list.entries, vhost.arena(), &mut self.wakes);
+            delivered += push(&vhost, &list, &mut self.wakes);
             self.spare.keep(list.entries);
         }
         fan.pending.reuse(pending);
@@ -203,6 +273,7 @@ impl Publisher {
         add(&flow.counters.delivered, delivered);
         add(&flow.counters.unrouted, unrouted);
         add(&vhost.counters().messages_routed, delivered);
+        true
     }
 
     /// Finds out where messages of `flow` with the batch's route `number` go.

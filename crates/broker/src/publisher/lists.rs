@@ -1,5 +1,6 @@
 //! What a batch brings to each queue, until the commit takes it there.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -14,16 +15,27 @@ const SCAN_MAX: usize = 8;
 const SPARE_ENTRIES_MAX: usize = 128 * 1024;
 
 /// Entries for one queue.
-pub(super) struct List {
+pub(crate) struct List {
     pub queue: Arc<Queue>,
     /// The flow that accepts them instead of the queue.
     pub flow: Option<Arc<Flow>>,
     pub entries: Vec<Entry>,
+    /// Some of them are to be logged.
+    pub logged: bool,
+    /// The numbers of all entries, once the log has the batch.
+    pub reserved: Option<Reserved>,
+}
+
+/// Numbers that a queue reserved.
+pub(crate) struct Reserved {
+    pub numbers: Range<u64>,
+    /// What the log was told of with them.
+    pub gaps: Vec<Range<u64>>,
 }
 
 /// A batch's lists, in the order of their first messages. Empty between commits.
 #[derive(Default)]
-pub(super) struct Lists {
+pub(crate) struct Lists {
     lists: Vec<List>,
     /// By [`key`], while there are more than [`SCAN_MAX`].
     places: AHashMap<(usize, usize), u32>,
@@ -31,7 +43,7 @@ pub(super) struct Lists {
 
 /// Empty lists of entries for the next batches, so that these cost no allocation.
 #[derive(Default)]
-pub(super) struct Spare {
+pub(crate) struct Spare {
     lists: Vec<Vec<Entry>>,
     /// What they have room for.
     entries: usize,
@@ -49,6 +61,8 @@ impl Lists {
             queue: Arc::clone(queue),
             flow: flow.cloned(),
             entries: spare.take(),
+            logged: false,
+            reserved: None,
         });
         match self.lists.len() - 1 {
             ..SCAN_MAX => {}
@@ -87,6 +101,27 @@ impl Lists {
     pub fn take(&mut self) -> Vec<List> {
         self.places.clear();
         std::mem::take(&mut self.lists)
+    }
+
+    /// The list that [`Lists::of`] named, to be changed.
+    #[inline]
+    pub fn get_mut(&mut self, index: u32) -> &mut List {
+        &mut self.lists[index as usize]
+    }
+
+    /// All lists.
+    pub fn all(&mut self) -> &mut [List] {
+        &mut self.lists
+    }
+
+    /// Puts back lists that [`Lists::take`] gave, before others were begun.
+    pub fn put_back(&mut self, lists: Vec<List>) {
+        debug_assert!(self.lists.is_empty());
+        self.lists = lists;
+        if self.lists.len() > SCAN_MAX {
+            let lists = self.lists.iter().zip(0..);
+            self.places.extend(lists.map(|(list, at)| (list.key(), at)));
+        }
     }
 
     /// Uses the memory of what [`Lists::take`] gave, which is empty now, for the next batch.

@@ -5,36 +5,44 @@
 //! and pushes the entries, one lock a queue and batch, then rings the consumers' bells. The
 //! owner commits at the end of its read buffer; the publisher itself when a bound is reached.
 //!
+//! What has to be durable is appended to the log by the same commit, before it is pushed ([`plan`]). If the log takes
+//! no messages, the batch stays here ([`Publisher::is_stalled`]) and the next commit tries again.
+//!
 //! Invariants: between two commits nothing of the batch is visible to anybody. Entries that wait
 //! name [`THIS_BATCH`], or a segment of `large` in which the publisher owns one guard copy until
 //! the commit is through. Messages of one publisher reach a queue in the order of `publish`.
 
 mod accept;
 mod carbon;
+mod commit;
 mod headers;
 mod ids;
 mod lists;
+mod plan;
 mod routes;
 mod stamp;
 
 use std::sync::Arc;
 
-use backbone_log::{Arena, Position, Segment};
+use backbone_log::{Position, Segment};
 use backbone_wire::properties::Properties;
 use smallvec::SmallVec;
 
 use crate::access::Access;
-use crate::counters::add;
+use crate::durable::{Level, Promise};
 use crate::error::Error;
-use crate::queue::{Queue, Wakes};
+use crate::queue::Wakes;
 use crate::record::{self, Content, Entry, HEADER_FIXED_LEN, Record};
 use crate::topology::Targets;
 use crate::vhost::Vhost;
 use accept::Fan;
 use carbon::Carbon;
+use commit::place;
+pub(crate) use commit::push;
 use headers::Headers;
 use ids::MessageIds;
-use lists::{List, Lists, Spare};
+pub(crate) use lists::{List, Lists, Spare};
+pub(crate) use plan::{Plan, add_number};
 use routes::{Route, RouteCache, Target, TargetList};
 
 /// A batch is committed at this size; it leaves room for one more record below
@@ -84,11 +92,19 @@ pub struct Publisher {
     /// What flows accepted. Until a queue gives one, a `seq` means nothing: it is the number of the topic's
     /// route in the batch.
     accepted: Lists,
+    /// What of `pending` is to be logged.
+    plan: Plan,
     /// The queues of the topics that messages in `accepted` have.
     topic_routes: Vec<Arc<TargetList>>,
     fan: Fan,
     spare: Spare,
     wakes: Wakes,
+    /// What whoever is told that everything so far is safe has to wait for.
+    promise: Promise,
+    /// The log refused the batch.
+    stalled: bool,
+    /// A batch that the log should have written before there is more.
+    over: u64,
 }
 
 impl Publisher {
@@ -107,11 +123,30 @@ impl Publisher {
             epoch: 1,
             pending: Lists::default(),
             accepted: Lists::default(),
+            plan: Plan::default(),
             topic_routes: Vec::new(),
             fan: Fan::default(),
             spare: Spare::default(),
             wakes: Wakes::default(),
+            promise: Promise::KEPT,
+            stalled: false,
+            over: 0,
         }
+    }
+
+    /// What whoever is told that all committed messages are safe has to wait for.
+    pub fn promise(&self) -> Promise {
+        self.promise
+    }
+
+    /// Whether the log refused messages, which are here until a commit succeeds.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// What to wait for before there is more, so that the log's backlog stays bounded.
+    pub fn pace(&self) -> Promise {
+        Promise::new(self.over, Level::Written)
     }
 
     /// The vhost that it publishes in.
@@ -159,11 +194,19 @@ impl Publisher {
         let route = self.current(number);
         match route.targets[..] {
             [] => return Routed::Nowhere,
-            [Target { flow: None, .. }] => {
+            [
+                Target {
+                    flow: None, logs, ..
+                },
+            ] => {
                 let pending = route.pending[0];
                 let entry = stage(&self.vhost, &mut self.batch, &mut self.large, 0, content);
                 self.own_copies(entry, 1);
-                self.pending.push(pending, entry);
+                if logs && record::is_persistent(content.header) {
+                    self.log_one(pending, entry);
+                } else {
+                    self.pending.push(pending, entry);
+                }
             }
             [Target { flow: Some(_), .. }] => {
                 let accepted = route.pending[0];
@@ -173,6 +216,22 @@ impl Publisher {
         }
         self.commit_if_full();
         Routed::Queues
+    }
+
+    /// Adds an entry for one queue that is to be logged.
+    #[inline]
+    fn log_one(&mut self, pending: u32, entry: Entry) {
+        self.plan.add(&entry, None);
+        self.log_for(pending, entry);
+    }
+
+    /// Adds an entry of the message that the plan got last.
+    #[inline]
+    fn log_for(&mut self, pending: u32, entry: Entry) {
+        let list = self.pending.get_mut(pending);
+        self.plan.target(pending, list);
+        let flags = entry.flags | Entry::LOGGED;
+        list.entries.push(Entry { flags, ..entry });
     }
 
     #[inline(never)]
@@ -186,7 +245,8 @@ impl Publisher {
         let route = self.routes.get(number);
         let mut flows = SmallVec::<[u32; 4]>::new();
         let mut staged = None;
-        let mut copies = 0;
+        let (mut copies, mut planned) = (0, false);
+        let persistent = record::is_persistent(content.header);
         for (target, index) in route.targets.iter().zip(&route.pending) {
             if target.flow.is_some() {
                 flows.push(*index);
@@ -196,7 +256,18 @@ impl Publisher {
                 stage(&self.vhost, &mut self.batch, &mut self.large, 0, content)
             });
             copies += 1;
-            self.pending.push(*index, entry);
+            if !(persistent && target.logs) {
+                self.pending.push(*index, entry);
+                continue;
+            }
+            if !planned {
+                self.plan.add(&entry, None);
+                planned = true;
+            }
+            let list = self.pending.get_mut(*index);
+            self.plan.target(*index, list);
+            let flags = entry.flags | Entry::LOGGED;
+            list.entries.push(Entry { flags, ..entry });
         }
         if let Some(entry) = staged {
             self.own_copies(entry, copies);
@@ -228,8 +299,21 @@ impl Publisher {
         let copies = route.targets.len() as u64;
         let segment = self.vhost.arena().adopt(stored, 1 + copies);
         let entry = own_entry(&segment, len);
-        for pending in &route.pending {
-            self.pending.push(*pending, entry);
+        let persistent = record::is_persistent(Record::read(&segment, 0).header);
+        let mut planned = false;
+        for (target, index) in route.targets.iter().zip(&route.pending) {
+            if !(persistent && target.logs) {
+                self.pending.push(*index, entry);
+                continue;
+            }
+            if !planned {
+                self.plan.add(&entry, None);
+                planned = true;
+            }
+            let list = self.pending.get_mut(*index);
+            self.plan.target(*index, list);
+            let flags = entry.flags | Entry::LOGGED;
+            list.entries.push(Entry { flags, ..entry });
         }
         self.large.push(segment);
         self.messages += 1;
@@ -243,42 +327,6 @@ impl Publisher {
         let carbon = Carbon::of(content.header)?;
         self.route(content)?;
         carbon.map_or(Ok(()), |carbon| self.check_further(&carbon, content.names))
-    }
-
-    /// Puts the batch into its queues and rings the bells. After it everything published is
-    /// where it belongs, so that a confirm may go out.
-    #[inline(never)]
-    pub fn commit(&mut self) {
-        if self.messages == 0 {
-            return;
-        }
-        let vhost = Arc::clone(&self.vhost);
-        let arena = vhost.arena();
-        let copies = std::mem::take(&mut self.copies);
-        let guard = (!self.batch.is_empty()).then(|| arena.commit(&mut self.batch, 1 + copies));
-        let mut accepted = self.accepted.take();
-        for accepted in accepted.drain(..) {
-            self.commit_accepted(accepted, guard.as_ref());
-        }
-        self.accepted.reuse(accepted);
-        self.topic_routes.clear();
-        let mut routed = 0;
-        let mut pending = self.pending.take();
-        for mut list in pending.drain(..) {
-            place(&mut list.entries, guard.as_ref());
-            routed += push(&list.queue, &list.entries, arena, &mut self.wakes);
-            self.spare.keep(list.entries);
-        }
-        self.pending.reuse(pending);
-        for guard in guard.into_iter().chain(self.large.drain(..)) {
-            arena.release_held(guard, 1);
-        }
-        let counters = vhost.counters();
-        add(&counters.messages_received, self.messages);
-        add(&counters.messages_routed, routed);
-        self.messages = 0;
-        self.epoch += 1;
-        self.wakes.ring();
     }
 
     fn commit_if_full(&mut self) {
@@ -331,7 +379,7 @@ impl Publisher {
         let route = self.routes.get(number);
         route.epoch = self.epoch;
         route.pending.clear();
-        for Target { queue, flow } in route.targets.iter() {
+        for Target { queue, flow, .. } in route.targets.iter() {
             let lists = match flow {
                 Some(_) => &mut self.accepted,
                 None => &mut self.pending,
@@ -404,31 +452,12 @@ fn own_entry(segment: &Segment, len: u32) -> Entry {
     Entry::unplaced(position, len)
 }
 
-/// Names the batch's segment in its entries.
-fn place(entries: &mut [Entry], batch: Option<&Arc<Segment>>) {
-    let Some(batch) = batch else { return };
-    for entry in entries {
-        if entry.segment == THIS_BATCH {
-            entry.segment = batch.id();
-        }
-    }
-}
-
-/// Pushes entries that own their copies; returns how many the queue took.
-fn push(queue: &Queue, entries: &[Entry], arena: &Arena, wakes: &mut Wakes) -> u64 {
-    if entries.is_empty() {
-        return 0;
-    }
-    if queue.push(entries, wakes) {
-        return entries.len() as u64;
-    }
-    crate::flow::release(arena, entries);
-    0
-}
-
 impl Drop for Publisher {
     /// What was published before the sender went away is as good as any other message.
     fn drop(&mut self) {
         self.commit();
+        if self.stalled {
+            self.discard();
+        }
     }
 }

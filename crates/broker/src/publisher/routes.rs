@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use super::stamp::Stamp;
+use crate::durable::Level;
 use crate::flow::Flow;
 use crate::queue::Queue;
 use crate::topology::Targets;
@@ -26,6 +27,8 @@ const _: () = assert!(ROUTES_MAX < FREE as usize);
 pub(super) struct Target {
     pub queue: Arc<Queue>,
     pub flow: Option<Arc<Flow>>,
+    /// Persistent messages in it are logged.
+    pub logs: bool,
 }
 
 /// The queues of a route.
@@ -241,6 +244,7 @@ impl Route {
         let targets = targets.iter().map(|(_, queue)| Target {
             queue: Arc::clone(queue),
             flow: queue.flow(),
+            logs: queue.level() != Level::Memory,
         });
         match Arc::get_mut(&mut self.targets) {
             Some(list) => {

@@ -13,6 +13,9 @@ pub trait Bell: Send + Sync {
     fn ring(&self, key: u64);
     /// The queue of the consumer `key` is gone: nothing more will come.
     fn cancelled(&self, key: u64);
+    /// Something that its owner waits for in the durable log has come, or may never come. Called by the log's
+    /// threads, under no lock; must not block.
+    fn progressed(&self) {}
 }
 
 /// What a consumer asks for when it joins a queue.

@@ -7,8 +7,9 @@
 //! (`session::unacked`); the queue only counts them.
 //!
 //! Invariants:
-//! - Sequence numbers in `ready` grow from front to back; all in `returned` are below them.
-//! - Every entry owns one live copy in its arena segment, wherever it is.
+//! - Sequence numbers in `ready` grow from front to back.
+//! - Every entry owns one live copy in its arena segment, wherever it is. What is in the log alone ([`spill`]) has
+//!   no entry.
 //! - `unsettled` is the number of entries handed out and neither settled nor returned; entries
 //!   that are assigned but not fetched count as ready.
 //! - A consumer is in the rotation once or not at all. If it is not armed, its owner will fetch
@@ -17,6 +18,7 @@
 //! Lock order: a queue with a flow before the queues it feeds; no other two queues together.
 
 mod consumer;
+mod spill;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -29,15 +31,18 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use consumer::{Bell, ConsumerSpec, SharedCredit};
 
+use crate::durable::Level;
 use crate::flow::Flow;
 use crate::record::Entry;
 use consumer::Consumer;
+pub use spill::Emptied;
+pub(crate) use spill::{PAGE_BYTES, PAGE_MESSAGES, Page, Pushed};
 pub(crate) use state::State;
 
 /// The properties that a queue is declared with, apart from its name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct QueueOptions {
-    /// Survives a restart, once there is a durable log.
+    /// Survives a restart.
     pub durable: bool,
     /// Goes when its last consumer goes.
     pub auto_delete: bool,
@@ -49,6 +54,8 @@ pub struct QueueOptions {
     pub protected: bool,
     /// Declares with other properties are answered with ok.
     pub lenient: bool,
+    /// How safe persistent messages in it are before they are confirmed.
+    pub level: Level,
 }
 
 /// Where a consumer stands in its queue.
@@ -140,6 +147,11 @@ impl Queue {
         &self.options
     }
 
+    /// How safe persistent messages in it are before they are confirmed.
+    pub fn level(&self) -> Level {
+        self.options.level
+    }
+
     /// The flow that moves this queue's messages on, if there is one.
     pub fn flow(&self) -> Option<Arc<Flow>> {
         self.flow.load_full()
@@ -168,7 +180,7 @@ impl Queue {
         let id = state.add_consumer(Consumer::new(spec));
         state.mover = Some(id);
         state.dispatch(wakes);
-        self.note(&state);
+        self.after(&mut state, wakes);
         Ok(id)
     }
 
@@ -209,17 +221,38 @@ impl Queue {
         if state.deleted {
             return false;
         }
-        state.ready.reserve(entries.len());
-        for entry in entries {
-            let seq = state.next_seq;
-            state.next_seq += 1;
-            state.ready.push_back(Entry { seq, ..*entry });
+        let first = state.next_seq;
+        if state.spill.is_some() {
+            for entry in entries {
+                let seq = state.next_seq;
+                state.next_seq += 1;
+                state.place(Entry { seq, ..*entry }, false);
+            }
+        } else {
+            state.ready.reserve(entries.len());
+            for entry in entries {
+                let seq = state.next_seq;
+                state.next_seq += 1;
+                state.ready_bytes += entry.len as usize;
+                state.ready.push_back(Entry { seq, ..*entry });
+            }
         }
-        let count = entries.len() as u64;
-        self.published.fetch_add(count, Ordering::Relaxed);
-        state.dispatch(wakes);
-        self.note(state);
+        if self.options.level != Level::Memory {
+            state.add_gap(first..state.next_seq);
+        }
+        self.pushed(state, entries.len(), wakes);
         true
+    }
+
+    fn pushed(&self, state: &mut State, count: usize, wakes: &mut Wakes) {
+        self.published.fetch_add(count as u64, Ordering::Relaxed);
+        state.dispatch(wakes);
+        self.after(state, wakes);
+    }
+
+    /// Has pages brought in by whoever hears `bell`.
+    pub(crate) fn set_page_bell(&self, bell: Arc<dyn Bell>) {
+        self.state.lock().page_bell = Some(bell);
     }
 
     /// Adds a consumer, or tells why not. It is armed: its bell rings if messages wait.
@@ -234,7 +267,7 @@ impl Queue {
         state.exclusive = spec.exclusive;
         let id = state.add_consumer(Consumer::new(spec));
         state.dispatch(wakes);
-        self.note(&state);
+        self.after(&mut state, wakes);
         Ok(id)
     }
 
@@ -246,7 +279,7 @@ impl Queue {
             return false;
         }
         state.dispatch(wakes);
-        self.note(&state);
+        self.after(&mut state, wakes);
         self.options.auto_delete && state.consumer_count == 0 && !state.deleted
     }
 
@@ -267,17 +300,18 @@ impl Queue {
         if settles {
             state.unsettled += (out.len() - before) as u64;
         }
-        self.note(&state);
+        self.after(&mut state, wakes);
         end
     }
 
-    /// Takes up to `count_max` messages at the front, at most `bytes_max` bytes but always one if
+    /// Takes messages at the front until `out` has `count_max`, or `bytes_max` bytes but always one if
     /// there is any, without being a consumer. They are unsettled until [`Queue::settle`] or
-    /// [`Queue::requeue`].
+    /// [`Queue::requeue`]. Returns how many are left; if it stopped because those wait in the log alone, see
+    /// [`crate::vhost::Vhost::take`].
     pub fn take(&self, count_max: usize, bytes_max: usize, out: &mut Vec<Entry>) -> u64 {
         let mut state = self.state.lock();
-        let mut bytes = 0;
-        for _ in 0..count_max {
+        let mut bytes: usize = out.iter().map(|entry| entry.len as usize).sum();
+        while out.len() < count_max {
             let Some(entry) = state.peek() else { break };
             if bytes > 0 && bytes + entry.len as usize > bytes_max {
                 break;
@@ -297,7 +331,7 @@ impl Queue {
         let mut state = self.state.lock();
         state.settled(consumer, count);
         state.dispatch(wakes);
-        self.note(&state);
+        self.after(&mut state, wakes);
     }
 
     /// Puts back messages that were handed out, in their old places, marked as redelivered. False
@@ -318,7 +352,7 @@ impl Queue {
             state.put_back(Entry { flags, ..*entry });
         }
         state.dispatch(wakes);
-        self.note(&state);
+        self.after(&mut state, wakes);
         true
     }
 
@@ -341,17 +375,17 @@ impl Queue {
     }
 
     /// Takes out all ready messages; their copies are the caller's.
-    pub fn purge(&self) -> Vec<Entry> {
+    pub fn purge(&self) -> Emptied {
         let mut state = self.state.lock();
-        let purged = state.take_ready();
+        let purged = state.empty();
         self.note(&state);
         purged
     }
 
-    /// Deletes the queue: nothing can be pushed or fetched after. Returns the ready entries,
+    /// Deletes the queue: nothing can be pushed or fetched after. Returns what was ready,
     /// whose copies are the caller's, and tells the consumers. `None` when it was deleted before.
-    pub fn delete(&self, condition: DeleteIf) -> Result<Option<Vec<Entry>>, Refused> {
-        let (entries, consumers) = {
+    pub fn delete(&self, condition: DeleteIf) -> Result<Option<Emptied>, Refused> {
+        let (emptied, consumers) = {
             let mut state = self.state.lock();
             if state.deleted {
                 return Ok(None);
@@ -370,14 +404,22 @@ impl Queue {
             state.consumer_count = 0;
             state.mover = None;
             state.turn.clear();
-            let entries = state.take_ready();
+            let emptied = state.empty();
             self.note(&state);
-            (entries, consumers)
+            (emptied, consumers)
         };
         for consumer in consumers {
             consumer.spec.bell.cancelled(consumer.spec.key);
         }
-        Ok(Some(entries))
+        Ok(Some(emptied))
+    }
+
+    /// What is due after a change, under the lock.
+    fn after(&self, state: &mut State, wakes: &mut Wakes) {
+        if state.spill.is_some() {
+            state.ask_for_page(wakes);
+        }
+        self.note(state);
     }
 
     /// Keeps `busy` in step with the state; called under the lock after every change.

@@ -1,16 +1,31 @@
 //! What a queue's lock guards, and how messages go from the ready ones to consumers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::consumer::Consumer;
-use super::{ConsumerId, Fetch, Wakes};
+use super::spill::Spill;
+use super::{Bell, ConsumerId, Fetch, Wakes};
 use crate::record::Entry;
 
 #[derive(Default)]
 pub(crate) struct State {
     pub(super) ready: VecDeque<Entry>,
+    /// Of the records in `ready`.
+    pub(super) ready_bytes: usize,
     pub(super) returned: BTreeMap<u64, Entry>,
+    /// What waits in the log instead.
+    pub(super) spill: Option<Box<Spill>>,
+    /// Numbers that were reserved and are neither pushed nor given up.
+    pub(super) in_flight: Vec<Range<u64>>,
+    /// Numbers without messages in the log, which it was not told of yet.
+    pub(super) gaps: Vec<Range<u64>>,
+    /// No number from here on was ever handed out.
+    pub(super) handed_out: u64,
+    /// Rung when the next page should be brought in.
+    pub(super) page_bell: Option<Arc<dyn Bell>>,
+    pub(super) page_asked: bool,
     pub(super) next_seq: u64,
     pub(super) unsettled: u64,
     pub(super) consumers: Vec<Option<Consumer>>,
@@ -26,8 +41,13 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Whether the queue is deleted.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted
+    }
+
     pub(super) fn ready_len(&self) -> u64 {
-        self.ready.len() as u64 + self.returned.len() as u64 + self.assigned
+        self.ready.len() as u64 + self.returned.len() as u64 + self.assigned + self.spilled_len()
     }
 
     pub(super) fn waiting(&self) -> bool {
@@ -35,32 +55,43 @@ impl State {
     }
 
     pub(super) fn peek(&self) -> Option<Entry> {
+        let first = self.ready.front();
         match self.returned.first_key_value() {
-            Some((_, entry)) => Some(*entry),
-            None => self.ready.front().copied(),
+            Some((seq, entry)) if first.is_none_or(|first| *seq < first.seq) => Some(*entry),
+            _ => first.copied(),
         }
     }
 
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Entry> {
         // Asked first: the map has hardly ever something, and looking for its first is dear.
-        if self.returned.is_empty() {
-            return self.ready.pop_front();
+        let entry = match self.returned.is_empty() {
+            true => self.pop_ready(),
+            false => self.pop_lowest(),
+        }?;
+        self.handed_out = self.handed_out.max(entry.seq + 1);
+        Some(entry)
+    }
+
+    #[inline]
+    fn pop_ready(&mut self) -> Option<Entry> {
+        let entry = self.ready.pop_front()?;
+        self.ready_bytes -= entry.len as usize;
+        Some(entry)
+    }
+
+    /// A message whose number comes late may be below one that came back.
+    fn pop_lowest(&mut self) -> Option<Entry> {
+        let (seq, _) = self.returned.first_key_value()?;
+        if self.ready.front().is_some_and(|first| first.seq < *seq) {
+            return self.pop_ready();
         }
         self.returned.pop_first().map(|(_, entry)| entry)
     }
 
     pub(super) fn put_back(&mut self, entry: Entry) {
-        debug_assert!(self.ready.front().is_none_or(|first| entry.seq < first.seq));
         let twin = self.returned.insert(entry.seq, entry);
         assert!(twin.is_none(), "a message came back twice");
-    }
-
-    pub(super) fn take_ready(&mut self) -> Vec<Entry> {
-        let mut all: Vec<Entry> = std::mem::take(&mut self.returned).into_values().collect();
-        all.extend(self.ready.drain(..));
-        self.ready.shrink_to(64);
-        all
     }
 
     pub(super) fn consumer(&mut self, id: ConsumerId) -> Option<&mut Consumer> {
@@ -161,11 +192,10 @@ impl State {
             if !consumer.has_room() || !consumer.take_credit() {
                 continue;
             }
-            let entry = match self.returned.is_empty() {
-                true => self.ready.pop_front(),
-                false => self.returned.pop_first().map(|(_, entry)| entry),
-            };
-            let entry = entry.expect("something waits");
+            let entry = self.pop().expect("something waits");
+            let consumer = self.consumers[slot as usize]
+                .as_mut()
+                .expect("it was just there");
             consumer.assigned.push_back(entry);
             self.assigned += 1;
             wake(consumer, wakes);

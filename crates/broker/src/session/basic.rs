@@ -207,7 +207,7 @@ impl Core {
         origin.access.consume(&origin.user, vhost.name(), &queue)?;
         let queue = vhost.queue(&queue, self.conn)?;
         let mut taken = Vec::with_capacity(1);
-        let ready = queue.take(1, usize::MAX, &mut taken);
+        let ready = vhost.take(&queue, 1, usize::MAX, &mut taken);
         match taken.first() {
             Some(entry) => {
                 let left = u32::try_from(ready).unwrap_or(u32::MAX);

@@ -44,8 +44,8 @@ pub(super) struct Channel {
 pub(super) struct Confirm {
     /// Number of the last publish.
     pub published: u64,
-    /// All up to this one are confirmed.
-    pub confirmed: u64,
+    /// All up to this one are confirmed, or wait for the log.
+    pub noted: u64,
 }
 
 impl Channel {
@@ -100,6 +100,7 @@ impl Session {
             return;
         }
         self.core.flush_settled();
+        self.core.forget_owed(id);
         let sources = std::mem::take(&mut channel.sources);
         for source in &sources {
             self.core.cancel_consumer(*source);

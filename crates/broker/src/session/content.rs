@@ -231,7 +231,7 @@ impl Core {
             self.unroutable(channel.id, mandatory, out);
         }
         if let Some(confirm) = &mut channel.confirm {
-            if confirm.published == confirm.confirmed {
+            if confirm.published == confirm.noted {
                 self.unconfirmed.push(channel.id);
             }
             confirm.published += 1;

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use backbone_log::Segment;
+use backbone_log::{Reason, Segment};
 use backbone_wire::ShortStr;
 use backbone_wire::content::{Delivery, body_pieces};
 use backbone_wire::frame::{self, END, FrameKind};
@@ -141,13 +141,14 @@ impl Core {
         let frame_max = self.settings.frame_max as u32;
         let source = self.sources.get(index);
         let consumer_tag = ShortStr::new(&source.tag).expect("the tag came from a short string");
-        let mut redelivered = 0;
+        let (mut redelivered, mut logged) = (0, 0);
         for run in batch.chunk_by(|a, b| a.segment == b.segment) {
             let segment = arena.segment(run[0].segment);
             for entry in run {
                 channel.last_tag += 1;
                 let message = Record::read(&segment, entry.offset);
                 redelivered += u64::from(entry.redelivered());
+                logged += u64::from(entry.is_logged());
                 let delivery = Delivery {
                     channel: channel.id,
                     consumer_tag,
@@ -173,8 +174,12 @@ impl Core {
                 arena.release_held(segment, run.len() as u64);
             }
         }
-        let counters = self.publisher.vhost().counters();
+        let vhost = self.publisher.vhost();
+        let counters = vhost.counters();
         let count = batch.len() as u64;
+        if source.no_ack && logged > 0 {
+            vhost.settle_entries(&source.queue, batch, Reason::Ack);
+        }
         if source.no_ack {
             add(&counters.messages_delivered_consume_auto_ack, count);
         } else {
@@ -217,6 +222,7 @@ impl Core {
         if no_ack {
             queue.settle(None, 1, &mut self.wakes);
             self.wakes.ring();
+            vhost.settle_entries(queue, std::slice::from_ref(entry), Reason::Ack);
             vhost.arena().release_held(segment, 1);
             add(&counters.messages_delivered_get_auto_ack, 1);
         } else {

@@ -8,7 +8,7 @@
 //! Invariants:
 //! - Methods of a channel take effect in order: whatever may look at a queue first commits the
 //!   publishes and settlements that came before it.
-//! - A confirm is written after the commit that covers it.
+//! - A confirm is written after the commit that covers it, and after the log kept that commit's promise.
 //! - Input is not looked at while the out-buffer is over its bound, so that a peer that does not
 //!   read cannot make it grow.
 //! - What a channel holds unsettled goes back to its queues when channel or connection end,
@@ -18,6 +18,7 @@ mod basic;
 mod body;
 mod channel;
 mod channels;
+mod confirm;
 mod content;
 mod deliver;
 mod exchange;
@@ -38,6 +39,7 @@ use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::{self, Frame, FrameKind};
 use backbone_wire::method::{Method, connection};
 
+use crate::durable::Promise;
 use crate::error::Error;
 use crate::out::OutBuf;
 use crate::publisher::Publisher;
@@ -45,6 +47,7 @@ use crate::queue::{Bell, DeleteIf, Queue, Wakes};
 use crate::record::Content;
 use body::BodyFrame;
 use channels::Channels;
+use confirm::Owed;
 use source::Sources;
 
 /// What was agreed with the peer, and the limits of its connection.
@@ -95,6 +98,12 @@ struct Core {
     ready: VecDeque<u32>,
     /// Channels with publishes to confirm.
     unconfirmed: Vec<u16>,
+    /// Confirms that wait for the log, in its order.
+    owed: VecDeque<Owed>,
+    /// The promise that the bell will ring for, if any.
+    waits_for: Promise,
+    /// The same, of what was written before there is more.
+    paced_by: Promise,
     /// Sources with settlements that their queues do not know of yet.
     settled: Vec<u32>,
     /// A run of copies to be released: segment and count.
@@ -117,6 +126,9 @@ impl Session {
                 sources: Sources::default(),
                 ready: VecDeque::new(),
                 unconfirmed: Vec::new(),
+                owed: VecDeque::new(),
+                waits_for: Promise::KEPT,
+                paced_by: Promise::KEPT,
                 settled: Vec::new(),
                 release_run: (0, 0),
                 exclusive: Vec::new(),
@@ -145,7 +157,7 @@ impl Session {
         self.core.now_ms = now_ms;
         let mut at = 0;
         while at < input.len() && self.state == State::Open {
-            if out.pending() >= self.core.settings.out_bytes_max {
+            if out.pending() >= self.core.settings.out_bytes_max || self.is_stalled() {
                 break;
             }
             if self.body.is_some() {

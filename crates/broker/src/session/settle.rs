@@ -3,44 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use backbone_log::{Batch, Reason};
 use backbone_wire::error::ReplyCode;
-use backbone_wire::method::basic;
 
+use super::Core;
 use super::channel::Channel;
 use super::tx::Settle;
 use super::unacked::Unacked;
-use super::{Core, Session};
 use crate::counters::add;
 use crate::error::Error;
-use crate::out::OutBuf;
+use crate::publisher::add_number;
 use crate::record::Entry;
-
-impl Session {
-    /// Writes the confirms that became due, one cumulative ack a channel.
-    pub(super) fn confirm(&mut self, out: &mut OutBuf) {
-        let mut confirmed = 0;
-        for id in self.core.unconfirmed.drain(..) {
-            let channel = self.channels.get_mut(id);
-            let Some(confirm) = channel.and_then(|c| c.confirm.as_mut()) else {
-                continue;
-            };
-            let count = confirm.published - confirm.confirmed;
-            if count == 0 {
-                continue;
-            }
-            confirm.confirmed = confirm.published;
-            confirmed += count;
-            let ack = basic::Ack {
-                delivery_tag: confirm.published,
-                multiple: count > 1,
-            };
-            ack.write(id, &mut out.bytes);
-        }
-        let counters = self.core.publisher.vhost().counters();
-        add(&counters.messages_confirmed, confirmed);
-        add(&counters.messages_received_confirm, confirmed);
-    }
-}
 
 impl Core {
     /// `basic.ack`, `basic.nack` and `basic.reject` on `tag`.
@@ -98,6 +71,9 @@ impl Core {
         self.release_run.1 += 1;
         let index = unacked.source();
         let source = self.sources.get(index);
+        if unacked.is_logged() {
+            add_number(&mut source.owed, unacked.seq);
+        }
         source.held -= 1;
         source.settled += 1;
         if source.shared
@@ -113,6 +89,7 @@ impl Core {
     /// Tells the queues of what was settled since the last time.
     pub(super) fn flush_settled(&mut self) {
         self.flush_release();
+        self.settle_in_log();
         let mut count = 0;
         for index in std::mem::take(&mut self.settled) {
             let source = self.sources.get(index);
@@ -129,6 +106,23 @@ impl Core {
             count,
         );
         self.wakes.ring();
+    }
+
+    /// Tells the log what was settled since the last time, in one batch.
+    fn settle_in_log(&mut self) {
+        let mut batch = Batch::new();
+        for index in &self.settled {
+            let source = self.sources.get(*index);
+            if !source.owed.is_empty() {
+                let mut owed = std::mem::take(&mut source.owed);
+                batch.settle(source.queue.id(), &owed, Reason::Ack);
+                owed.clear();
+                source.owed = owed;
+            }
+        }
+        if !batch.is_empty() {
+            self.publisher.vhost().settle(&mut batch);
+        }
     }
 
     /// Puts messages back, each into its queue and place.

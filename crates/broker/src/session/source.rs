@@ -1,5 +1,6 @@
 //! Where a session's deliveries come from: a consumer, or a queue that `basic.get` looks into.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::queue::{ConsumerId, Queue};
@@ -18,6 +19,8 @@ pub(super) struct Source {
     pub held: u32,
     /// Of those settled, the ones that the queue does not know of yet.
     pub settled: u32,
+    /// The numbers of those that the log has to hear of.
+    pub owed: Vec<Range<u64>>,
     serial: u32,
     /// The channel ended or the consumer was cancelled: goes when nothing is held from it.
     retired: bool,
@@ -34,6 +37,7 @@ impl Source {
             shared: false,
             held: 0,
             settled: 0,
+            owed: Vec::new(),
             serial: 0,
             retired: false,
         }

@@ -14,7 +14,7 @@ pub(super) struct Unacked {
     pub segment: u32,
     pub offset: u32,
     pub len: u32,
-    /// Index of the session's source, [`SETTLED`], or a source with the bit [`IN_TX`].
+    /// [`SETTLED`], or the index of the session's source with the bits [`IN_TX`] and [`LOGGED`].
     source: u32,
 }
 
@@ -26,23 +26,31 @@ const SETTLED: u32 = u32::MAX;
 const SETTLED_MAX: usize = 1024;
 /// A transaction that is not committed settles it.
 const IN_TX: u32 = 1 << 31;
+/// The message is in the log.
+const LOGGED: u32 = 1 << 30;
 
 impl Unacked {
     pub fn new(tag: u64, source: u32, entry: &Entry) -> Self {
-        debug_assert!(source < IN_TX);
+        debug_assert!(source < LOGGED);
+        let logged = if entry.is_logged() { LOGGED } else { 0 };
         Self {
             tag,
             seq: entry.seq,
             segment: entry.segment,
             offset: entry.offset,
             len: entry.len,
-            source,
+            source: source | logged,
         }
     }
 
     /// The source that it came from.
     pub fn source(&self) -> u32 {
-        self.source & !IN_TX
+        self.source & !(IN_TX | LOGGED)
+    }
+
+    /// Whether the log has to hear when it is settled.
+    pub fn is_logged(&self) -> bool {
+        self.source & LOGGED != 0
     }
 
     /// The entry to put back.
@@ -52,7 +60,7 @@ impl Unacked {
             segment: self.segment,
             offset: self.offset,
             len: self.len,
-            flags: 0,
+            flags: if self.is_logged() { Entry::LOGGED } else { 0 },
         }
     }
 

@@ -367,7 +367,7 @@ impl World {
     }
 
     fn purge(&mut self) {
-        let gone = self.queue.purge();
+        let gone = self.queue.purge().entries;
         let seqs: Vec<u64> = gone.iter().map(|e| e.seq).collect();
         assert_eq!(seqs, self.waiting.iter().copied().collect::<Vec<_>>());
         self.check_entries(&gone);
@@ -399,7 +399,7 @@ impl World {
         if condition.empty && self.ready() > 0 {
             return assert_eq!(result, Err(Refused::NotEmpty));
         }
-        let gone = result.unwrap().expect("it was not deleted before");
+        let gone = result.unwrap().expect("it was not deleted before").entries;
         let mut keys = Vec::new();
         for member in std::mem::take(&mut self.members) {
             keys.push(member.key);

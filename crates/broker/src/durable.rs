@@ -1,0 +1,202 @@
+//! What the broker asks of the durable log: levels, promises, and whom to tell when one is kept.
+//!
+//! A message that has to be durable is appended to the log by its publisher's commit, which gets a [`Promise`]
+//! for it. Whoever owes somebody an answer (a confirm, a 200) waits for the promise with
+//! [`Durable::wait`]: the log's threads ring its bell when the log has come so far. No timer, no polling.
+
+use std::sync::Arc;
+
+pub use backbone_log::Reason;
+use backbone_log::{Batch, Health, Listener, Log, LogError};
+use parking_lot::Mutex;
+
+use crate::queue::Bell;
+
+/// How safe a message is before its publisher hears that it is.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// In memory; written only when memory is short. A restart loses it.
+    #[default]
+    Memory,
+    /// In the page cache: survives the end of the process, not that of the system.
+    Written,
+    /// On the disk: survives a power loss.
+    Synced,
+}
+
+impl Level {
+    /// The name that configuration, arguments and pages have for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Written => "written",
+            Self::Synced => "synced",
+        }
+    }
+
+    /// The level of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Memory, Self::Written, Self::Synced]
+            .into_iter()
+            .find(|level| level.name() == name)
+    }
+}
+
+/// What an answer has to wait for. Promises of one publisher grow: the later one holds all before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Promise {
+    /// Batch that has to be in the page cache; 0 for none.
+    pub written: u64,
+    /// Batch that has to be on the disk; 0 for none.
+    pub synced: u64,
+}
+
+impl Promise {
+    /// Nothing to wait for.
+    pub const KEPT: Self = Self {
+        written: 0,
+        synced: 0,
+    };
+
+    /// That the batch `lsn` comes to `level`.
+    pub fn new(lsn: u64, level: Level) -> Self {
+        match level {
+            Level::Memory => Self::KEPT,
+            Level::Written => Self {
+                written: lsn,
+                synced: 0,
+            },
+            Level::Synced => Self {
+                written: 0,
+                synced: lsn,
+            },
+        }
+    }
+
+    /// This one and the other.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            written: self.written.max(other.written),
+            synced: self.synced.max(other.synced),
+        }
+    }
+
+    fn kept_at(self, written: u64, synced: u64) -> bool {
+        self.written <= written && self.synced <= synced
+    }
+}
+
+/// The durable log, with those who wait for it.
+pub struct Durable {
+    log: Log,
+    waiting: Arc<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting(Mutex<Vec<(Promise, Arc<dyn Bell>)>>);
+
+impl Durable {
+    /// Around a log that is open; listens to it from now on.
+    pub fn new(log: Log) -> Self {
+        let waiting = Arc::<Waiting>::default();
+        log.listen(Arc::<Waiting>::clone(&waiting));
+        Self { log, waiting }
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Whether a promise is kept.
+    pub fn is_kept(&self, promise: Promise) -> bool {
+        promise.kept_at(self.log.written(), self.log.synced())
+    }
+
+    /// Rings `bell` ([`Bell::progressed`]) once the promise is kept. True when it is already; the bell may ring all
+    /// the same.
+    pub fn wait(&self, promise: Promise, bell: &Arc<dyn Bell>) -> bool {
+        if self.is_kept(promise) {
+            return true;
+        }
+        self.waiting.0.lock().push((promise, Arc::clone(bell)));
+        // Progress that was made before the lock was taken told nobody.
+        self.is_kept(promise)
+    }
+
+    /// Why the log takes no messages, if so.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self.log.health() {
+            Health::Open => None,
+            Health::Full => Some(Trouble::DiskFull),
+            Health::Failed { .. } => Some(Trouble::LogFailed),
+        }
+    }
+
+    /// Appends what must go whether or not the disk has room: settlements and definitions. After a failure of the log
+    /// nothing is taken, and what was not settled comes back after the restart.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn append(&self, batch: &mut Batch) -> Result<u64, LogError> {
+        self.log.append(batch).map(|appended| appended.lsn)
+    }
+}
+
+/// Why publishers are blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Messages take more memory than they may.
+    Memory,
+    /// The log's disk has no room; ends by itself.
+    DiskFull,
+    /// The log could not write or sync; ends with a restart.
+    LogFailed,
+}
+
+impl Trouble {
+    /// The reason of `connection.blocked`, in the words of RabbitMQ where it has some.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Memory => "low on memory",
+            Self::DiskFull => "low on disk",
+            Self::LogFailed => "the log failed: restart the server",
+        }
+    }
+}
+
+impl Listener for Waiting {
+    fn progressed(&self, written: u64, synced: u64) {
+        let mut kept = Vec::new();
+        self.0.lock().retain(|(promise, bell)| {
+            let wait = !promise.kept_at(written, synced);
+            if !wait {
+                kept.push(Arc::clone(bell));
+            }
+            wait
+        });
+        for bell in kept {
+            bell.progressed();
+        }
+    }
+
+    /// Nobody knows how long it takes now: all look again, and are told why.
+    fn health_changed(&self, _health: &Health) {
+        let all = std::mem::take(&mut *self.0.lock());
+        for (_, bell) in all {
+            bell.progressed();
+        }
+    }
+}

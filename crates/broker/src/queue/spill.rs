@@ -1,0 +1,409 @@
+//! What of a queue waits in the log instead of in memory, and how it comes back.
+//!
+//! Up to a bound a queue keeps what is ready in memory. Beyond it, messages that are in the log are only counted
+//! ([`Spill`]), and their copies in memory are given up. When what is ready runs low and somebody consumes, the queue
+//! rings its page bell, and a [`crate::pager::Pager`] brings the next ones back: it asks what is wanted
+//! ([`Queue::page_wanted`]), reads it without any lock of the queue, and hands it in ([`Queue::page_in`]).
+//!
+//! Numbers are reserved before a batch is appended, and the messages come in after it. So a number below others may
+//! come in late; and the log may have messages that the queue does not know of yet. Paging stops at the lowest
+//! number in flight, so that no message comes in twice.
+//!
+//! Invariants:
+//! - All numbers in `ready` and `returned` are below `spill.from`, all in `spill.tail` are not.
+//! - Of the numbers from `spill.from` on, those that were pushed and are logged are in the log alone, unsettled, and
+//!   `spill.count` of them; nobody was ever handed one of them.
+//! - A number is in flight, or it was pushed, given up, or never reserved.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::state::State;
+use super::{Queue, Wakes};
+use crate::record::Entry;
+
+/// What a queue keeps ready in memory, and with less when memory is tight.
+const RESIDENT_MESSAGES: usize = 32 * 1024;
+const RESIDENT_BYTES: usize = 8 << 20;
+const TIGHT_MESSAGES: usize = 512;
+const TIGHT_BYTES: usize = 64 << 10;
+/// A page at most; one message always fits. The next page is wanted when less than one is ready.
+pub(crate) const PAGE_MESSAGES: usize = 16 * 1024;
+pub(crate) const PAGE_BYTES: usize = 2 << 20;
+
+/// The part of a queue that is in the log alone.
+pub(crate) struct Spill {
+    /// Logged messages from this number on are in the log alone.
+    pub from: u64,
+    /// How many.
+    pub count: u64,
+    /// Messages between them that are in memory alone, in order.
+    pub tail: VecDeque<Entry>,
+}
+
+/// What the pager should read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// The first number.
+    pub from: u64,
+    /// Stop before this number.
+    pub limit: u64,
+}
+
+/// What a push did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// All entries are the queue's, but for those that it dropped.
+    Taken,
+    /// The queue is deleted: the copies stay the caller's.
+    Deleted {
+        /// Nothing is in flight any more: the log may forget the queue.
+        last: bool,
+    },
+}
+
+/// What a purge or a delete took out.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Emptied {
+    /// Entries that own their copies.
+    pub entries: Vec<Entry>,
+    /// Numbers of messages that were in the log alone.
+    pub spilled: Vec<Range<u64>>,
+    /// How many messages there were in all.
+    pub count: u64,
+    /// Numbers are in flight still.
+    pub in_flight: bool,
+}
+
+impl State {
+    /// Puts an entry where its number belongs. False when it is in the log alone now: its copy is the caller's.
+    pub(super) fn place(&mut self, entry: Entry, tight: bool) -> bool {
+        if let Some(spill) = &mut self.spill
+            && entry.seq >= spill.from
+        {
+            if entry.is_logged() {
+                spill.count += 1;
+                return false;
+            }
+            insert(&mut spill.tail, entry);
+            return true;
+        }
+        let (messages, bytes) = match tight {
+            true => (TIGHT_MESSAGES, TIGHT_BYTES),
+            false => (RESIDENT_MESSAGES, RESIDENT_BYTES),
+        };
+        let full = self.ready.len() >= messages || self.ready_bytes >= bytes;
+        let last = self.ready.back().is_none_or(|last| last.seq < entry.seq);
+        if full && last && entry.is_logged() && entry.seq >= self.handed_out {
+            self.spill = Some(Box::new(Spill {
+                from: entry.seq,
+                count: 1,
+                tail: VecDeque::new(),
+            }));
+            return false;
+        }
+        self.ready_bytes += entry.len as usize;
+        insert(&mut self.ready, entry);
+        true
+    }
+
+    /// Numbers that are in the log alone.
+    pub(super) fn spilled_len(&self) -> u64 {
+        let spill = self.spill.as_ref();
+        spill.map_or(0, |spill| spill.count + spill.tail.len() as u64)
+    }
+
+    /// What is to be read next, if anything is there to be read.
+    fn next_page(&self) -> Option<Page> {
+        let spill = self.spill.as_ref()?;
+        let ahead = self.in_flight.iter().filter(|n| n.end > spill.from);
+        let in_flight = ahead.map(|numbers| numbers.start).min();
+        let limit = in_flight.unwrap_or(self.next_seq);
+        (spill.from < limit).then_some(Page {
+            from: spill.from,
+            limit,
+        })
+    }
+
+    fn runs_low(&self) -> bool {
+        self.ready.len() < PAGE_MESSAGES && self.ready_bytes < PAGE_BYTES
+    }
+
+    /// Has the next page brought in if somebody will want it soon.
+    pub(super) fn ask_for_page(&mut self, wakes: &mut Wakes) {
+        if self.spill.is_none() || self.page_asked || self.consumer_count == 0 || !self.runs_low() {
+            return;
+        }
+        if let (Some(bell), true) = (&self.page_bell, self.next_page().is_some()) {
+            self.page_asked = true;
+            wakes.0.push((bell.clone(), 0));
+        }
+    }
+
+    /// Takes everything that waits out of memory and forgets what is in the log alone.
+    pub(super) fn empty(&mut self) -> Emptied {
+        let mut emptied = Emptied {
+            in_flight: !self.in_flight.is_empty(),
+            ..Emptied::default()
+        };
+        emptied
+            .entries
+            .extend(std::mem::take(&mut self.returned).into_values());
+        emptied.entries.extend(self.ready.drain(..));
+        self.ready.shrink_to(64);
+        self.ready_bytes = 0;
+        emptied.count = emptied.entries.len() as u64;
+        if let Some(spill) = self.spill.take() {
+            emptied.count += spill.count + spill.tail.len() as u64;
+            emptied.entries.extend(spill.tail);
+            emptied.spilled = without(spill.from..self.next_seq, &self.in_flight);
+        }
+        emptied
+    }
+
+    fn end_flight(&mut self, numbers: &Range<u64>) {
+        let at = self.in_flight.iter().position(|other| other == numbers);
+        self.in_flight
+            .swap_remove(at.expect("the numbers were reserved"));
+    }
+
+    /// Numbers that the log will never have messages for.
+    pub(super) fn add_gap(&mut self, numbers: Range<u64>) {
+        match self.gaps.last_mut() {
+            Some(last) if last.end == numbers.start => last.end = numbers.end,
+            _ => self.gaps.push(numbers),
+        }
+    }
+
+    /// As [`Queue::give_up`], under the lock.
+    pub(crate) fn give_up(
+        &mut self,
+        numbers: &Range<u64>,
+        gaps: Vec<Range<u64>>,
+        wakes: &mut Wakes,
+    ) {
+        self.end_flight(numbers);
+        self.gaps.extend(gaps);
+        self.add_gap(numbers.clone());
+        self.ask_for_page(wakes);
+    }
+
+    /// As [`Queue::reserve`], under the lock.
+    pub(crate) fn reserve(&mut self, count: u64, gaps: &mut Vec<Range<u64>>) -> Range<u64> {
+        let numbers = self.next_seq..self.next_seq + count;
+        self.next_seq += count;
+        self.in_flight.push(numbers.clone());
+        gaps.append(&mut self.gaps);
+        numbers
+    }
+}
+
+impl Queue {
+    /// Reserves numbers for `count` messages, in order, which have to be pushed or given up; adds the numbers that the
+    /// log has to be told of as settled to `gaps`. `None` when the queue is deleted.
+    pub(crate) fn reserve(&self, count: u64, gaps: &mut Vec<Range<u64>>) -> Option<Range<u64>> {
+        let mut state = self.state.lock();
+        (!state.deleted).then(|| state.reserve(count, gaps))
+    }
+
+    /// Gives numbers up that were reserved: their messages were not appended, nor were `gaps` settled.
+    pub(crate) fn give_up(&self, numbers: &Range<u64>, gaps: Vec<Range<u64>>, wakes: &mut Wakes) {
+        self.state.lock().give_up(numbers, gaps, wakes);
+    }
+
+    /// Appends entries whose numbers were reserved. Those that are in the log alone from now on go to `dropped`: their
+    /// copies stay the caller's.
+    pub(crate) fn push_reserved(
+        &self,
+        entries: &[Entry],
+        tight: bool,
+        dropped: &mut Vec<Entry>,
+        wakes: &mut Wakes,
+    ) -> Pushed {
+        self.push_reserved_locked(&mut self.state.lock(), entries, tight, dropped, wakes)
+    }
+
+    pub(crate) fn push_reserved_locked(
+        &self,
+        state: &mut State,
+        entries: &[Entry],
+        tight: bool,
+        dropped: &mut Vec<Entry>,
+        wakes: &mut Wakes,
+    ) -> Pushed {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Pushed::Taken;
+        };
+        state.end_flight(&(first.seq..last.seq + 1));
+        if state.deleted {
+            let last = state.in_flight.is_empty();
+            return Pushed::Deleted { last };
+        }
+        for entry in entries {
+            if !state.place(*entry, tight) {
+                dropped.push(*entry);
+            }
+        }
+        self.pushed(state, entries.len(), wakes);
+        Pushed::Taken
+    }
+
+    /// What the pager should read now.
+    pub(crate) fn page_wanted(&self) -> Option<Page> {
+        self.state.lock().next_page()
+    }
+
+    /// Takes what the pager read: all messages of `page` below `until`, in order, each with its copy. False when the
+    /// queue does not want them any more: the copies stay the caller's. `found` counts unreadable ones too.
+    pub(crate) fn page_in(
+        &self,
+        page: Page,
+        until: u64,
+        found: u64,
+        entries: &[Entry],
+        wakes: &mut Wakes,
+    ) -> bool {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.page_asked = false;
+        let Some(spill) = &mut state.spill else {
+            return false;
+        };
+        if spill.from != page.from {
+            return false;
+        }
+        debug_assert!(spill.count >= found, "{} < {found}", spill.count);
+        spill.count = spill.count.saturating_sub(found);
+        spill.from = until;
+        let mut loaded = entries.iter().copied().peekable();
+        loop {
+            let in_memory = spill.tail.front().filter(|entry| entry.seq < until);
+            let entry = match (loaded.peek(), in_memory) {
+                (Some(entry), Some(other)) if entry.seq < other.seq => loaded.next(),
+                (Some(_), None) => loaded.next(),
+                (_, Some(_)) => spill.tail.pop_front(),
+                (None, None) => None,
+            };
+            let Some(entry) = entry else { break };
+            state.ready_bytes += entry.len as usize;
+            insert(&mut state.ready, entry);
+        }
+        // The log may have lost some to damage: with everything read, nothing more can come.
+        let all_read = until == state.next_seq && state.in_flight.is_empty();
+        if spill.count == 0 || all_read {
+            let rest = std::mem::take(&mut spill.tail);
+            state.spill = None;
+            for entry in rest {
+                state.ready_bytes += entry.len as usize;
+                insert(&mut state.ready, entry);
+            }
+        }
+        state.dispatch(wakes);
+        self.after(state, wakes);
+        true
+    }
+
+    /// The page bell was heard, and there is nothing to hand in.
+    pub(crate) fn page_done(&self) {
+        self.state.lock().page_asked = false;
+    }
+
+    /// Whether all that waits is in the log alone.
+    pub(crate) fn is_all_spilled(&self) -> bool {
+        let state = self.state.lock();
+        state.spill.is_some() && !state.waiting()
+    }
+
+    /// Sets what the log knows of the queue, before anybody uses it: `live` messages from number `low` on, and the next
+    /// number.
+    pub fn restore(&self, live: u64, low: u64, next: u64) {
+        let mut state = self.state.lock();
+        assert!(state.next_seq == 0, "a queue is restored before it is used");
+        state.next_seq = next;
+        if live > 0 {
+            state.handed_out = low;
+            state.spill = Some(Box::new(Spill {
+                from: low,
+                count: live,
+                tail: VecDeque::new(),
+            }));
+        }
+        self.note(&state);
+    }
+
+    /// Gives up the copies of ready messages that are in the log, from the back, down to what is kept when memory is
+    /// tight. The copies of `dropped` are the caller's.
+    pub(crate) fn page_out(&self, dropped: &mut Vec<Entry>) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let before = dropped.len();
+        let mut tail = VecDeque::new();
+        while state.ready.len() > TIGHT_MESSAGES || state.ready_bytes > TIGHT_BYTES {
+            let last = state
+                .ready
+                .back()
+                .filter(|last| last.seq >= state.handed_out);
+            let Some(entry) = last.copied() else { break };
+            state.ready.pop_back();
+            state.ready_bytes -= entry.len as usize;
+            match entry.is_logged() {
+                true => dropped.push(entry),
+                false => tail.push_front(entry),
+            }
+        }
+        let lowest = dropped[before..].last();
+        let Some(from) = lowest.map(|entry| entry.seq) else {
+            // Nothing of it is in the log: all stays.
+            for entry in tail {
+                state.ready_bytes += entry.len as usize;
+                state.ready.push_back(entry);
+            }
+            return;
+        };
+        while tail.front().is_some_and(|entry: &Entry| entry.seq < from) {
+            let entry = tail.pop_front().expect("it was just seen");
+            state.ready_bytes += entry.len as usize;
+            state.ready.push_back(entry);
+        }
+        let count = (dropped.len() - before) as u64;
+        match &mut state.spill {
+            Some(spill) => {
+                spill.from = from;
+                spill.count += count;
+                tail.append(&mut spill.tail);
+                spill.tail = tail;
+            }
+            None => state.spill = Some(Box::new(Spill { from, count, tail })),
+        }
+    }
+}
+
+/// Inserts by number; nearly always at the back.
+#[inline]
+fn insert(entries: &mut VecDeque<Entry>, entry: Entry) {
+    if entries.back().is_none_or(|last| last.seq < entry.seq) {
+        return entries.push_back(entry);
+    }
+    let at = entries.partition_point(|other| other.seq < entry.seq);
+    entries.insert(at, entry);
+}
+
+/// `all` without the numbers in `taken`.
+fn without(all: Range<u64>, taken: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut taken = taken.to_vec();
+    taken.sort_by_key(|range| range.start);
+    let (mut left, mut from) = (Vec::new(), all.start);
+    for range in taken {
+        if range.end <= from {
+            continue;
+        }
+        if from < range.start {
+            left.push(from..range.start);
+        }
+        from = range.end;
+    }
+    if from < all.end {
+        left.push(from..all.end);
+    }
+    left
+}

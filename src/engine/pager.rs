@@ -1,0 +1,84 @@
+//! The thread that brings messages back from the log before their consumers want them, and gives up memory when it
+//! is tight.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use backbone_broker::durable::Durable;
+use backbone_broker::pager::Pager;
+use backbone_broker::queue::{Queue, Wakes};
+use backbone_broker::vhost::Vhost;
+
+/// How often it looks whether memory is tight.
+const LOOK: Duration = Duration::from_millis(100);
+/// Queues that want their next page.
+pub struct Wanted(Receiver<Weak<Queue>>);
+
+/// A pager, and what it is asked for, which [`start`] serves.
+pub fn pager(vhost: &Vhost, durable: &Arc<Durable>, tight_bytes: usize) -> (Arc<Pager>, Wanted) {
+    let (sender, receiver) = channel();
+    let (arena, durable) = (Arc::clone(vhost.arena()), Arc::clone(durable));
+    let pager = Pager::new(arena, durable, tight_bytes, move |queue| {
+        // Without the thread the process is about to end.
+        let _ = sender.send(queue);
+    });
+    (Arc::new(pager), Wanted(receiver))
+}
+
+/// Starts the thread; it ends with the vhost.
+///
+/// # Errors
+/// No thread can be made.
+pub fn start(vhost: &Arc<Vhost>, wanted: Wanted) -> std::io::Result<()> {
+    let vhost = Arc::downgrade(vhost);
+    let thread = thread::Builder::new().name("pager".into());
+    thread.spawn(move || serve(&vhost, &wanted.0)).map(drop)
+}
+
+fn serve(vhost: &Weak<Vhost>, wanted: &Receiver<Weak<Queue>>) {
+    let mut failed = Vec::new();
+    loop {
+        let asked = wanted.recv_timeout(LOOK);
+        let Some(vhost) = vhost.upgrade() else { return };
+        let Some(pager) = vhost.pager() else { return };
+        match asked {
+            Ok(queue) => {
+                page_in(pager, queue, &mut failed);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                for queue in std::mem::take(&mut failed) {
+                    page_in(pager, queue, &mut failed);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if pager.is_tight() {
+            page_out(&vhost, pager);
+        }
+    }
+}
+
+/// Brings a queue's next messages in; if they cannot be read, the queue is tried again when there is a rest.
+fn page_in(pager: &Pager, wanted: Weak<Queue>, failed: &mut Vec<Weak<Queue>>) {
+    let Some(queue) = wanted.upgrade() else {
+        return;
+    };
+    let mut wakes = Wakes::default();
+    if let Err(error) = pager.page_in(&queue, &mut wakes) {
+        tracing::error!(queue = &**queue.name(), %error, "messages cannot be read back, trying again");
+        failed.push(wanted);
+    }
+    wakes.ring();
+}
+
+/// Lets queues give up what the log has, until that is enough.
+fn page_out(vhost: &Vhost, pager: &Pager) {
+    for queue in vhost.topology().queues() {
+        pager.page_out(&queue);
+        if !pager.is_tight() {
+            return;
+        }
+    }
+}

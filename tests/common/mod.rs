@@ -7,6 +7,7 @@
 pub mod ledger;
 pub mod peer;
 pub mod raw;
+pub mod small_disk;
 pub mod traffic;
 
 use std::io::{BufRead, BufReader};

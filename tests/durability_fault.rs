@@ -50,6 +50,8 @@ async fn start_on(disk: &SmallDisk) -> Server {
 const FILLING: usize = 0;
 const READABLE: usize = 1;
 const READABLE_MESSAGES: u64 = 2_000;
+/// Gets a message now and then: who does not publish is told nothing.
+const WATCHED: &str = "watched";
 
 #[actix_web::test]
 async fn a_full_disk_pauses_publishers_alone_and_room_lets_them_go_on() {
@@ -64,11 +66,12 @@ async fn a_full_disk_pauses_publishers_alone_and_room_lets_them_go_on() {
     for queue in [FILLING, READABLE] {
         watcher.declare(&queue_name(queue), true).unwrap();
     }
+    watcher.declare(WATCHED, true).unwrap();
     publish_readable(&mut watcher, &ledger);
     let stop = Arc::new(AtomicBool::new(false));
     let publishing = start_publisher(address, &ledger, &stop);
 
-    let reason = watcher.wait_until_blocked().unwrap();
+    let reason = publish_until_blocked(&mut watcher).await;
     assert!(reason.contains("disk"), "{reason}");
     let (status, body) = get(&server, "/health/ready").await;
     assert!(status == 503 && body.contains("disk"), "{status} {body}");
@@ -79,12 +82,12 @@ async fn a_full_disk_pauses_publishers_alone_and_room_lets_them_go_on() {
     drain(address, &ledger, READABLE).unwrap();
 
     std::fs::remove_file(disk.path("ballast")).unwrap();
-    assert_eq!(watcher.next().unwrap(), Event::Unblocked);
+    wait_until_unblocked(&mut watcher);
     // What makes room the second time is that the queue is consumed.
-    watcher.wait_until_blocked().unwrap();
+    publish_until_blocked(&mut watcher).await;
     let (reader, own) = (Peer::open(address), ledger.clone());
     let reading = thread::spawn(move || consume(reader, &own, FILLING, 100, Random::new(2)));
-    assert_eq!(watcher.next().unwrap(), Event::Unblocked);
+    wait_until_unblocked(&mut watcher);
     stop.store(true, Ordering::Relaxed);
     publishing.join().unwrap().unwrap();
     wait_until_ready(&server).await;
@@ -98,6 +101,27 @@ async fn a_full_disk_pauses_publishers_alone_and_room_lets_them_go_on() {
         drain(server.amqp[0], &ledger, queue).unwrap();
     }
     println!("{:?}", ledger.judge());
+}
+
+/// Publishes a little until the server asks to pause; gives its reason.
+async fn publish_until_blocked(peer: &mut Peer) -> String {
+    let since = Instant::now();
+    let mut out = Vec::new();
+    publish_persistent("", WATCHED, b"x", &mut out);
+    loop {
+        peer.send(&out).unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        while let Some(event) = peer.next_now().unwrap() {
+            if let Event::Blocked(reason) = event {
+                return reason;
+            }
+        }
+        assert!(since.elapsed() < PATIENCE, "publishers are not blocked");
+    }
+}
+
+fn wait_until_unblocked(peer: &mut Peer) {
+    while peer.next().unwrap() != Event::Unblocked {}
 }
 
 fn publish_readable(peer: &mut Peer, ledger: &Ledger) {

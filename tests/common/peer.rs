@@ -135,27 +135,6 @@ impl Peer {
         }
     }
 
-    /// The next event, or `None` when none came in time.
-    pub fn next_within(&mut self, limit: Duration) -> io::Result<Option<Event>> {
-        self.stream.set_read_timeout(Some(limit))?;
-        let event = match self.next() {
-            Ok(event) => Ok(Some(event)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
-        };
-        self.stream.set_read_timeout(Some(PATIENCE))?;
-        event
-    }
-
-    /// Waits until the server says that publishers have to pause; gives the reason.
-    pub fn wait_until_blocked(&mut self) -> io::Result<String> {
-        loop {
-            if let Event::Blocked(reason) = self.next()? {
-                return Ok(reason);
-            }
-        }
-    }
-
     pub fn declare(&mut self, name: &str, durable: bool) -> io::Result<()> {
         let declare = queue::Declare {
             queue: short(name),

@@ -26,6 +26,7 @@ use amqp::Amqp;
 use auth::Authenticator;
 use backbone_broker::durable::Durable;
 use backbone_broker::gate::Gate;
+use backbone_broker::restore::Restored;
 use backbone_broker::vhost::Vhost;
 use backbone_log::{Arena, Log, LogError, RealDisk, Recovered, Running};
 use bus::{Bus, BusError, BusParts};
@@ -45,6 +46,9 @@ pub enum RunError {
     /// The log could not be opened.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// What the log has of exchanges and queues could not be brought back.
+    #[error("the log's definitions: {0}")]
+    Restore(#[from] backbone_broker::Error),
     /// An address could not be listened on.
     #[error(transparent)]
     Bind(#[from] runtime::BindError),
@@ -223,8 +227,35 @@ fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhost>, Arc<Gate>), Run
     let vhost = Vhost::new("/", node_number(), arena);
     let (pager, wanted) = engine::pager(&vhost, &durable, limit_bytes / 2);
     let vhost = Arc::new(vhost.with_log(durable, pager, config.durability.of_vhost("/")));
+    report_restored(&vhost.restore(config.bus.lenient_declare)?);
     engine::start_pager(&vhost, wanted)?;
     Ok((vhost, Arc::new(gate)))
+}
+
+fn report_restored(restored: &Restored) {
+    let (queues, messages, forgotten) = (restored.queues, restored.messages, restored.forgotten);
+    let (exchanges, bindings) = (restored.exchanges, restored.bindings);
+    tracing::info!(
+        exchanges,
+        queues,
+        bindings,
+        messages,
+        forgotten,
+        "restored from the log"
+    );
+    for key in &restored.damaged {
+        tracing::error!(
+            key,
+            "a definition in the log cannot be read, or fits to nothing"
+        );
+    }
+    if !restored.unknown.is_empty() {
+        let queues = &restored.unknown;
+        tracing::error!(
+            ?queues,
+            "messages of queues without a definition are left in the log, since it is damaged"
+        );
+    }
 }
 
 /// One arbiter a core, unless configured otherwise.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use backbone_broker::durable::Level;
+
 use super::Engine;
 use crate::telemetry::Samples;
 
@@ -13,12 +15,16 @@ impl Engine {
             samples.counter(metric, help, &[], value as f64);
         }
         let (mut ready, mut unacked, mut consumers, mut published) = (0, 0, 0, 0);
+        let mut by_level = Level::ALL.map(|level| (level, 0_u64));
         for queue in vhost.topology().queues() {
             let stats = queue.stats();
             ready += stats.ready;
             unacked += stats.unsettled;
             consumers += u64::from(stats.consumers);
             published += stats.published;
+            for (level, count) in &mut by_level {
+                *count += u64::from(*level == queue.level());
+            }
         }
         let counts = vhost.topology().counts();
         let counters = vhost.counters();
@@ -75,6 +81,14 @@ impl Engine {
         ];
         for (metric, help, value) in gauges {
             samples.gauge(metric, help, &[], value as f64);
+        }
+        for (level, count) in by_level {
+            samples.gauge(
+                "backbone_queues_by_level",
+                "Queues by how safe a persistent message in them is before it is confirmed",
+                &[("level", level.name())],
+                count as f64,
+            );
         }
         let delivered = [
             &counters.messages_delivered_consume_auto_ack,

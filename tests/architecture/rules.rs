@@ -25,7 +25,11 @@ const MODULES: &[(&str, &[&str])] = &[
     ("auth", &["state"]),
     ("amqp", &["auth", "backbone_broker", "backbone_wire"]),
     // The engine builds property lists, which is the codec's work.
-    ("engine", &["backbone_broker", "backbone_wire"]),
+    // And it shows the log's numbers.
+    (
+        "engine",
+        &["backbone_broker", "backbone_log", "backbone_wire"],
+    ),
     ("bus", &["engine", "state", "actor", "auth"]),
     ("workers", &["engine", "state", "actor", "auth"]),
     ("connectors", &["engine", "state", "actor", "auth"]),

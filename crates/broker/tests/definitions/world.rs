@@ -21,15 +21,19 @@ const KINDS: [&str; 4] = ["direct", "fanout", "topic", "headers"];
 /// The bit of what pages out.
 const SHADOW: u64 = 1 << 63;
 
+/// Name, kind, auto-delete, internal, arguments.
+type Exchange = (String, String, bool, bool, Vec<u8>);
+/// Name, id, auto-delete, protected, arguments, level.
+type Named = (String, u64, bool, bool, Vec<u8>, Level);
+/// Source, destination, whether that is an exchange, key, arguments.
+type Binding = (String, String, bool, Vec<u8>, Vec<u8>);
+
 /// What is durable of a vhost, from its listings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Durables {
-    /// Name, kind, auto-delete, internal, arguments.
-    pub exchanges: BTreeSet<(String, String, bool, bool, Vec<u8>)>,
-    /// Name, id, auto-delete, protected, arguments, level.
-    pub queues: BTreeSet<(String, u64, bool, bool, Vec<u8>, Level)>,
-    /// Source, destination, whether that is an exchange, key, arguments.
-    pub bindings: BTreeSet<Bound>,
+    pub exchanges: BTreeSet<Exchange>,
+    pub queues: BTreeSet<Named>,
+    pub bindings: BTreeSet<Binding>,
 }
 
 impl Durables {

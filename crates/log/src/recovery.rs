@@ -208,7 +208,7 @@ pub(crate) fn replay(
     names: &[String],
     progress: &mut impl FnMut(Progress),
 ) -> Result<Replayed> {
-    let (checkpoints, checkpoint, damaged) = newest_checkpoint(disk, names)?;
+    let (checkpoints, checkpoint, damaged) = checkpoint::newest(disk, names)?;
     let (mut found, headless) = segments(disk, names)?;
     let mut recovery = Recovery::new(checkpoint, &found);
     recovery.report.damages = damaged;
@@ -485,46 +485,6 @@ fn segments(disk: &dyn Disk, names: &[String]) -> Result<Segments> {
         }
     }
     Ok((found, headless))
-}
-
-type Checkpoints = (Vec<String>, Option<Checkpoint>, Vec<Damage>);
-
-/// Names of the sound checkpoints, oldest first, the content of the newest, and what is damaged.
-fn newest_checkpoint(disk: &dyn Disk, names: &[String]) -> Result<Checkpoints> {
-    let mut sorted: Vec<(u64, &String)> = names
-        .iter()
-        .filter_map(|name| Some((number_in(name, "checkpoint")?, name)))
-        .collect();
-    sorted.sort_unstable();
-    let mut damages = Vec::new();
-    while let Some((replay_from, name)) = sorted.last().copied() {
-        let (checkpoint, bytes) = read_checkpoint(disk, name)?;
-        if checkpoint.is_some() {
-            let names = sorted.into_iter().map(|(_, name)| name.clone()).collect();
-            return Ok((names, checkpoint, damages));
-        }
-        damages.push(Damage {
-            file: name.clone(),
-            segment: replay_from as u32,
-            offset: 0,
-            bytes,
-            queues: Vec::new(),
-        });
-        sorted.pop();
-    }
-    Ok((Vec::new(), None, damages))
-}
-
-/// The content of a checkpoint's file, `None` when it is damaged; and its size in bytes.
-pub(crate) fn read_checkpoint(disk: &dyn Disk, name: &str) -> Result<(Option<Checkpoint>, u32)> {
-    let failed = |e| LogError::io(format!("read {name}"), e);
-    let file = disk.open(name, Mode::Buffered).map_err(failed)?;
-    let mut bytes = vec![0; file.size().map_err(failed)? as usize];
-    disk::read_salvaging(&*file, &mut bytes, 0).map_err(failed)?;
-    let checkpoint = checkpoint::decode(&bytes, name)?;
-    let number = number_in(name, "checkpoint");
-    let ours = checkpoint.filter(|c| Some(u64::from(c.replay_from)) == number);
-    Ok((ours, bytes.len() as u32))
 }
 
 fn share(

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use crate::checkpoint;
 use crate::disk::{Disk, File, Mode};
 use crate::error::{LogError, Result};
 use crate::format::{BATCH_HEADER_BYTES, index_name, number_in, segment_name};
@@ -151,7 +152,7 @@ impl Survey {
             let Some(replay_from) = number_in(name, "checkpoint") else {
                 continue;
             };
-            let (checkpoint, bytes) = recovery::read_checkpoint(&*self.disk, name)?;
+            let (checkpoint, bytes) = checkpoint::read(&*self.disk, name)?;
             all.push(CheckpointInfo {
                 file: name.clone(),
                 bytes,

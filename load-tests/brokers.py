@@ -1,7 +1,7 @@
-"""Starts and stops the brokers that `compare` and `flatness` measure, and says what they ran on.
+"""Starts and stops the brokers that `compare`, `flatness`, `backlog` and `soak` measure, and says what they ran on.
 
 Each broker gets free ports of the loopback interface, a temporary folder and default settings, and is stopped by its
-process id.
+process id. Folders are made beside the build and removed after: `/tmp` may be in memory, and a disk is measured.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SCENARIOS = ROOT / "load-tests" / "scenarios"
 RABBITMQ_SERVERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/sbin/rabbitmq-server")
 START_LIMIT_S = 90
+# The level of a persistent message that nobody has asked another for.
+DEFAULT_LEVEL = "synced"
 STOP_LIMIT_S = 20
 
 
@@ -33,6 +36,8 @@ class Broker(NamedTuple):
     http: int | None
     # From its start to when it could be used, in seconds.
     ready_s: float
+    # Its own, with its data.
+    folder: Path
 
 
 def prepare():
@@ -58,8 +63,27 @@ def build():
         command = ["cargo", "build", "--release", "--locked", *arguments]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             fail("the build failed")
-    release = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release"
+    release = target() / "release"
     return release / "backbone", release / "backbone-perf"
+
+
+def target():
+    return ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
+
+
+def scratch(prefix):
+    """A temporary folder on the disk that the build is on."""
+    folder = target()
+    folder.mkdir(exist_ok=True)
+    kind = file_system(folder)
+    if kind in ("tmpfs", "ramfs"):
+        fail(f"{folder} is a {kind}: set CARGO_TARGET_DIR to a folder on a disk")
+    return tempfile.TemporaryDirectory(prefix=prefix, dir=folder)
+
+
+def file_system(folder):
+    done = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def python_environment():
@@ -138,11 +162,11 @@ def start_rabbitmq(stack, script, folder):
     began = time.monotonic()
     process = start(stack, [script], own, folder, "output.log")
     wait_for_port(process, amqp, folder / "output.log")
-    return Broker("RabbitMQ", process, amqp, None, time.monotonic() - began)
+    return Broker("RabbitMQ", process, amqp, None, time.monotonic() - began, folder)
 
 
-def start_backbone(stack, binary, folder):
-    """Starts it on the data that it has left in the folder, if any."""
+def start_backbone(stack, binary, folder, level=None):
+    """Starts it on the data that it has left in the folder, if any; at its default level of durability, or another."""
     folder = folder / "backbone"
     folder.mkdir(exist_ok=True)
     amqp, http = free_ports(2)
@@ -151,20 +175,27 @@ def start_backbone(stack, binary, folder):
         "BACKBONE_HTTP__BIND": f"127.0.0.1:{http}",
         "BACKBONE_DATA_DIR": folder / "data",
     }
+    if level and level != DEFAULT_LEVEL:
+        own["BACKBONE_DURABILITY__LEVEL"] = level
     began = time.monotonic()
     process = start(stack, [binary], own, folder, "output.log")
     wait_for_port(process, amqp, folder / "output.log")
     wait_until(process, lambda: says_ready(http), folder / "output.log")
-    return Broker("Backbone", process, amqp, http, time.monotonic() - began)
+    return Broker("Backbone", process, amqp, http, time.monotonic() - began, folder)
 
 
-def start_sink(stack, generator, folder):
-    """The stand-in broker that does the least a broker can do."""
+def start_sink(stack, generator, folder, level=None):
+    """The stand-in broker that does the least a broker can do; at `written` and `synced` with a log."""
+    folder = folder / "sink"
+    folder.mkdir(exist_ok=True)
     (port,) = free_ports(1)
+    command = [generator, "sink", "--bind", f"127.0.0.1:{port}"]
+    if level in ("written", "synced"):
+        command += ["--log", folder, "--level", level]
     began = time.monotonic()
-    process = start(stack, [generator, "sink", "--bind", f"127.0.0.1:{port}"], {}, folder, "sink.log")
-    wait_for_port(process, port, folder / "sink.log")
-    return Broker("sink", process, port, None, time.monotonic() - began)
+    process = start(stack, command, {}, folder, "output.log")
+    wait_for_port(process, port, folder / "output.log")
+    return Broker("sink", process, port, None, time.monotonic() - began, folder)
 
 
 def start(stack, command, own, folder, log):
@@ -265,9 +296,27 @@ def system():
 
 
 def memory():
+    """The machine's, and what the data lies on."""
     with open("/proc/meminfo") as file:
         kibibytes = int(file.readline().split()[1])
-    return f"{kibibytes / (1 << 20):.1f} GiB"
+    return f"{kibibytes / (1 << 20):.1f} GiB, data on {file_system(target())}"
+
+
+def resident_mb(process):
+    """Resident memory of a process, in millions of octets."""
+    with open(f"/proc/{process.pid}/status") as file:
+        line = next(line for line in file if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def disk_mb(folder):
+    """What the files below a folder occupy on the disk, in millions of octets."""
+    blocks = 0
+    for path in folder.rglob("*"):
+        # It may have gone meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            blocks += path.lstat().st_blocks
+    return blocks * 512 / 1e6
 
 
 def revision():

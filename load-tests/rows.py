@@ -5,7 +5,6 @@ What each must reach is this project's own aim for two cores, client and broker 
 
 import contextlib
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +12,13 @@ from typing import NamedTuple
 
 import brokers
 
-# Where a message is that has been accepted or confirmed. Backbone's log is in memory in this version; RabbitMQ's
-# classic queues write a persistent message to the page cache before they confirm it.
+# Where a message is that has been accepted or confirmed. Backbone and the sink are started at this level; RabbitMQ's
+# classic queues give a persistent message to the page cache before they confirm it, and know no other level.
 TRANSIENT = {"RabbitMQ": "memory", "Backbone": "memory", "sink": "memory"}
-PERSISTENT = {"RabbitMQ": "written", "Backbone": "memory", "sink": "memory"}
+WRITTEN = {"RabbitMQ": "written", "Backbone": "written", "sink": "written"}
+SYNCED = {"RabbitMQ": "written", "Backbone": "synced", "sink": "synced"}
+# How long the disk is measured before and after a run that is compared with it, in seconds.
+DISK_S = 1
 # A broker that has taken more than it can pass on may say nothing for long.
 STALL_S = 60
 
@@ -125,6 +127,24 @@ def scenario(tools, row, broker):
     return json.loads(brokers.outcome(command, f"{row.name} against {broker.name}")[-1])
 
 
+def beside_the_disk(tools, row, broker):
+    """A run, and what an `fdatasync` of 4 KiB takes on the same disk just before and just after it."""
+    before = disk_speed(tools, broker)
+    result = scenario(tools, row, broker)
+    after = disk_speed(tools, broker)
+    sync_us = {p: max(before["sync_us"][p], after["sync_us"][p]) for p in ("p50", "p99")}
+    confirm_us = result["confirm_us"] or {}
+    over = {p: confirm_us[p] / sync_us[p] for p in sync_us if p in confirm_us}
+    sequential = min(speed["sequential_mb_per_s"] for speed in (before, after))
+    disk = {"sync_us": sync_us, "sequential_mb_per_s": sequential}
+    return {**result, "disk": disk, "confirm_over_sync": over or None}
+
+
+def disk_speed(tools, broker):
+    command = [tools.generator, "disk", "--folder", broker.folder, "--duration-s", float(DISK_S)]
+    return json.loads(brokers.outcome(command, "measuring the disk")[-1])
+
+
 def pika_bus(tools, row, broker):
     """So many messages that the forwarder in Python needs about the time of a run for them."""
     script = brokers.ROOT / "load-tests" / "pika_bus.py"
@@ -144,28 +164,30 @@ def subcommand(name, *flags):
     return measure
 
 
-def start(tools, stack, name, folder):
+def start(tools, stack, name, folder, level):
     if name == "RabbitMQ":
         return brokers.start_rabbitmq(stack, tools.rabbitmq, Path(folder))
+    folder = Path(folder) / level
+    folder.mkdir(exist_ok=True)
     if name == "sink":
-        return brokers.start_sink(stack, tools.generator, Path(folder))
-    return brokers.start_backbone(stack, tools.server, Path(folder))
+        return brokers.start_sink(stack, tools.generator, folder, level)
+    return brokers.start_backbone(stack, tools.server, folder, level)
 
 
 def idle(tools, row, name):
     """On a broker that has just started: one that has run keeps memory, and would take the new things out of it."""
-    with tempfile.TemporaryDirectory(prefix="backbone-compare-") as folder, contextlib.ExitStack() as stack:
-        return subcommand("idle")(tools, row, start(tools, stack, name, folder))
+    with brokers.scratch("backbone-compare-") as folder, contextlib.ExitStack() as stack:
+        return subcommand("idle")(tools, row, start(tools, stack, name, folder, row.durability[name]))
 
 
 def start_up(tools, row, name):
     """Starts a broker without data, and once more on the data directory that it has left."""
     ready_s = {}
-    with tempfile.TemporaryDirectory(prefix="backbone-compare-") as folder:
+    with brokers.scratch("backbone-compare-") as folder:
         began = time.monotonic()
         for kind in ("empty_s", "existing_s"):
             with contextlib.ExitStack() as stack:
-                ready_s[kind] = start(tools, stack, name, folder).ready_s
+                ready_s[kind] = start(tools, stack, name, folder, row.durability[name]).ready_s
     return {"ok": True, "problems": [], "seconds": time.monotonic() - began, **ready_s}
 
 
@@ -186,10 +208,22 @@ def run_of(stem, title, metrics, **more):
     return Row(more.pop("name", stem), title, metrics, scenario, stem=stem, **more)
 
 
+def durable_row(stem, shape, metrics, variant="", flags=(), measure=scenario, durability=SYNCED, **more):
+    """Persistent messages with confirms and manual acks, at some level."""
+    name = f"{stem}-{variant}" if variant else stem
+    window = "" if variant == "window-1" else ", window 1,000"
+    title = f"b: {shape}, persistent{window}, manual acks"
+    return Row(name, title, metrics, measure, durability, stem=f"{stem}-persist", flags=flags, **more)
+
+
 def topic_row(name, title, bindings, keys):
     flags = ("--queues", 1, "--consumers", 1, "--bindings", bindings, "--keys", keys)
     return run_of("d-topic1000-1KiB", title, rate(None), name=name, flags=flags, backbone_only=True)
 
+
+WINDOW_1 = ("--confirm-window", 1, "--ack", "each")
+IN_TURN = ("--queues", 1000)
+SEQUENTIAL = (Metric("the disk's sequential rate beside it", ("disk", "sequential_mb_per_s"), 1e-3, "GB/s", None),)
 
 ROWS = (
     Row(
@@ -200,9 +234,43 @@ ROWS = (
             Metric("with the data that it left", ("existing_s",), 1e3, "ms", 100, True),
         ),
         start_up,
+        durability=SYNCED,
         runs=10,
         runs_most={"RabbitMQ": 3},
         starts_brokers=True,
+    ),
+    durable_row("b-16B", "16 B", rate(800e3, 0.33)),
+    durable_row("b-1KiB", "1 KiB", rate(250e3, 0.3)),
+    durable_row("b-1KiB", "1 KiB, window 1", rate(5e3, 0.9), "window-1", WINDOW_1),
+    durable_row("b-16B", "16 B, 1,000 queues in turn", rate(None), "1000-queues", IN_TURN),
+    durable_row("b-1KiB", "1 KiB, 1,000 queues in turn", rate(None), "1000-queues", IN_TURN),
+    durable_row("b-16B", "16 B", rate(None), "written", durability=WRITTEN),
+    durable_row("b-1KiB", "1 KiB", rate(None) + SEQUENTIAL, "written", measure=beside_the_disk, durability=WRITTEN),
+    durable_row("b-16B", "16 B", rate(None), "memory", durability=TRANSIENT, backbone_only=True),
+    durable_row("b-1KiB", "1 KiB", rate(None), "memory", durability=TRANSIENT, backbone_only=True),
+    Row(
+        "q-20k-1KiB",
+        "q: 20,000/s of 1 KiB persistent, publish to confirm,",
+        latency("confirm_us", p50=None, p99=None)
+        + (
+            Metric("p99 of an fdatasync beside it", ("disk", "sync_us", "p99"), 1, "µs", None, True),
+            Metric("p99 over that", ("confirm_over_sync", "p99"), 1, "times", 3, True),
+        ),
+        beside_the_disk,
+        stem="b-1KiB-persist",
+        flags=("--rate", 20_000.0, "--confirm-window", 20_000),
+        durability=SYNCED,
+    ),
+    Row(
+        "n-declares",
+        "n: 10,000 durable queues declared, one run,",
+        (
+            Metric("each after the other's answer", ("each_s",), 1e3, "ms", None, True),
+            Metric("without waiting", ("pipelined_s",), 1e3, "ms", 3000, True),
+        ),
+        subcommand("declare"),
+        durability=SYNCED,
+        runs=1,
     ),
     run_of("a-16B", "a: 16 B, 1 → 1", rate(6e6, 0.27)),
     run_of("a4-16B", "a4: 16 B, 4 → 4 queues", rate(6e6, 0.26)),
@@ -225,7 +293,8 @@ ROWS = (
         "l-lapin-1KiB-persist",
         "l: lapin, 1 KiB persistent, confirms window 1,000, manual acks",
         rate(26e3, 1.24),
-        durability=PERSISTENT,
+        # The sink without a log: the client is the limit.
+        durability=SYNCED | {"sink": "memory"},
     ),
     run_of("i-bus-16B", "i: bus, outbox → inbox, 16 B", rate(3e6), backbone_only=True),
     run_of("i-plain-16B", "i: straight to the queue, the same octets delivered", rate(None), backbone_only=True),
@@ -258,6 +327,10 @@ ROWS = (
 
 RATIOS = (
     Ratio("time for a message, i: bus over straight to the queue, the same octets", "i-plain-16B", "i-bus-16B", 1.3, True),
+    Ratio("rate, b: 1,000 queues in turn over one, 16 B, `synced`", "b-16B-1000-queues", "b-16B", 0.8, False),
+    Ratio("rate, b: 1,000 queues in turn over one, 1 KiB, `synced`", "b-1KiB-1000-queues", "b-1KiB", 0.8, False),
+    Ratio("rate, b: `written` over `memory`, 16 B", "b-16B-written", "b-16B-memory", 0.8, False),
+    Ratio("rate, b: `written` over `memory`, 1 KiB", "b-1KiB-written", "b-1KiB-memory", 0.8, False),
     Ratio("rate, d: 10,000 wildcard bindings over one, 10,000 keys in turn", "d-10000-bindings", "d-1-binding", 0.8, False),
     Ratio("rate, d: 10,000 wildcard bindings over one, one key", "d-10000-bindings-1-key", "d-1-binding-1-key", 0.8, False),
 )

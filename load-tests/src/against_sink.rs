@@ -1,8 +1,11 @@
 //! The generator against the stand-in broker: honest, it passes; at fault, that is noticed.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::thread;
 
+use crate::drain;
+use crate::group_log::{GroupLog, Level};
 use crate::options::Scenario;
 use crate::report::Report;
 use crate::sink::{Fault, serve};
@@ -10,9 +13,13 @@ use crate::trickle;
 
 /// A scenario against a sink that goes wrong in this way.
 fn against(fault: Fault, scenario: &str) -> Scenario {
+    with_log(fault, None, scenario)
+}
+
+fn with_log(fault: Fault, log: Option<Arc<GroupLog>>, scenario: &str) -> Scenario {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || serve(&listener, fault));
+    thread::spawn(move || serve(&listener, fault, log));
     let text = format!("port = {port}\nstall_s = 1\n{scenario}");
     let scenario: Scenario = toml::from_str(&text).unwrap();
     scenario.checked().unwrap()
@@ -121,4 +128,43 @@ fn a_trickle_counts_what_every_connection_gets() {
     assert_eq!(result.latency_from_due_us.map(|p| p.count), Some(500));
     let result = trickle(Fault::Swap, 2, 3_000.0);
     assert!(!result.ok && result.faults.out_of_order > 0);
+}
+
+#[test]
+fn confirms_that_wait_for_the_log_all_come() {
+    let folder = std::env::temp_dir().join(format!("backbone-perf-sink-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    for level in [Level::Synced, Level::Written] {
+        let log = GroupLog::start(&folder, level).unwrap();
+        for text in [
+            "messages = 20000\nconfirm_window = 1000",
+            "messages = 50\nconfirm_window = 1",
+            "messages = 30\nsize = 1048576\nconfirm_window = 20",
+            "messages = 3000\npublishers = 3\nqueues = 3\nconsumers = 3\nconfirm_window = 10",
+        ] {
+            let scenario = with_log(Fault::None, Some(Arc::clone(&log)), text);
+            let report = crate::run::run(&scenario).unwrap();
+            assert!(report.ok, "{text}: {}", report.summary());
+            assert_eq!(report.confirm_us.map(|p| p.count), Some(report.published));
+        }
+    }
+    assert!(std::fs::metadata(folder.join("sink.log")).unwrap().len() > 0);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn consumers_that_rest_take_all_in_the_end() {
+    let report = run(
+        Fault::None,
+        "duration_s = 0.5\nrate = 1000\nrest_s = 0.1\nack = \"each\"",
+    );
+    assert!(report.ok, "{}", report.summary());
+    // Held back for up to a rest.
+    assert!(report.latency_us.unwrap().max > 50_000.0);
+}
+
+#[test]
+fn a_backlog_that_is_not_there_is_no_drain() {
+    let scenario = against(Fault::None, "messages = 5\nprefix = \"none\"");
+    assert!(drain::measure(&scenario).is_err());
 }

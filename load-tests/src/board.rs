@@ -26,6 +26,7 @@ pub struct Board {
     groups: Vec<GroupCount>,
     /// When each publisher has started, for those that keep a rate.
     starts_ns: Vec<AtomicU64>,
+    end: AtomicBool,
     abort: AtomicBool,
 }
 
@@ -50,6 +51,7 @@ impl Board {
                 })
                 .collect(),
             starts_ns: (0..publishers).map(|_| AtomicU64::new(0)).collect(),
+            end: AtomicBool::new(false),
             abort: AtomicBool::new(false),
         }
     }
@@ -69,6 +71,11 @@ impl Board {
         self.groups[group].delivered.fetch_add(n, Ordering::AcqRel);
     }
 
+    /// Deliveries of a set of queues so far.
+    pub fn delivered(&self, group: usize) -> u64 {
+        self.groups[group].delivered.load(Ordering::Acquire)
+    }
+
     /// Whether a set of queues has delivered all that it will have.
     pub fn is_drained(&self, group: usize) -> bool {
         let count = &self.groups[group];
@@ -83,6 +90,16 @@ impl Board {
     /// When a publisher's schedule has started.
     pub fn start_ns(&self, publisher: usize) -> u64 {
         self.starts_ns[publisher].load(Ordering::Acquire)
+    }
+
+    /// Ends publishing in order: what was published is still confirmed.
+    pub fn end(&self) {
+        self.end.store(true, Ordering::Release);
+    }
+
+    /// Whether publishing shall end.
+    pub fn ended(&self) -> bool {
+        self.end.load(Ordering::Acquire)
     }
 
     /// Ends the run early, because a thread has failed.

@@ -1,6 +1,7 @@
 //! One consumer: reads large pieces, checks each message, acknowledges once a read.
 
 use std::io::Write;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -35,6 +36,8 @@ pub struct Consumer {
     out: Vec<u8>,
     checks: Checks,
     stall: Duration,
+    /// Nanoseconds to read for, and to read nothing for, in turn.
+    rest_ns: u64,
 }
 
 /// What a consumer has seen.
@@ -97,6 +100,7 @@ impl Consumer {
             out: Vec::with_capacity(256 * 1024),
             checks: Checks::new(group, scenario),
             stall: Duration::from_secs(scenario.stall_s),
+            rest_ns: (scenario.rest_s * 1e9) as u64,
         })
     }
 
@@ -115,6 +119,14 @@ impl Consumer {
         board.start.wait();
         let mut quiet_since = None;
         while !board.is_drained(self.group) && !board.aborted() {
+            if self.rests(board) {
+                #[allow(
+                    clippy::disallowed_methods,
+                    reason = "a thread of its own with nothing else to do"
+                )]
+                thread::sleep(READ_LIMIT);
+                continue;
+            }
             let fill = self
                 .link
                 .scanner
@@ -137,6 +149,13 @@ impl Consumer {
         }
         self.checks.octets = self.link.scanner.octets() - before;
         self.finish(board)
+    }
+
+    /// Whether it reads nothing at the moment; once all is published it takes what is left.
+    fn rests(&self, board: &Board) -> bool {
+        self.rest_ns > 0
+            && board.clock.ns() / self.rest_ns % 2 == 1
+            && !board.due_is_known(self.group)
     }
 
     fn take_incoming(&mut self, board: &Board) -> Result<()> {

@@ -5,7 +5,7 @@
 //! `publisher` and `consumer`. Frames are written by `amqp` and `slab` and read by `scan`; `verify`
 //! judges the numbers in the bodies (`share` knows which number goes where), `report` prints.
 //! `lapin_client` does the same with a client library. `sink` is a stand-in broker that does the least
-//! that one can do: its figures are the machine's limit.
+//! that one can do: its figures are the machine's limit; `group_log` is its log, `disk` the limit of the disk.
 
 #[cfg(test)]
 mod against_sink;
@@ -14,6 +14,10 @@ mod board;
 mod bus;
 mod confirms;
 mod consumer;
+mod declare;
+mod disk;
+mod drain;
+mod group_log;
 mod idle;
 mod lapin_client;
 mod link;
@@ -30,7 +34,9 @@ mod trickle;
 mod verify;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -80,6 +86,29 @@ enum Command {
         #[arg(long, default_value_t = 20.0)]
         duration_s: f64,
     },
+    /// Measures how fast durable queues are declared
+    Declare {
+        /// amqp://user:password@host:port/vhost
+        #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672")]
+        uri: String,
+        /// Process id of the broker
+        #[arg(long)]
+        broker_pid: u32,
+        /// How many, twice
+        #[arg(long, default_value_t = 10_000)]
+        count: usize,
+    },
+    /// Takes what a run with `--keep`, `--prefix` and `--consumers 0` has left, and publishes `--rate` a second meanwhile
+    Drain(Box<options::Flags>),
+    /// Measures how long `fdatasync` takes and how fast a file is written
+    Disk {
+        /// A folder on the disk in question
+        #[arg(long)]
+        folder: PathBuf,
+        /// For how long
+        #[arg(long, default_value_t = 2.0)]
+        duration_s: f64,
+    },
     /// Runs a stand-in broker that only parses, copies and writes: the machine's limit
     Sink {
         /// Where to listen
@@ -88,13 +117,32 @@ enum Command {
         /// Goes wrong on purpose, to see that the generator notices
         #[arg(long, value_enum, default_value = "none")]
         fault: sink::Fault,
+        /// A folder for a log of all messages, overwritten in a ring and never read: confirms wait for it
+        #[arg(long, value_name = "FOLDER")]
+        log: Option<PathBuf>,
+        /// What confirms wait for
+        #[arg(long, value_enum, default_value = "synced")]
+        level: group_log::Level,
     },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Some(Command::Sink { bind, fault }) => serve_sink(bind, fault),
+        Some(Command::Sink {
+            bind,
+            fault,
+            log,
+            level,
+        }) => serve_sink(bind, fault, log.as_deref(), level),
+        Some(Command::Declare {
+            uri,
+            broker_pid,
+            count,
+        }) => options::Scenario::at(&uri, broker_pid)
+            .and_then(|scenario| measure_declares(&scenario, count)),
+        Some(Command::Drain(flags)) => measure_drain(&flags),
+        Some(Command::Disk { folder, duration_s }) => measure_disk(&folder, duration_s),
         Some(Command::Idle {
             uri,
             broker_pid,
@@ -161,9 +209,35 @@ fn measure_trickle(
     Ok(trickle.ok)
 }
 
-fn serve_sink(bind: SocketAddr, fault: sink::Fault) -> Result<bool> {
+fn measure_declares(scenario: &options::Scenario, count: usize) -> Result<bool> {
+    let declared = declare::measure(scenario, count)?;
+    println!("{}", serde_json::to_string(&declared)?);
+    Ok(true)
+}
+
+fn measure_drain(flags: &options::Flags) -> Result<bool> {
+    let drain = drain::measure(&flags.resolve()?)?;
+    println!("{}", serde_json::to_string(&drain)?);
+    Ok(drain.ok)
+}
+
+fn measure_disk(folder: &Path, duration_s: f64) -> Result<bool> {
+    let speed = disk::measure(folder, Duration::from_secs_f64(duration_s))?;
+    println!("{}", serde_json::to_string(&speed)?);
+    Ok(true)
+}
+
+fn serve_sink(
+    bind: SocketAddr,
+    fault: sink::Fault,
+    folder: Option<&Path>,
+    level: group_log::Level,
+) -> Result<bool> {
+    let log = folder
+        .map(|folder| group_log::GroupLog::start(folder, level).context("making the log"))
+        .transpose()?;
     let listener = TcpListener::bind(bind).with_context(|| format!("listening on {bind}"))?;
     eprintln!("sink: listening on {bind}");
-    sink::serve(&listener, fault);
+    sink::serve(&listener, fault, log);
     Ok(true)
 }

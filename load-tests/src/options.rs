@@ -121,6 +121,15 @@ pub struct Flags {
     /// With --bus, who registers the clients [guest:guest]
     #[arg(long, value_name = "USER:PASSWORD")]
     operator: Option<String>,
+    /// Names of queues, exchange and clients begin with it [perf-<process>-<run>]
+    #[arg(long)]
+    prefix: Option<String>,
+    /// Leave the queues and what is in them [false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    keep: Option<bool>,
+    /// Seconds for which consumers read nothing, after as many in which they do; until all is published [0: never]
+    #[arg(long)]
+    rest_s: Option<f64>,
     /// Check that nothing is lost, doubled, reordered or damaged [true]
     #[arg(long)]
     verify: Option<bool>,
@@ -181,6 +190,10 @@ pub struct Scenario {
     pub http: String,
     #[serde(skip_serializing)]
     pub operator: String,
+    #[serde(skip_serializing)]
+    pub prefix: String,
+    pub keep: bool,
+    pub rest_s: f64,
     pub verify: bool,
     pub stall_s: u64,
     #[serde(skip_serializing)]
@@ -258,6 +271,9 @@ impl Default for Scenario {
             idle_clients: 0,
             http: "127.0.0.1:3000".into(),
             operator: "guest:guest".into(),
+            prefix: String::new(),
+            keep: false,
+            rest_s: 0.0,
             verify: true,
             stall_s: 10,
             broker_pid: None,
@@ -342,6 +358,8 @@ impl Scenario {
             "messages or duration_s: one must be above 0"
         );
         ensure!(self.rate >= 0.0, "rate: not below 0");
+        ensure!(self.rest_s >= 0.0, "rest_s: not below 0");
+        ensure!(self.prefix.len() <= 64, "prefix: at most 64 octets");
         ensure!(self.runs >= 1, "runs: at least 1");
         ensure!(
             self.user.len() + self.password.len() < FRAME_MAX / 2 && self.vhost.len() < 256,

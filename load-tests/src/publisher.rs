@@ -132,6 +132,9 @@ impl Publisher {
                 self.wait_for_confirms(board)?;
                 continue;
             }
+            if board.ended() {
+                break;
+            }
             let now = board.clock.ns();
             match self.pace.allowed(now, self.done.count) {
                 Allowed::NoMore => break,

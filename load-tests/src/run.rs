@@ -45,7 +45,10 @@ pub fn run(scenario: &Scenario) -> Result<Report> {
     // The default slack of 50 µs would show in every paced publish; threads inherit it.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
     let number = RUNS.fetch_add(1, Ordering::Relaxed);
-    let prefix = format!("perf-{}-{number}", std::process::id());
+    let prefix = match scenario.prefix.as_str() {
+        "" => format!("perf-{}-{number}", std::process::id()),
+        prefix => prefix.to_owned(),
+    };
     let names = Names::new(prefix, scenario);
     let mut control = Link::open(scenario)?;
     let clients = if scenario.bus {
@@ -277,7 +280,7 @@ fn judge_run(scenario: &Scenario, control: &Link, outcome: Outcome) -> Report {
     let total = counts.iter().sum();
     Report {
         ok: false,
-        problems: describe(problems, &faults),
+        problems: problems.into_iter().chain(faults.describe()).collect(),
         faults,
         scenario: scenario.clone(),
         broker: control.broker.clone(),
@@ -325,23 +328,6 @@ fn judge_numbers(
     faults
 }
 
-fn describe(mut problems: Vec<String>, faults: &Faults) -> Vec<String> {
-    for (count, what) in [
-        (faults.lost, "lost"),
-        (faults.doubled, "delivered more than once"),
-        (faults.out_of_order, "delivered out of order"),
-        (faults.corrupt, "damaged"),
-        (faults.redelivered, "marked as redelivered"),
-        (faults.returned, "returned as unroutable"),
-        (faults.nacked, "refused by the broker"),
-    ] {
-        if count > 0 {
-            problems.push(format!("{count} messages {what}"));
-        }
-    }
-    problems
-}
-
 /// Deletes what was declared; what still lies in the queues must be what nobody has consumed.
 fn clean_up(
     mut link: Link,
@@ -350,6 +336,9 @@ fn clean_up(
     clients: Option<Clients>,
     report: &mut Report,
 ) -> Result<()> {
+    if scenario.keep {
+        return link.close(|_| Ok(()));
+    }
     if scenario.verify && report.problems.is_empty() {
         check_rest(&mut link, scenario, names, report)?;
     }

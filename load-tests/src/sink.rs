@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::amqp::{
     self, BODY, CHANNEL, FRAME_HEADER, FRAME_MAX, FRAME_OVERHEAD, METHOD, MethodId, id,
 };
+use crate::group_log::GroupLog;
 
 /// Octets asked for in one read.
 const READ_SIZE: usize = 256 * 1024;
@@ -42,10 +43,11 @@ pub enum Fault {
     Close,
 }
 
-/// Serves connections until the listener fails.
-pub fn serve(listener: &TcpListener, fault: Fault) {
+/// Serves connections until the listener fails; with a log, confirms wait for it.
+pub fn serve(listener: &TcpListener, fault: Fault, log: Option<Arc<GroupLog>>) {
     let hub = Arc::new(Hub {
         fault,
+        log,
         registry: Mutex::default(),
     });
     for stream in listener.incoming().map_while(Result::ok) {
@@ -62,6 +64,7 @@ pub fn serve(listener: &TcpListener, fault: Fault) {
 
 struct Hub {
     fault: Fault,
+    log: Option<Arc<GroupLog>>,
     registry: Mutex<Registry>,
 }
 
@@ -105,6 +108,8 @@ struct Session {
     end: usize,
     confirms: bool,
     published: u64,
+    /// Publishes whose confirm is sent, or left to the log.
+    confirmed: u64,
     routes: HashMap<Vec<u8>, Route>,
     last_route: Option<(Vec<u8>, Route)>,
     touched: Vec<Arc<Mutex<Queue>>>,
@@ -138,6 +143,7 @@ impl Session {
             end: 0,
             confirms: false,
             published: 0,
+            confirmed: 0,
             routes: HashMap::new(),
             last_route: None,
             touched: Vec::new(),
@@ -198,7 +204,12 @@ impl Session {
         for queue in self.touched.drain(..) {
             queue.lock().flush()?;
         }
-        if self.confirms && self.published > 0 {
+        if self.confirms && self.published > self.confirmed {
+            self.confirmed = self.published;
+            if let Some(log) = &self.hub.log {
+                log.promise(&self.writer, self.published);
+                return Ok(());
+            }
             let mut out = Vec::new();
             amqp::ack(&mut out, self.published, true);
             self.reply(&out)?;
@@ -217,6 +228,9 @@ impl Session {
             self.last_route = Some((key, Arc::clone(route)));
         }
         self.published += 1;
+        if let Some(log) = &self.hub.log {
+            log.append(&self.buf[address.clone()], &self.buf[content.clone()]);
+        }
         let Some((_, route)) = &self.last_route else {
             return Ok(());
         };

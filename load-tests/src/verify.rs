@@ -32,6 +32,23 @@ impl Faults {
         *self == Faults::default()
     }
 
+    /// In words.
+    pub fn describe(&self) -> Vec<String> {
+        let counted = [
+            (self.lost, "lost"),
+            (self.doubled, "delivered more than once"),
+            (self.out_of_order, "delivered out of order"),
+            (self.corrupt, "damaged"),
+            (self.redelivered, "marked as redelivered"),
+            (self.returned, "returned as unroutable"),
+            (self.nacked, "refused by the broker"),
+        ];
+        let found = counted.into_iter().filter(|(count, _)| *count > 0);
+        found
+            .map(|(count, what)| format!("{count} messages {what}"))
+            .collect()
+    }
+
     /// Adds those of another thread.
     pub fn add(&mut self, other: &Faults) {
         self.lost += other.lost;

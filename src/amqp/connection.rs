@@ -3,7 +3,7 @@
 //! One read brings many messages; they are handled in place, their replies and the deliveries
 //! that are due leave in one write, and only then does the task wait. It waits for input (unless
 //! too much waits to be written, or the gate holds this publisher back), for room in the
-//! socket, for its bell, and for its heartbeat.
+//! socket, for its bell, and for its heartbeat. Nothing is written while a reply among it waits for the log.
 
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
@@ -257,9 +257,12 @@ impl Connection {
             // What was just published may be for consumers of this very connection.
             self.hear();
             let more = self.session.deliver(&mut self.out);
-            self.write()?;
+            let held = self.session.is_held(&mut self.out);
+            if !held {
+                self.write()?;
+            }
             // Written: there may be room for what had to wait.
-            if self.write_full || (!more && self.handle() == 0) {
+            if held || self.write_full || (!more && self.handle() == 0) {
                 return Ok(false);
             }
         }
@@ -444,7 +447,7 @@ impl Connection {
         }
         self.input.rest();
         buffers::give_back(&mut self.out.bytes);
-        let has_output = !self.out.is_empty();
+        let has_output = !self.out.is_empty() && !self.session.is_held(&mut self.out);
         let look = poll_fn(
             |cx| match self.poll_woken(cx, timer.as_mut(), may_read, has_output) {
                 Poll::Pending if more => Poll::Ready(Woken::default()),

@@ -118,12 +118,16 @@ impl ClientActor {
         let old = self.client.record();
         let mut new = ClientRecord::clone(&old);
         patch.apply(&mut new);
-        self.store(new, ctx, move |this, stored| {
+        self.store(new, ctx, move |this, stored, ctx| {
+            let engine = this.shared.engine.clone();
             let changed = stored.and_then(|new| {
-                this.client.change(&this.shared.engine, &old, &new)?;
+                this.client.change(&engine, &old, &new)?;
                 Ok(new)
             });
-            reply.send(changed);
+            let settled = async move { engine.settled().await };
+            ctx.wait(settled, |_, settled, _| {
+                reply.send(changed.and_then(|new| Ok(settled.map(|()| new)?)));
+            });
         });
     }
 
@@ -135,7 +139,7 @@ impl ClientActor {
         let secret = generate_secret();
         let mut new = ClientRecord::clone(&self.client.record());
         new.secret_hash = SecretHash::of(&secret);
-        self.store(new, ctx, move |this, stored| {
+        self.store(new, ctx, move |this, stored, _| {
             let rotated = stored.map(|new| {
                 let (id, shared) = (&new.client_id, &this.shared);
                 shared.auth.put_client_secret(id, new.secret_hash.clone());
@@ -151,18 +155,19 @@ impl ClientActor {
         &mut self,
         record: ClientRecord,
         ctx: &mut Context<'_, Self>,
-        then: impl FnOnce(&mut Self, Result<Arc<ClientRecord>, BusError>) + 'static,
+        then: impl FnOnce(&mut Self, Result<Arc<ClientRecord>, BusError>, &mut Context<'_, Self>)
+        + 'static,
     ) {
         let (state, record) = (self.shared.state.clone(), Arc::new(record));
         let work = async move {
             let stored = state.put(Table::Clients, &record.client_id, &*record).await;
             stored.map(|()| record).map_err(BusError::from)
         };
-        ctx.wait(work, |this, stored, _| {
+        ctx.wait(work, |this, stored, ctx| {
             if let Ok(record) = &stored {
                 this.client.record.store(Arc::clone(record));
             }
-            then(this, stored);
+            then(this, stored, ctx);
         });
     }
 }

@@ -1,9 +1,10 @@
 //! The supervisor: adds and removes clients, one at a time, and brings all of them back at start.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::client::{self, Client};
-use super::topology::ClientQueues;
+use super::topology::{ClientQueues, PUBLISH, queue_names};
 use super::{BusError, CLIENTS_MAX, ClientRecord, NewClient, Registered, Shared, check_client_id};
 use crate::actor::{Actor, Context, Reply};
 use crate::auth::{Secret, SecretHash, generate_secret};
@@ -22,13 +23,30 @@ pub(super) enum SupervisorMessage {
     Delete(String, Reply<Result<(), BusError>>),
 }
 
-/// Brings back every client of the state store.
+/// Brings back every client of the state store. What else of the bus's the broker brought back from the log was left when
+/// the server ended between the two, and goes: the state store says which clients there are.
 pub(super) async fn start_stored_clients(shared: &Arc<Shared>) -> Result<(), BusError> {
+    let engine = &shared.engine;
+    let mut bound: HashMap<String, Vec<String>> = HashMap::new();
+    for (queue, pattern) in engine.bound_to(PUBLISH) {
+        bound.entry(queue).or_default().push(pattern);
+    }
+    let own = shared.backbone.queues().map(|queue| queue.id());
+    let mut known: HashSet<u64> = HashSet::from(own);
     for (_, record) in shared.state.list::<ClientRecord>(Table::Clients).await? {
-        let queues = declare(shared, &record)?;
+        let [.., inbox] = queue_names(&record.client_id);
+        let bound = bound.remove(&inbox).unwrap_or_default();
+        let queues =
+            ClientQueues::bring_back(engine, &shared.backbone, &record, shared.lenient, &bound)?;
+        known.extend([&queues.outbox, &queues.notify, &queues.inbox].map(|queue| queue.id()));
         register(shared, record, queues);
     }
-    Ok(())
+    let all = engine.own_queues().into_iter();
+    for left in all.filter(|queue| !known.contains(&queue.id())) {
+        tracing::warn!(queue = &**left.name(), "belongs to no client: deleted");
+        engine.delete_queue(&left);
+    }
+    Ok(engine.settled().await?)
 }
 
 impl Supervisor {
@@ -59,10 +77,12 @@ impl Supervisor {
             Err(error) => return reply.send(Err(error)),
         };
         let (state, stored) = (self.shared.state.clone(), record.clone());
+        let engine = self.shared.engine.clone();
         let work = async move {
-            state
-                .put_new(Table::Clients, &stored.client_id, &stored)
-                .await
+            engine.settled().await?;
+            let id = &stored.client_id;
+            let new = state.put_new(Table::Clients, id, &stored).await?;
+            Ok::<bool, BusError>(new)
         };
         ctx.wait(work, move |this, stored, _| {
             let id = record.client_id.as_str();
@@ -74,7 +94,7 @@ impl Supervisor {
                     return reply.send(Ok((record, secret)));
                 }
                 Ok(false) => taken(id),
-                Err(error) => error.into(),
+                Err(error) => error,
             };
             queues.delete(&this.shared.engine, id);
             reply.send(Err(refused));
@@ -147,20 +167,25 @@ impl Supervisor {
             actor.stop().await;
             state.delete(Table::Clients, &key).await
         };
-        ctx.wait(work, move |this, deleted: Result<bool, StateError>, _| {
-            reply.send(match deleted {
+        ctx.wait(
+            work,
+            move |this, deleted: Result<bool, StateError>, ctx| match deleted {
                 Ok(_) => {
                     unregister(&this.shared, &id);
-                    Ok(())
+                    let engine = this.shared.engine.clone();
+                    let settled = async move { engine.settled().await };
+                    ctx.wait(settled, |_, settled, _| {
+                        reply.send(settled.map_err(BusError::from));
+                    });
                 }
                 Err(error) => {
                     let actor = client::start(&this.shared, &client);
                     let id = Arc::from(id);
                     this.shared.clients.insert(id, Registered { client, actor });
-                    Err(error.into())
+                    reply.send(Err(error.into()));
                 }
-            });
-        });
+            },
+        );
     }
 }
 

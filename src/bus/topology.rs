@@ -49,6 +49,11 @@ impl Backbone {
         }
         Ok(backbone)
     }
+
+    /// All of them.
+    pub fn queues(&self) -> [&Arc<Queue>; 3] {
+        [&self.publish, &self.broadcast, &self.dead_letter]
+    }
 }
 
 /// The queues and flows of one client.
@@ -82,6 +87,25 @@ impl ClientQueues {
             made.iter().for_each(|queue| engine.delete_queue(queue));
         }
         outcome
+    }
+
+    /// Finds the client's queues and bindings that the broker brought back from the log, makes what is missing, and installs the
+    /// flows. `bound` are the patterns that the inbox is bound with: those that the record has not are what was left of a change
+    /// when the server ended.
+    pub fn bring_back(
+        engine: &Engine,
+        backbone: &Backbone,
+        record: &ClientRecord,
+        lenient: bool,
+        bound: &[String],
+    ) -> Result<Self, BusError> {
+        let queues = Self::declare_all(engine, backbone, record, lenient, &mut Vec::new())?;
+        for pattern in bound {
+            if !record.subscriptions.contains(pattern) {
+                engine.unbind(&queues.inbox, PUBLISH, pattern)?;
+            }
+        }
+        Ok(queues)
     }
 
     fn declare_all(

@@ -1,11 +1,12 @@
-//! The command line: `backbone serve` (the default), verbs that talk to a running server over HTTP, and
-//! `config` to look at the configuration.
+//! The command line: `backbone serve` (the default), verbs that talk to a running server over HTTP, `log` to
+//! look into the log of one that does not run, and `config` to look at the configuration.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage. Results go to standard output (people's form, or with `--json`
 //! one JSON value), problems to standard error.
 
 mod api;
 mod client;
+mod log;
 mod messages;
 mod status;
 
@@ -53,6 +54,9 @@ enum Command {
     Receive(messages::ReceiveArgs),
     /// Tell whether a server is ready, and with an operator's secret what it holds
     Status(status::StatusArgs),
+    /// Look into the durable log of a server that does not run; nothing is changed
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -100,6 +104,8 @@ enum Failure {
     Encode(#[from] serde_json::Error),
     #[error("the configuration cannot be shown: {0}")]
     Show(#[from] toml::ser::Error),
+    #[error(transparent)]
+    Log(#[from] log::LogFailure),
     #[error("the server is not ready")]
     NotReady,
 }
@@ -141,6 +147,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Send(args) => remote(messages::send(args, &environment)),
         Command::Receive(args) => remote(messages::receive(args, &environment)),
         Command::Status(args) => remote(status::run(args, &environment)),
+        Command::Log(command) => Ok(log::run(command, &load()?.data_dir)?),
         Command::Config(ConfigCommand::Check) => {
             load()?;
             println!("the configuration is right");

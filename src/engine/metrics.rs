@@ -2,10 +2,48 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Engine;
+use backbone_broker::durable::{Level, Trouble};
+
+use super::{Engine, sample_log};
 use crate::telemetry::Samples;
 
 impl Engine {
+    /// Adds the log's and the pager's numbers.
+    fn sample_storage(&self, samples: &mut Samples) {
+        let vhost = &self.0.vhost;
+        if let Some(durable) = vhost.durable() {
+            let full = durable.trouble() == Some(Trouble::DiskFull);
+            samples.gauge(
+                "backbone_alarms_free_disk_space_watermark",
+                "1 while publishers are held back for want of room on the disk",
+                &[],
+                u64::from(full) as f64,
+            );
+            sample_log(durable.log(), samples);
+        }
+        let Some(pager) = vhost.pager() else { return };
+        let [paged_in, paged_out, unreadable] = pager.counts();
+        for (metric, help, value) in [
+            (
+                "backbone_messages_paged_in_total",
+                "Messages brought back into memory from the log",
+                paged_in,
+            ),
+            (
+                "backbone_messages_paged_out_total",
+                "Messages that were left in the log alone because memory was tight",
+                paged_out,
+            ),
+            (
+                "backbone_messages_unreadable_total",
+                "Messages that damaged bytes of the log made unreadable",
+                unreadable,
+            ),
+        ] {
+            samples.counter(metric, help, &[], value as f64);
+        }
+    }
+
     /// Adds the broker's numbers. Looks into each queue once.
     pub fn sample(&self, samples: &mut Samples) {
         let vhost = &self.0.vhost;
@@ -13,12 +51,16 @@ impl Engine {
             samples.counter(metric, help, &[], value as f64);
         }
         let (mut ready, mut unacked, mut consumers, mut published) = (0, 0, 0, 0);
+        let mut by_level = Level::ALL.map(|level| (level, 0_u64));
         for queue in vhost.topology().queues() {
             let stats = queue.stats();
             ready += stats.ready;
             unacked += stats.unsettled;
             consumers += u64::from(stats.consumers);
             published += stats.published;
+            for (level, count) in &mut by_level {
+                *count += u64::from(*level == queue.level());
+            }
         }
         let counts = vhost.topology().counts();
         let counters = vhost.counters();
@@ -76,6 +118,15 @@ impl Engine {
         for (metric, help, value) in gauges {
             samples.gauge(metric, help, &[], value as f64);
         }
+        for (level, count) in by_level {
+            samples.gauge(
+                "backbone_queues_by_level",
+                "Queues by how safe a persistent message in them is before it is confirmed",
+                &[("level", level.name())],
+                count as f64,
+            );
+        }
+        self.sample_storage(samples);
         let delivered = [
             &counters.messages_delivered_consume_auto_ack,
             &counters.messages_delivered_consume_manual_ack,

@@ -4,6 +4,7 @@
 //! publishing is one batch of one message, committed before the call returns; taking hands out a
 //! [`Taken`] that is either settled or puts everything back in order.
 
+mod log_metrics;
 mod message;
 mod metrics;
 mod mover;
@@ -22,12 +23,14 @@ use backbone_broker::queue::{Bell, DeleteIf};
 use backbone_broker::record;
 use backbone_broker::topology::ExchangeSpec;
 use backbone_broker::vhost::{QueueDeclare, Vhost};
+use backbone_log::Health;
 use backbone_wire::table::Table;
 use crossbeam::queue::ArrayQueue;
 
 pub use backbone_broker::flow::{Flow, FlowCounters};
 pub use backbone_broker::queue::Queue;
 pub use backbone_broker::topology::ExchangeKind;
+use log_metrics::sample_log;
 pub use message::{Outgoing, StoredMessage};
 pub use mover::{Mover, Wake};
 pub use pager::{pager, start as start_pager};
@@ -127,7 +130,32 @@ impl Engine {
         self.0.vhost.topology().alias_queue(alias, queue.name())
     }
 
-    /// Deletes a queue with its bindings, aliases and messages; one that is gone counts as deleted.
+    /// The queues that were declared here, those among them that were brought back from the log.
+    pub fn own_queues(&self) -> Vec<Arc<Queue>> {
+        let mut queues = self.0.vhost.topology().queues();
+        queues.retain(|queue| queue.options().protected);
+        queues
+    }
+
+    /// The queues that are bound to an exchange without arguments, each with its pattern. Looks at all bindings.
+    pub fn bound_to(&self, exchange: &str) -> Vec<(String, String)> {
+        let bindings = self.0.vhost.topology().list_bindings().into_iter();
+        let to_queues = bindings
+            .filter(|it| it.source == exchange && !it.to_exchange && it.arguments.is_empty());
+        let named = to_queues.map(|it| Some((it.destination, String::from_utf8(it.key).ok()?)));
+        named.flatten().collect()
+    }
+
+    /// Waits until all declares, binds and deletes so far, of whomever, are as safe as the vhost's level says.
+    ///
+    /// # Errors
+    /// [`EngineError::Paused`]: the log failed meanwhile. Whether they were made is certain after the restart.
+    pub async fn settled(&self) -> Result<(), EngineError> {
+        self.kept(self.0.vhost.changes_promise()).await
+    }
+
+    /// Deletes a queue with its bindings, aliases and messages; one that is gone counts as deleted. If the log does not take
+    /// that, it is there again after a restart.
     pub fn delete_queue(&self, queue: &Queue) {
         let deleted = self.0.vhost.remove_queue(queue, DeleteIf::default());
         deleted.expect("a delete without conditions is never refused");
@@ -204,6 +232,21 @@ impl Engine {
         match routed {
             Routed::Queues => Ok(promise),
             Routed::Nowhere => Err(EngineError::NoQueue(queue.name().to_string())),
+        }
+    }
+
+    /// Why the log takes no messages, if so, in words for an operator.
+    pub fn log_trouble(&self) -> Option<String> {
+        let log = self.0.vhost.durable()?.log();
+        match log.health() {
+            Health::Open => None,
+            Health::Full => Some(
+                "the disk of the log is full: publishers are blocked, consumers go on; free space and it takes messages again"
+                    .into(),
+            ),
+            Health::Failed { reason } => Some(format!(
+                "the log failed and can only be read: publishers are blocked until a restart has verified it: {reason}"
+            )),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 
 /// The samples of one scrape.
 #[derive(Default)]
@@ -47,6 +49,31 @@ impl Samples {
         self.add(name, help, MetricType::GAUGE, metric);
     }
 
+    /// Adds a distribution: for each upper bound, growing, how many were not above it; the sum and the number of
+    /// all. `name` is the full name and ends in its unit.
+    pub fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        up_to: impl Iterator<Item = (f64, u64)>,
+        sum: f64,
+        count: u64,
+    ) {
+        let bucket = |(bound, count)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(count);
+            bucket
+        };
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(up_to.map(bucket).collect());
+        histogram.set_sample_sum(sum);
+        histogram.set_sample_count(count);
+        let mut metric = labelled(&[]);
+        metric.set_histogram(histogram);
+        self.add(name, help, MetricType::HISTOGRAM, metric);
+    }
+
     pub(super) fn into_families(self) -> Vec<MetricFamily> {
         let family = |(name, family): (&str, Family)| {
             let mut proto = MetricFamily::default();
@@ -66,10 +93,7 @@ impl Samples {
             kind,
             metrics: Vec::new(),
         });
-        debug_assert!(
-            family.kind == kind,
-            "{name} is a counter in one place and a gauge in another"
-        );
+        debug_assert!(family.kind == kind, "{name} is of two types");
         family.metrics.push(metric);
     }
 }

@@ -25,7 +25,11 @@ const MODULES: &[(&str, &[&str])] = &[
     ("auth", &["state"]),
     ("amqp", &["auth", "backbone_broker", "backbone_wire"]),
     // The engine builds property lists, which is the codec's work.
-    ("engine", &["backbone_broker", "backbone_wire"]),
+    // And it shows the log's numbers.
+    (
+        "engine",
+        &["backbone_broker", "backbone_log", "backbone_wire"],
+    ),
     ("bus", &["engine", "state", "actor", "auth"]),
     ("workers", &["engine", "state", "actor", "auth"]),
     ("connectors", &["engine", "state", "actor", "auth"]),
@@ -50,7 +54,7 @@ const MODULES: &[(&str, &[&str])] = &[
 ];
 
 /// Where everything is put together: these may import all, and nothing imports them.
-const ROOTS: &[&str] = &["lib", "main", "cli"];
+const ROOTS: &[&str] = &["lib", "main", "storage", "cli"];
 
 /// What the crates may import of this workspace.
 const CRATES: &[(&str, &[&str])] = &[

@@ -4,7 +4,11 @@
 // Every test binary compiles this module and uses a part of it; what fails here fails the test.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod ledger;
+pub mod peer;
 pub mod raw;
+pub mod small_disk;
+pub mod traffic;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -47,11 +51,14 @@ impl Server {
 
     /// The same on a data directory that is there already.
     pub async fn on(data_dir: Arc<TempDir>, variables: &[(&str, &str)]) -> Self {
-        let mut child = command(data_dir.path(), variables)
-            .arg("serve")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = command(data_dir.path(), variables);
+        command.arg("serve");
+        Self::run(command, data_dir).await
+    }
+
+    /// Runs a command that becomes the server.
+    pub async fn run(mut command: Command, data_dir: Arc<TempDir>) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (output, sink) = (BufReader::new(child.stdout.take().unwrap()), lines.clone());
         std::thread::spawn(move || {
@@ -155,6 +162,19 @@ impl Drop for Server {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// A new directory on the disk that holds the build, which is a real one where `/tmp` may be in memory.
+pub fn directory_on_disk() -> Arc<TempDir> {
+    Arc::new(TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
+}
+
+/// A number of the environment, or what holds without it.
+pub fn number_from(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}: a number, not {text:?}"))
+    })
 }
 
 /// The program with a clean environment, ephemeral ports and `data_dir`, run inside of `data_dir` so that no

@@ -37,6 +37,9 @@ pub enum Level {
 }
 
 impl Level {
+    /// All of them, the least safe first.
+    pub const ALL: [Self; 3] = [Self::Memory, Self::Written, Self::Synced];
+
     /// The name that configuration, arguments and pages have for it.
     pub fn name(self) -> &'static str {
         match self {
@@ -48,9 +51,7 @@ impl Level {
 
     /// The level of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Memory, Self::Written, Self::Synced]
-            .into_iter()
-            .find(|level| level.name() == name)
+        Self::ALL.into_iter().find(|level| level.name() == name)
     }
 }
 

@@ -48,7 +48,7 @@ constructors! {
     not_allowed = NotAllowed,
     /// 540, closes the connection: what the broker does not do.
     not_implemented = NotImplemented,
-    /// 541, closes the connection: a bug of ours.
+    /// 541, closes the connection: a bug of ours, or the log takes nothing any more.
     internal_error = InternalError,
 }
 

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod counters;
+pub mod definitions;
 pub mod durable;
 pub mod error;
 pub mod flow;
@@ -15,6 +16,7 @@ pub mod pager;
 pub mod publisher;
 pub mod queue;
 pub mod record;
+pub mod restore;
 pub mod session;
 pub mod topic_rule;
 pub mod topology;

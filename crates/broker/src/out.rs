@@ -102,6 +102,24 @@ impl OutBuf {
         self.reclaim();
     }
 
+    /// Drops what waits behind the first `pending` bytes; that is where a frame ends.
+    pub fn truncate(&mut self, mut pending: usize) {
+        let mut from = self.head;
+        for (index, splice) in self.splices.iter().enumerate() {
+            let plain = splice.at - from;
+            if pending <= plain {
+                self.splices.truncate(index);
+                break;
+            }
+            pending -= plain + (splice.end - splice.start);
+            from = splice.at;
+        }
+        self.bytes.truncate(from + pending);
+        let spliced = self.splices.iter().map(|it| it.end - it.start);
+        self.spliced = spliced.sum();
+        self.reclaim();
+    }
+
     fn reclaim(&mut self) {
         if self.head == self.bytes.len() && self.splices.is_empty() {
             self.bytes.clear();
@@ -121,6 +139,40 @@ impl OutBuf {
 mod tests {
     use super::*;
     use backbone_log::Arena;
+
+    #[test]
+    fn what_is_cut_off_never_leaves_wherever_the_cut_is() {
+        let arena = Arena::new();
+        for frames in 0..6 {
+            for gone in [0, 1, 35, 80] {
+                let (mut out, mut expected, mut cut) = (OutBuf::new(), Vec::new(), 0);
+                for i in 0..6_u8 {
+                    let body = vec![i; 40];
+                    out.bytes.extend_from_slice(&[i; 10]);
+                    let segment = arena.commit(&mut body.clone(), 1);
+                    out.splice(segment, 0, 40);
+                    out.bytes.push(i);
+                    if usize::from(i) < frames {
+                        expected.extend_from_slice(&[i; 51]);
+                        cut = out.pending();
+                    }
+                }
+                let mut written = Vec::new();
+                let mut take = |out: &mut OutBuf, count: usize| {
+                    let whole: Vec<u8> = out.slices().iter().flat_map(|s| s.to_vec()).collect();
+                    written.extend_from_slice(&whole[..count]);
+                    out.advance(count);
+                };
+                let gone = gone.min(cut);
+                take(&mut out, gone);
+                out.truncate(cut - gone);
+                assert_eq!(out.pending(), cut - gone);
+                let rest = out.pending();
+                take(&mut out, rest);
+                assert_eq!(written, expected, "{frames} frames, {gone} written before");
+            }
+        }
+    }
 
     #[test]
     fn bytes_leave_in_order_however_the_socket_takes_them() {

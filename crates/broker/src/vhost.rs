@@ -2,7 +2,10 @@
 //!
 //! Owns the life of queues: created by a declare, gone by a delete, with their connection
 //! (exclusive) or with their last consumer (auto-delete). `control` serialises these; publishing
-//! and consuming never take it.
+//! and consuming never take it. What of it outlives a restart is in the log before it can be seen ([`crate::definitions`]),
+//! and comes back with [`Vhost::restore`].
+//!
+//! Locks: `control`, then that of the queue that is deleted, then the topology's, then the log's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,14 +17,18 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::counters::{Counters, add};
-use crate::durable::{Durable, Level};
+use crate::definitions::{Change, Journal, QueueDefinition};
+use crate::durable::{Durable, Level, Promise};
 use crate::error::{Error, Resource};
 use crate::flow::{self, Flow};
 use crate::pager::Pager;
 use crate::publisher::add_number;
 use crate::queue::{DeleteIf, Emptied, Queue, QueueOptions, Refused, Room, Wakes};
 use crate::record::{Entry, Record};
-use crate::topology::{Topology, check_equivalent, check_same, clean_name};
+use crate::topology::{Topology, Unlogged, check_equivalent, check_same, clean_name};
+
+/// Ids of queues that are marked in the log as used at a time, long before they are: one small batch for so many.
+pub(crate) const IDS_A_MARK: u64 = 1 << 16;
 
 /// The argument with which a queue asks for a level.
 const DURABILITY: &str = "x-durability";
@@ -54,11 +61,15 @@ pub struct Vhost {
     topology: Topology<Arc<Queue>>,
     arena: Arc<Arena>,
     durable: Option<Arc<Durable>>,
+    journal: Option<Arc<Journal>>,
     pager: Option<Arc<Pager>>,
     level: Level,
     counters: Counters,
     control: Mutex<()>,
-    numbers: AtomicU64,
+    /// What is numbered in this process, queues among it: the next number.
+    pub(crate) numbers: AtomicU64,
+    /// The log says that numbers below this one may have been queues'. Changed under `control`.
+    marked: AtomicU64,
     random: RandomState,
     /// Senders that do not get their own messages, with the identities of their inboxes.
     exclude_own: DashMap<Box<[u8]>, u64>,
@@ -97,21 +108,28 @@ impl Vhost {
             topology: Topology::new(name),
             arena,
             durable: None,
+            journal: None,
             pager: None,
             level: Level::Memory,
             counters: Counters::default(),
             control: Mutex::new(()),
             numbers: AtomicU64::new(1),
+            marked: AtomicU64::new(0),
             random: RandomState::new(),
             exclude_own: DashMap::new(),
             protected_exchanges: DashMap::new(),
         }
     }
 
-    /// The same with a durable log: messages of durable queues go there, at `level` unless the queue says otherwise.
+    /// The same with a durable log: messages of durable queues go there, at `level` unless the queue says otherwise, and
+    /// definitions of what is durable. [`Vhost::restore`] brings back what the log has.
     pub fn with_log(self, durable: Arc<Durable>, pager: Arc<Pager>, level: Level) -> Self {
+        let journal = Journal::new(Arc::clone(&self.name), Arc::clone(&durable));
+        let journal = Arc::new(journal);
         Self {
             durable: Some(durable),
+            topology: self.topology.with_journal(Arc::clone(&journal)),
+            journal: Some(journal),
             pager: Some(pager),
             level,
             ..self
@@ -123,16 +141,34 @@ impl Vhost {
         self.durable.as_ref()
     }
 
+    /// Appends a change to the log, if there is one.
+    pub(crate) fn change(&self, fill: impl FnOnce(&mut Change<'_>)) -> Result<(), Error> {
+        let journal = self.journal.as_ref();
+        journal.map_or(Ok(()), |journal| journal.change(fill))
+    }
+
+    /// That all changes of durable exchanges, queues and bindings so far are as safe as this vhost's level says. An answer
+    /// that tells of such a change, anybody's, has to wait for it.
+    pub fn changes_promise(&self) -> Promise {
+        let journal = self.journal.as_ref();
+        journal.map_or(Promise::KEPT, |journal| journal.promise(self.level))
+    }
+
+    /// Takes note that batch `lsn` has something that its answer has to wait for, as those of definitions are.
+    fn note_change(&self, lsn: u64) {
+        if let Some(journal) = &self.journal {
+            journal.note(lsn);
+        }
+    }
+
     /// What brings messages back from the log, if there is one.
     pub fn pager(&self) -> Option<&Arc<Pager>> {
         self.pager.as_ref()
     }
 
-    /// Tells the log what is done with. If that takes nothing any more, it comes back with the restart.
-    pub fn settle(&self, batch: &mut Batch) {
-        if let Some(durable) = &self.durable {
-            let _ = durable.append(batch);
-        }
+    /// Tells the log what is done with; the number of its batch. If that takes nothing any more, it comes back with the restart.
+    pub fn settle(&self, batch: &mut Batch) -> Option<u64> {
+        self.durable.as_ref()?.append(batch).ok()
     }
 
     /// Tells the log that `entries` of `queue` are done with, as far as they are there.
@@ -239,12 +275,27 @@ impl Vhost {
             lenient: declare.lenient,
             level: self.level_of(&declare)?,
         };
-        let id = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let id = self.new_queue_id()?;
+        let definition = (options.durable && options.owner.is_none()).then(|| QueueDefinition {
+            id,
+            vhost: self.name.to_string(),
+            name: name.to_string(),
+            auto_delete: options.auto_delete,
+            arguments: options.arguments.clone(),
+            level: options.level,
+            protected: options.protected,
+        });
         let queue = Arc::new(Queue::new(&name, id, options));
         if let Some(pager) = &self.pager {
             queue.set_page_bell(pager.bell(&queue));
         }
-        self.topology.add_queue(&name, id, Arc::clone(&queue));
+        match definition {
+            Some(definition) => {
+                let handle = Arc::clone(&queue);
+                self.topology.add_durable_queue(&definition, handle)?;
+            }
+            None => self.topology.add_queue(&name, id, Arc::clone(&queue)),
+        }
         add(&self.counters.queues_declared, 1);
         Ok(queue)
     }
@@ -267,29 +318,43 @@ impl Vhost {
             return Ok(0);
         };
         self.check_owner(&queue, conn)?;
-        match self.remove_queue(&queue, condition) {
-            Ok(count) => Ok(count),
-            Err(refused) => {
-                let why = if refused == Refused::InUse {
-                    "in use"
-                } else {
-                    "not empty"
-                };
-                let vhost = &self.name;
-                Err(Error::precondition_failed(format!(
-                    "queue '{name}' in vhost '{vhost}' {why}"
-                )))
-            }
-        }
+        let mut unlogged = None;
+        let removed = self.take_out(&queue, condition, |queue| {
+            let gone = self.topology.forget_queue(queue.name(), Unlogged::Undo);
+            gone.map_err(|error| unlogged = Some(error)).is_ok()
+        });
+        let why = match removed {
+            Ok(count) => return Ok(count),
+            Err(Refused::Unlogged) => return Err(unlogged.expect("the log said why")),
+            Err(Refused::InUse) => "in use",
+            Err(_) => "not empty",
+        };
+        let vhost = &self.name;
+        Err(Error::precondition_failed(format!(
+            "queue '{name}' in vhost '{vhost}' {why}"
+        )))
     }
 
-    /// Deletes `queue` itself, with its bindings; returns how many ready messages went with it.
+    /// Deletes `queue` itself, with its bindings; returns how many ready messages went with it. It goes
+    /// also if the log does not take that, and is there again after a restart then.
     pub fn remove_queue(&self, queue: &Queue, condition: DeleteIf) -> Result<u64, Refused> {
+        self.take_out(queue, condition, |queue| {
+            let gone = self.topology.forget_queue(queue.name(), Unlogged::GoOn);
+            gone.is_ok()
+        })
+    }
+
+    /// Deletes `queue` if it may be and `forget` says so, which is called when nothing can come into it any more.
+    fn take_out(
+        &self,
+        queue: &Queue,
+        condition: DeleteIf,
+        forget: impl FnOnce(&Queue) -> bool,
+    ) -> Result<u64, Refused> {
         let _control = self.control.lock();
-        let Some(emptied) = queue.delete(condition)? else {
+        let Some(emptied) = queue.delete_after(condition, || forget(queue))? else {
             return Ok(0);
         };
-        self.topology.remove_queue(queue.name());
         flow::release(&self.arena, &emptied.entries);
         if !emptied.in_flight {
             self.forget_messages(queue);
@@ -315,7 +380,10 @@ impl Vhost {
         if !numbers.is_empty() {
             let mut batch = Batch::new();
             batch.settle(queue.id(), &numbers, Reason::Purge);
-            self.settle(&mut batch);
+            batch.hurry();
+            if let Some(lsn) = self.settle(&mut batch) {
+                self.note_change(lsn);
+            }
         }
     }
 
@@ -372,6 +440,22 @@ impl Vhost {
             bits >>= 6;
         }
         name
+    }
+
+    /// An id that no queue ever had. Called under `control`.
+    fn new_queue_id(&self) -> Result<u64, Error> {
+        let id = self.numbers.fetch_add(1, Ordering::Relaxed);
+        if self.journal.is_some() && id >= self.marked.load(Ordering::Relaxed) {
+            self.mark_ids(id + IDS_A_MARK)?;
+        }
+        Ok(id)
+    }
+
+    /// Lets the log know that ids below `next` may have been handed out.
+    pub(crate) fn mark_ids(&self, next: u64) -> Result<(), Error> {
+        self.change(|change| change.define_queue_ids(next))?;
+        self.marked.store(next, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The level of a new queue. Only what outlives its connection and the server can be more than in memory.

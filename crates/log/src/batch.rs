@@ -148,6 +148,11 @@ impl Batch {
         self.end(start);
     }
 
+    /// Has it synced at once, also if there is nothing but settlements in it: somebody waits for that.
+    pub fn hurry(&mut self) {
+        self.eager = true;
+    }
+
     /// Empties the batch; its memory stays.
     pub fn clear(&mut self) {
         let data = std::mem::take(&mut self.data);

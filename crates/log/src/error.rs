@@ -8,8 +8,8 @@ pub enum LogError {
     /// Another process uses the directory.
     #[error("the log's directory is in use by another process")]
     Locked,
-    /// No room on the disk for more messages. Settlements still go; appending works again by
-    /// itself when there is room.
+    /// No room on the disk for more messages, or no file can be opened for them. Settlements still go as long
+    /// as they find room; appending works again by itself when there is some.
     #[error("the disk is full")]
     Full,
     /// A write or a sync failed. The log can be read, and is writable again after it was opened
@@ -61,8 +61,15 @@ impl LogError {
         matches!(self, Self::Full)
     }
 
+    /// Whether the process or the system has too many files open: it passes.
+    pub(crate) fn is_out_of_files(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if crate::disk::is_out_of_files(source))
+    }
+
     pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
-        if source.kind() == io::ErrorKind::StorageFull {
+        // A quota is as full as a disk.
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        if full.contains(&source.kind()) {
             return Self::Full;
         }
         let what = what.into();

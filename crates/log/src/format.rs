@@ -88,7 +88,7 @@ impl SegmentHeader {
 
     pub(crate) fn read(file: &dyn File, name: &str) -> Result<Option<Self>> {
         let mut block = [0; SEGMENT_FIELDS];
-        let read = crate::disk::read_full(file, &mut block, 0);
+        let read = crate::disk::read_salvaging(file, &mut block, 0);
         read.map_err(|e| LogError::io(format!("read {name}"), e))?;
         Self::decode(&block, name)
     }

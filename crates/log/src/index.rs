@@ -12,9 +12,9 @@
 //! The file is derived from the segment: a missing or damaged one is made again by scanning.
 
 use crate::arena::Position;
-use crate::disk::{File, read_full};
+use crate::disk::{File, read_salvaging};
 use crate::error::{LogError, Result};
-use crate::format::{FORMAT_VERSION, check_version, u16_at, u32_at, u64_at};
+use crate::format::{FORMAT_VERSION, check_version, index_name, u16_at, u32_at, u64_at};
 
 const MAGIC: &[u8; 8] = b"BkbnIdx\n";
 const HEADER_BYTES: usize = 44;
@@ -87,6 +87,13 @@ pub(crate) struct Page {
     len: u32,
     count: u16,
     crc: u32,
+}
+
+impl Page {
+    /// Where it begins in its file.
+    pub fn file_offset(&self) -> u32 {
+        self.at as u32
+    }
 }
 
 impl Group {
@@ -277,7 +284,7 @@ pub(crate) fn read_directory(
     if !sound || u32_at(&header, 12) != serial || u64_at(&header, 16) != identity {
         return Ok(None);
     }
-    check_version(u32_at(&header, 8), "index")?;
+    check_version(u32_at(&header, 8), &index_name(serial))?;
     let length = u32_at(&header, 32) as usize * DIRECTORY_ENTRY_BYTES;
     let Some(directory) = read(file, u64_at(&header, 24), length)? else {
         return Ok(None);
@@ -346,7 +353,7 @@ fn read(file: &dyn File, at: u64, length: usize) -> Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     let mut bytes = vec![0; length];
-    let read = read_full(file, &mut bytes, at).map_err(failed)?;
+    let (read, _) = read_salvaging(file, &mut bytes, at).map_err(failed)?;
     Ok((read == length).then_some(bytes))
 }
 

@@ -24,7 +24,8 @@
 //!    checkpoints (`checkpoint.rs`), copies forward what is alive in mostly dead segments, and recycles
 //!    the dead ones.
 //! 7. [`Log::open`] (`recovery.rs`) reads the newest checkpoint and applies the batches behind it, by the
-//!    code of step 4 (`scan.rs` finds them; layout in `format.rs`).
+//!    code of step 4 (`scan.rs` finds them; layout in `format.rs`). A [`Survey`] (`survey.rs`) stops before
+//!    anything is written, and shows or verifies what is there.
 //!
 //! [`Log::start`] runs steps 3 and 6 on two threads (`threads.rs`). Without it nothing here has a thread or a
 //! clock: tests step the same code on a [`SimDisk`].
@@ -64,6 +65,7 @@ mod index;
 mod load;
 mod log;
 mod maintain;
+mod observe;
 mod reader;
 mod record;
 mod recovery;
@@ -71,6 +73,7 @@ mod scan;
 mod settled;
 mod space;
 mod state;
+mod survey;
 mod tail;
 mod threads;
 mod writer;
@@ -78,13 +81,15 @@ mod writer;
 pub use arena::{Arena, BUFFER_BYTES, Position, Segment};
 pub use batch::{Batch, Placed};
 pub use config::Config;
-pub use disk::{Disk, RealDisk, SimDisk};
+pub use disk::{Disk, RealDisk, SimDisk, measure_sync};
 pub use error::{LogError, Result};
 pub use load::{Definition, Located, QueueInfo};
 pub use log::{Appended, Health, Listener, Log};
 pub use maintain::{Counts, Stats};
+pub use observe::{Observed, SyncTimes};
 pub use reader::Chunk;
-pub use record::{Reason, Source, Target};
+pub use record::{Body, Ranges, Reason, Record, Source, Sources, Target, Targets};
 pub use recovery::{Damage, Progress, Recovered};
 pub use settled::Settled;
+pub use survey::{CheckpointInfo, Inspected, SegmentInfo, Survey};
 pub use threads::Running;

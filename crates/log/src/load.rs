@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::arena::Position;
@@ -11,7 +11,7 @@ use crate::format::{index_name, segment_name};
 use crate::index::{self, Entry, Group, GroupKey, Page, Place, Table};
 use crate::log::{Log, Shared};
 use crate::recovery::{DAMAGES_MAX, Damage};
-use crate::scan::Scan;
+use crate::scan::{Scan, Walked};
 use crate::state::State;
 
 /// Attempts before a load gives up on indexes that are damaged or change while it reads.
@@ -134,7 +134,7 @@ impl Log {
 }
 
 impl State {
-    fn queue_info(&self, queue: u64) -> QueueInfo {
+    pub fn queue_info(&self, queue: u64) -> QueueInfo {
         let (low, next) = (
             self.queues.get(&queue).map_or(0, |settled| settled.low()),
             self.next_seq(queue),
@@ -370,21 +370,13 @@ impl Shared {
         let mut scratch = State::default();
         scratch.open_segment(serial, first_batch, 0);
         let mut scan = Scan::new(&*file, serial, self.identity)?;
-        let mut number = first_batch;
-        while number < limit {
-            let Some((at, header)) = scan.next(number)? else {
-                let Some((at, header)) = scan.search(number + 1..limit)? else {
-                    self.note_damage(serial, scan.at(), segment_end.saturating_sub(scan.at()));
-                    break;
-                };
-                self.note_damage(serial, scan.at(), at - scan.at());
-                scan.seek(at);
-                number = header.number;
-                continue;
-            };
-            scratch.apply(number, at, scan.bytes(at, &header)?, true);
-            number += 1;
-        }
+        scan.walk(first_batch..limit, segment_end, |found| {
+            match found {
+                Walked::Batch(at, header, bytes) => scratch.apply(header.number, at, bytes, true),
+                Walked::Damage(at, bytes) => self.note_damage(serial, at, bytes),
+            }
+            ControlFlow::Continue(())
+        })?;
         let mut state = self.state.lock();
         let Some(segment) = state.segments.get_mut(&serial) else {
             return Ok(());
@@ -420,6 +412,7 @@ impl Shared {
     pub fn note_damage(&self, segment: u32, offset: u32, bytes: u32) {
         let queues = self.state.lock().queues_in(segment);
         let damage = Damage {
+            file: segment_name(segment),
             segment,
             offset,
             bytes,

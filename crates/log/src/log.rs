@@ -14,7 +14,8 @@ use crate::error::{LogError, Result};
 use crate::format::{
     BATCH_ALIGNMENT, BATCH_BYTES_MAX, BLOCK_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, segment_name,
 };
-use crate::maintain::{Maintenance, Snapshots};
+use crate::maintain::{Maintenance, Snapshots, Stats};
+use crate::observe::Histogram;
 use crate::reader::Files;
 use crate::recovery::Damage;
 use crate::space::Space;
@@ -42,7 +43,7 @@ pub struct Log {
 pub enum Health {
     /// Everything.
     Open,
-    /// No room for messages; the rest goes. Becomes open by itself.
+    /// No room for messages, or no file can be opened for them; the rest goes. Becomes open by itself.
     Full,
     /// A write or a sync failed: it can be read only, until it is opened anew.
     Failed {
@@ -107,6 +108,10 @@ pub(crate) struct Shared {
     pub syncing: Mutex<()>,
     /// Something was written and is not synced that is more than settlements.
     pub sync_due: AtomicBool,
+    /// The last write found no room, although its file was there: room is not allocated in advance here.
+    pub write_starves: AtomicBool,
+    /// Some write did, since the log became full.
+    pub write_starved: AtomicBool,
     pub written: AtomicU64,
     /// Where writing ended: serial number of the segment and, in the low half, the offset. Behind it a recycled
     /// file has what it had before.
@@ -120,6 +125,10 @@ pub(crate) struct Shared {
     pub maintenance: Mutex<Maintenance>,
     pub snapshots: Mutex<Snapshots>,
     pub damages: Mutex<Vec<Damage>>,
+    /// How long syncs took.
+    pub syncs: Histogram,
+    /// The numbers of a moment ago.
+    pub observed: Mutex<Stats>,
     pub buffers: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -343,16 +352,20 @@ impl Shared {
         {
             self.set_health(Health::Full);
         }
-        let spare = spare?;
-        let made = self.space.activate(&spare.name, serial).and_then(|()| {
-            let name = segment_name(serial);
-            let file = self.disk.open(&name, Mode::Append);
-            file.map_err(|e| LogError::io(format!("open {name}"), e))
-        });
-        let file = made.inspect_err(|error| {
-            if !error.is_full() {
-                self.fail(error);
+        let spare = spare.map_err(|error| self.no_file_now(error))?;
+        self.space
+            .activate(&spare.name, serial)
+            .inspect_err(|error| self.fail(error))?;
+        let name = segment_name(serial);
+        let file = self.disk.open(&name, Mode::Append).map_err(|source| {
+            let error = self.no_file_now(LogError::io(format!("open {name}"), source));
+            if error.is_full() {
+                // As a spare it waits for the next time; if that fails, it is a leftover that a start removes.
+                let _ = self.space.give(&name, spare.bytes);
+            } else {
+                self.fail(&error);
             }
+            error
         })?;
         self.live.write().insert(serial);
         self.front.lock().prepared = Some(Prepared {
@@ -362,6 +375,15 @@ impl Shared {
             privileged: spare.from_reserve,
         });
         Ok(())
+    }
+
+    /// An error in making a file; too many open ones are as no room: not the log's end, and nobody's fault here.
+    fn no_file_now(&self, error: LogError) -> LogError {
+        if !error.is_out_of_files() {
+            return error;
+        }
+        self.set_health(Health::Full);
+        LogError::Full
     }
 
     fn check_references(&self, front: &Front, batch: &Batch) -> Result<()> {

@@ -7,6 +7,7 @@
 //! transfers and the copies.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use crate::checkpoint::{self, Snapshot};
 use crate::copy::Job;
@@ -57,7 +58,7 @@ pub struct Counts {
 }
 
 /// A log in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Number of the last batch that was appended.
     pub appended: u64,
@@ -87,8 +88,8 @@ pub(crate) struct Snapshots {
     last_bytes: u64,
     /// Segments since the last one.
     segments: u64,
-    /// Take one at the next boundary whatever it costs.
-    pub wanted: bool,
+    /// Take one before this segment, or the first after it, whatever it costs.
+    pub wanted: Option<u32>,
 }
 
 impl Maintenance {
@@ -124,7 +125,7 @@ impl Log {
         Ok(more)
     }
 
-    /// The log in numbers.
+    /// The log in numbers. Waits for housekeeping; [`Log::observe`] does not.
     pub fn stats(&self) -> Stats {
         let shared = &*self.shared;
         let counts = shared.maintenance.lock().counts;
@@ -155,10 +156,14 @@ impl Log {
     /// As of the steps.
     pub fn checkpoint(&self) -> Result<()> {
         let shared = &*self.shared;
-        shared.snapshots.lock().wanted = true;
         let prepared = shared.prepare(SEGMENT_HEADER_BYTES, true);
-        if prepared.is_ok() {
-            shared.rotate(&mut shared.front.lock());
+        {
+            let mut front = shared.front.lock();
+            let next = front.prepared.as_ref().map_or(0, |next| next.serial);
+            shared.snapshots.lock().wanted = Some(next);
+            if prepared.is_ok() {
+                shared.rotate(&mut front);
+            }
         }
         self.write_step()?;
         self.sync_step()?;
@@ -177,8 +182,13 @@ impl Shared {
     pub fn take_snapshot(&self, state: &mut State, next: u32) {
         let mut snapshots = self.snapshots.lock();
         snapshots.segments += 1;
+        // On a slow disk the one that waits would never be synced before the next.
+        let wanted = snapshots.wanted.is_some_and(|from| next >= from);
+        if snapshots.pending.is_some() && !wanted {
+            return;
+        }
         let written = snapshots.segments * u64::from(self.config.segment_bytes);
-        if !snapshots.wanted && written < CHECKPOINT_WORTH * snapshots.last_bytes {
+        if !wanted && written < CHECKPOINT_WORTH * snapshots.last_bytes {
             return;
         }
         state.prune();
@@ -187,7 +197,7 @@ impl Shared {
             last_bytes: snapshot.bytes.len() as u64,
             pending: Some(snapshot),
             segments: 0,
-            wanted: false,
+            wanted: snapshots.wanted.filter(|_| !wanted),
         };
     }
 
@@ -195,7 +205,18 @@ impl Shared {
     fn resume(&self) -> Result<()> {
         // Also when a segment from the reserve was opened in the moment in which the log became open.
         let full = *self.health.lock() == Health::Full || self.front.lock().privileged_only;
-        if full && self.space.has_room()? {
+        if !full || self.write_starves.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // Where making files takes no room, a write must not be what tells that there is none, again and again.
+        let free = || self.disk.free_bytes().unwrap_or(u64::MAX);
+        if self.write_starved.load(Ordering::Acquire)
+            && free() < u64::from(self.config.segment_bytes)
+        {
+            return Ok(());
+        }
+        if self.space.has_room()? {
+            self.write_starved.store(false, Ordering::Release);
             self.front.lock().privileged_only = false;
             self.set_health(Health::Open);
         }
@@ -213,7 +234,7 @@ impl Shared {
     fn write_checkpoint(&self, maintenance: &mut Maintenance) -> Result<bool> {
         let snapshot = {
             let mut snapshots = self.snapshots.lock();
-            let synced = self.synced.load(std::sync::atomic::Ordering::Acquire);
+            let synced = self.synced.load(Ordering::Acquire);
             let due = snapshots
                 .pending
                 .as_ref()
@@ -232,6 +253,8 @@ impl Shared {
                 self.set_health(Health::Full);
             }
             let mut snapshots = self.snapshots.lock();
+            // By then a newer one is worth more.
+            snapshots.wanted = Some(0);
             if snapshots.pending.is_none() {
                 snapshots.pending = Some(snapshot);
             }
@@ -276,7 +299,7 @@ impl Shared {
 
     /// Moves the index of one sealed segment from memory to a file.
     fn write_one_index(&self) -> Result<bool> {
-        let synced = self.synced.load(std::sync::atomic::Ordering::Acquire);
+        let synced = self.synced.load(Ordering::Acquire);
         let found = {
             let mut state = self.state.lock();
             state.prune();
@@ -319,7 +342,7 @@ impl Shared {
 
     /// Deletes the segments that nothing needs, once that is certain to stay so.
     fn delete_dead(&self, maintenance: &mut Maintenance) -> Result<bool> {
-        let synced = self.synced.load(std::sync::atomic::Ordering::Acquire);
+        let synced = self.synced.load(Ordering::Acquire);
         let dead = {
             let mut state = self.state.lock();
             state.prune();

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 use crate::arena::Position;
-use crate::disk::{Disk, File, Mode, read_full};
+use crate::disk::{Disk, File, Mode, read_salvaging};
 use crate::error::{LogError, Result};
 use crate::format::segment_name;
 use crate::index::{Page, Table};
@@ -152,7 +152,7 @@ impl Files {
 
     fn cached(&self, position: Position, len: u32) -> Option<Chunk> {
         let mut blocks = self.blocks.lock();
-        let until = position.offset + len;
+        let until = position.offset.checked_add(len)?;
         let at = blocks.iter().position(|block| {
             block.segment == position.segment
                 && block.offset + RECORD_HEADER_BYTES as u32 <= position.offset
@@ -172,8 +172,9 @@ impl Files {
         let left = size.min(u64::from(until)).saturating_sub(u64::from(offset)) as usize;
         let mut data = self.spent.lock().pop().unwrap_or_default();
         data.resize(len.max(self.block_bytes).min(left), 0);
-        let read = read_full(&*file, &mut data, u64::from(offset));
-        data.truncate(read.map_err(|e| LogError::io(format!("read {name}"), e))?);
+        let read = read_salvaging(&*file, &mut data, u64::from(offset));
+        let (read, _) = read.map_err(|e| LogError::io(format!("read {name}"), e))?;
+        data.truncate(read);
         Ok(Arc::new(Block {
             segment: position.segment,
             offset,

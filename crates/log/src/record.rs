@@ -69,6 +69,13 @@ pub enum Reason {
     Drop = 4,
 }
 
+impl Reason {
+    fn of(flags: u8) -> Option<Self> {
+        let all = [Self::Ack, Self::Expire, Self::Purge, Self::Drop];
+        all.into_iter().find(|reason| *reason as u8 == flags)
+    }
+}
+
 /// One record, in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record<'a> {
@@ -100,6 +107,8 @@ pub enum Record<'a> {
         queue: u64,
         /// Which.
         ranges: Ranges<'a>,
+        /// Why; `None` if this version does not know.
+        reason: Option<Reason>,
     },
     /// The value of a key from now on.
     Define {
@@ -202,6 +211,7 @@ pub fn decode(record: &[u8]) -> Option<Record<'_>> {
             (queue.len() == 8).then(|| Record::Settle {
                 queue: u64_at(queue, 0),
                 ranges: Ranges(ranges),
+                reason: Reason::of(flags),
             })
         }
         DEFINE => {

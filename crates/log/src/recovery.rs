@@ -27,6 +27,7 @@ use crate::format::{
 };
 use crate::log::{Front, Health, Log, Shared};
 use crate::maintain::{Maintenance, Snapshots};
+use crate::observe::Histogram;
 use crate::reader::Files;
 use crate::scan::Scan;
 use crate::space::Space;
@@ -48,6 +49,8 @@ pub struct Progress {
 /// Bytes that are not what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
+    /// Name of the file.
+    pub file: String,
     /// The segment; for a damaged checkpoint the segment that it stood before.
     pub segment: u32,
     /// Where the damage begins.
@@ -71,20 +74,35 @@ pub struct Recovered {
     pub damages: Vec<Damage>,
 }
 
-struct Found {
-    header: SegmentHeader,
-    file: Arc<dyn File>,
-    size: u32,
+/// A segment's file.
+pub(crate) struct Found {
+    pub header: SegmentHeader,
+    pub file: Arc<dyn File>,
+    pub size: u32,
 }
 
-struct Recovery<'a> {
-    disk: &'a dyn Disk,
+/// No batch says of these that they were synced: segment, offset, length, number.
+type Unsure = VecDeque<(u32, u32, u32, u64)>;
+
+/// What the files say, before anything is written.
+pub(crate) struct Replayed {
+    pub identity: u64,
+    pub state: State,
+    pub report: Recovered,
+    pub found: BTreeMap<u32, Found>,
+    /// Names of the sound checkpoints, oldest first.
+    pub checkpoints: Vec<String>,
+    /// The first segment that the newest of them does not cover.
+    pub replay_from: u32,
+    unsure: Unsure,
+}
+
+struct Recovery {
     identity: u64,
     state: State,
     /// Number of the next batch.
     expected: u64,
-    /// No batch says of these that they were synced: segment, offset, length, number.
-    unsure: VecDeque<(u32, u32, u32, u64)>,
+    unsure: Unsure,
     report: Recovered,
 }
 
@@ -99,30 +117,19 @@ impl Log {
         config: Config,
         mut progress: impl FnMut(Progress),
     ) -> Result<(Self, Recovered)> {
-        disk.lock().map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => LogError::Locked,
-            _ => LogError::io("lock the directory", error),
-        })?;
-        let names = disk
-            .list()
-            .map_err(|e| LogError::io("list the directory", e))?;
-        let (checkpoints, checkpoint, damaged) = newest_checkpoint(&*disk, &names)?;
-        let (mut found, headless) = segments(&*disk, &names)?;
-        let mut recovery = Recovery::new(&*disk, checkpoint, &found);
-        recovery.report.damages = damaged;
-        recovery.adopt(headless, &mut found)?;
-        let newest = checkpoints
-            .last()
-            .and_then(|name| number_in(name, "checkpoint"));
-        let replay_from = newest.unwrap_or(0) as u32;
-        recovery.replay(&found, replay_from, &mut progress)?;
-        recovery.secure_tail(&found)?;
-        let Recovery {
+        lock(&*disk)?;
+        let names = list(&*disk)?;
+        let replayed = replay(&*disk, &names, &mut progress)?;
+        replayed.secure_tail(&*disk)?;
+        let Replayed {
             identity,
             state,
             report,
+            found,
+            checkpoints,
+            replay_from,
             ..
-        } = recovery;
+        } = replayed;
         let config = Config {
             segment_bytes: config
                 .segment_bytes
@@ -138,6 +145,7 @@ impl Log {
             shared: Arc::new(shared),
         };
         log.begin(&names, &known, &found)?;
+        log.leave_numbers();
         Ok((log, report))
     }
 
@@ -180,12 +188,49 @@ impl Log {
     }
 }
 
-impl<'a> Recovery<'a> {
-    fn new(
-        disk: &'a dyn Disk,
-        checkpoint: Option<Checkpoint>,
-        found: &BTreeMap<u32, Found>,
-    ) -> Self {
+/// Takes the directory for this process.
+pub(crate) fn lock(disk: &dyn Disk) -> Result<()> {
+    disk.lock().map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => LogError::Locked,
+        _ => LogError::io("lock the directory", error),
+    })
+}
+
+/// Names of all files.
+pub(crate) fn list(disk: &dyn Disk) -> Result<Vec<String>> {
+    let names = disk.list();
+    names.map_err(|e| LogError::io("list the directory", e))
+}
+
+/// Reads the newest checkpoint among the files `names` and replays what came after it. Writes nothing.
+pub(crate) fn replay(
+    disk: &dyn Disk,
+    names: &[String],
+    progress: &mut impl FnMut(Progress),
+) -> Result<Replayed> {
+    let (checkpoints, checkpoint, damaged) = checkpoint::newest(disk, names)?;
+    let (mut found, headless) = segments(disk, names)?;
+    let mut recovery = Recovery::new(checkpoint, &found);
+    recovery.report.damages = damaged;
+    recovery.adopt(headless, &mut found)?;
+    let newest = checkpoints
+        .last()
+        .and_then(|name| number_in(name, "checkpoint"));
+    let replay_from = newest.unwrap_or(0) as u32;
+    recovery.replay(&found, replay_from, progress)?;
+    Ok(Replayed {
+        identity: recovery.identity,
+        state: recovery.state,
+        report: recovery.report,
+        found,
+        checkpoints,
+        replay_from,
+        unsure: recovery.unsure,
+    })
+}
+
+impl Recovery {
+    fn new(checkpoint: Option<Checkpoint>, found: &BTreeMap<u32, Found>) -> Self {
         let identity = match (&checkpoint, found.values().next_back()) {
             (Some(checkpoint), _) => checkpoint.identity,
             (None, Some(newest)) => newest.header.identity,
@@ -197,7 +242,6 @@ impl<'a> Recovery<'a> {
         );
         state.applied = applied;
         Self {
-            disk,
             identity,
             state,
             expected: applied + 1,
@@ -307,6 +351,10 @@ impl<'a> Recovery<'a> {
             let (offset, end) = (scan.at(), self.expected);
             if !self.was_synced(chain, at, offset)? {
                 self.report.torn = scan.begins(end)? || next.is_some();
+                // Not a tail that was never finished: whatever was there, the disk does not give it back.
+                if scan.hides(end)? {
+                    self.damage(serial, offset, found.size.saturating_sub(offset));
+                }
                 return Ok(false);
             }
             let Some((sound, header)) = scan.search(end + 1..limit)? else {
@@ -368,6 +416,7 @@ impl<'a> Recovery<'a> {
     fn damage(&mut self, segment: u32, offset: u32, bytes: u32) {
         if self.report.damages.len() < DAMAGES_MAX {
             self.report.damages.push(Damage {
+                file: segment_name(segment),
                 segment,
                 offset,
                 bytes,
@@ -375,18 +424,18 @@ impl<'a> Recovery<'a> {
             });
         }
     }
+}
 
+impl Replayed {
     /// Makes the part that nobody says was synced durable.
-    fn secure_tail(&mut self, found: &BTreeMap<u32, Found>) -> Result<()> {
+    fn secure_tail(&self, disk: &dyn Disk) -> Result<()> {
         let mut serials: Vec<u32> = self.unsure.iter().map(|(serial, ..)| *serial).collect();
         serials.dedup();
         for serial in serials {
             let failed = |e| LogError::io(format!("secure {}", segment_name(serial)), e);
-            let file = self
-                .disk
-                .open(&segment_name(serial), Mode::Buffered)
-                .map_err(failed)?;
-            let header = found[&serial].header.encode();
+            let file = disk.open(&segment_name(serial), Mode::Buffered);
+            let file = file.map_err(failed)?;
+            let header = self.found[&serial].header.encode();
             disk::write_all(&*file, &header, 0, 1).map_err(failed)?;
             for (_, offset, length, _) in self.unsure.iter().filter(|(s, ..)| *s == serial) {
                 let mut bytes = vec![0; *length as usize];
@@ -423,49 +472,19 @@ fn segments(disk: &dyn Disk, names: &[String]) -> Result<Segments> {
             Some(_) => {}
             None => {
                 let mut beginning = [0; 8];
-                let read = disk::read_full(&*file, &mut beginning, 0);
-                read.map_err(|e| LogError::io(format!("read {name}"), e))?;
+                let read = disk::read_salvaging(&*file, &mut beginning, 0);
+                let (_, lost) = read.map_err(|e| LogError::io(format!("read {name}"), e))?;
                 let header = SegmentHeader {
                     serial: serial as u32,
                     identity: 0,
                     first_batch: 0,
                 };
-                headless.push((Found { header, file, size }, beginning == [0; 8]));
+                let blank = beginning == [0; 8] && lost.is_empty();
+                headless.push((Found { header, file, size }, blank));
             }
         }
     }
     Ok((found, headless))
-}
-
-type Checkpoints = (Vec<String>, Option<Checkpoint>, Vec<Damage>);
-
-/// Names of the sound checkpoints, oldest first, the content of the newest, and what is damaged.
-fn newest_checkpoint(disk: &dyn Disk, names: &[String]) -> Result<Checkpoints> {
-    let mut sorted: Vec<(u64, &String)> = names
-        .iter()
-        .filter_map(|name| Some((number_in(name, "checkpoint")?, name)))
-        .collect();
-    sorted.sort_unstable();
-    let mut damages = Vec::new();
-    while let Some((replay_from, name)) = sorted.last().copied() {
-        let failed = |e| LogError::io(format!("read {name}"), e);
-        let file = disk.open(name, Mode::Buffered).map_err(failed)?;
-        let mut bytes = vec![0; file.size().map_err(failed)? as usize];
-        disk::read_full(&*file, &mut bytes, 0).map_err(failed)?;
-        let decoded = checkpoint::decode(&bytes, name)?;
-        if let Some(checkpoint) = decoded.filter(|c| u64::from(c.replay_from) == replay_from) {
-            let names = sorted.into_iter().map(|(_, name)| name.clone()).collect();
-            return Ok((names, Some(checkpoint), damages));
-        }
-        damages.push(Damage {
-            segment: replay_from as u32,
-            offset: 0,
-            bytes: bytes.len() as u32,
-            queues: Vec::new(),
-        });
-        sorted.pop();
-    }
-    Ok((Vec::new(), None, damages))
 }
 
 fn share(
@@ -517,6 +536,8 @@ fn share(
         written_until: AtomicU64::new(0),
         synced: AtomicU64::new(report.last),
         damages: Mutex::new(report.damages.clone()),
+        syncs: Histogram::default(),
+        observed: Mutex::default(),
         health: Mutex::new(Health::Open),
         config,
         disk,
@@ -531,6 +552,8 @@ fn share(
         listeners: RwLock::default(),
         failed: AtomicBool::new(false),
         sync_due: AtomicBool::new(false),
+        write_starves: AtomicBool::new(false),
+        write_starved: AtomicBool::new(false),
         maintenance: Mutex::default(),
         snapshots: Mutex::new(Snapshots::default()),
         buffers: Mutex::default(),

@@ -1,7 +1,9 @@
 //! Reads a segment's file from the front: for recovery, for copying forward, for rebuilding an
 //! index and for verification.
 
-use crate::disk::{File, read_full};
+use std::ops::{ControlFlow, Range};
+
+use crate::disk::{File, read_salvaging};
 use crate::error::{LogError, Result};
 use crate::format::{
     BATCH_ALIGNMENT, BATCH_HEADER_BYTES, BLOCK_BYTES, BatchHeader, SEGMENT_BYTES_MAX,
@@ -21,6 +23,16 @@ pub(crate) struct Scan<'f> {
     at: u32,
     window: Vec<u8>,
     window_at: u32,
+    /// Blocks of the window that the disk does not give back.
+    lost: Vec<u64>,
+}
+
+/// What a walk comes by.
+pub(crate) enum Walked<'a> {
+    /// A sound batch, where it stands, and all its bytes.
+    Batch(u32, BatchHeader, &'a [u8]),
+    /// Bytes that are not what was written: where they begin, and how many there are.
+    Damage(u32, u32),
 }
 
 impl<'f> Scan<'f> {
@@ -37,12 +49,35 @@ impl<'f> Scan<'f> {
             at: SEGMENT_HEADER_BYTES,
             window: Vec::new(),
             window_at: 0,
+            lost: Vec::new(),
         })
     }
 
     /// Where the next batch is looked for.
     pub fn at(&self) -> u32 {
         self.at
+    }
+
+    /// Whether the batch with this number may be here, in bytes that the disk does not give back.
+    pub fn hides(&mut self, number: u64) -> Result<bool> {
+        for at in [self.at, self.at.next_multiple_of(BLOCK_BYTES)] {
+            if u64::from(at) + BATCH_HEADER_BYTES as u64 > u64::from(self.size) {
+                continue;
+            }
+            let serial = self.serial;
+            let header = BatchHeader::decode(self.fill(at, BATCH_HEADER_BYTES)?);
+            let header = header.map(|(header, _)| header);
+            let header = header.filter(|h| h.number == number && h.serial == serial);
+            let length = header.map_or(BATCH_HEADER_BYTES as u32, |header| header.length);
+            let length = length.min(self.size - at);
+            self.fill(at, length as usize)?;
+            let block = u64::from(at / BLOCK_BYTES * BLOCK_BYTES);
+            let place = block..u64::from(at + length);
+            if self.lost.iter().any(|lost| place.contains(lost)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Goes to another place.
@@ -78,7 +113,7 @@ impl<'f> Scan<'f> {
     }
 
     /// The next sound batch with a number in the range, wherever it begins; stays where it is.
-    pub fn search(&mut self, numbers: std::ops::Range<u64>) -> Result<Option<(u32, BatchHeader)>> {
+    pub fn search(&mut self, numbers: Range<u64>) -> Result<Option<(u32, BatchHeader)>> {
         let mut at = self.at;
         while at + (BATCH_HEADER_BYTES as u32) <= self.size {
             self.fill(at, BATCH_HEADER_BYTES)?;
@@ -92,6 +127,32 @@ impl<'f> Scan<'f> {
             at += BATCH_ALIGNMENT;
         }
         Ok(None)
+    }
+
+    /// Walks the batches with these numbers, which are the rest of the segment, and the damage between them.
+    /// What is in use of the file ends at `end`.
+    pub fn walk(
+        &mut self,
+        numbers: Range<u64>,
+        end: u32,
+        mut visit: impl FnMut(Walked<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let (mut number, mut flow) = (numbers.start, ControlFlow::Continue(()));
+        while number < numbers.end && flow.is_continue() {
+            if let Some((at, header)) = self.next(number)? {
+                flow = visit(Walked::Batch(at, header, self.bytes(at, &header)?));
+                number = header.number + 1;
+                continue;
+            }
+            let damaged = self.at;
+            let Some((at, header)) = self.search(number + 1..numbers.end)? else {
+                let _ = visit(Walked::Damage(damaged, end.saturating_sub(damaged)));
+                break;
+            };
+            flow = visit(Walked::Damage(damaged, at - damaged));
+            (self.at, number) = (at, header.number);
+        }
+        Ok(())
     }
 
     /// The bytes of a batch that was found.
@@ -124,9 +185,10 @@ impl<'f> Scan<'f> {
         if at < have.start || at as usize + length > have.end as usize {
             let wanted = length.max(WINDOW_BYTES).min((self.size - at) as usize);
             self.window.resize(wanted, 0);
-            let read = read_full(self.file, &mut self.window, u64::from(at));
+            let read = read_salvaging(self.file, &mut self.window, u64::from(at));
             let name = segment_name(self.serial);
-            let read = read.map_err(|e| LogError::io(format!("read {name}"), e))?;
+            let (read, lost) = read.map_err(|e| LogError::io(format!("read {name}"), e))?;
+            self.lost = lost;
             // The file may have become shorter than it said.
             self.window[read..].fill(0);
             self.window_at = at;

@@ -56,8 +56,8 @@ impl Space {
         }
     }
 
-    /// A file for a segment of at least `bytes`. `privileged` takes from the reserve when there is no
-    /// room; others get [`LogError::Full`] then.
+    /// A file for a segment of at least `bytes`. `privileged` takes from the reserve when no file can be made;
+    /// others get [`LogError::Full`] when that is for want of room.
     pub fn take(&self, bytes: u32, privileged: bool) -> Result<Spare> {
         let mut pool = self.pool.lock();
         let spare = |name, bytes| Spare {
@@ -75,7 +75,7 @@ impl Space {
             return Ok(spare(name, bytes));
         }
         match self.create(&mut pool, bytes) {
-            Err(LogError::Full) if privileged => Ok(Spare {
+            Err(error) if privileged && (error.is_full() || error.is_out_of_files()) => Ok(Spare {
                 name: pool.spares.pop().ok_or(LogError::Full)?,
                 bytes,
                 from_reserve: true,

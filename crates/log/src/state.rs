@@ -141,7 +141,7 @@ impl State {
                     self.settle(source.queue, source.seqs);
                 }
             }
-            Record::Settle { queue, ranges } => {
+            Record::Settle { queue, ranges, .. } => {
                 ranges.iter().for_each(|range| self.settle(queue, range));
             }
             Record::Define { key, value } => {

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -14,6 +14,8 @@ use crate::log::Log;
 /// How long housekeeping rests when there is nothing to do; while copying, between two portions.
 const REST: Duration = Duration::from_millis(100);
 const REST_COPYING: Duration = Duration::from_millis(10);
+/// How old the numbers of [`Log::observe`] become.
+const NUMBERS: Duration = Duration::from_secs(1);
 /// How long the writer waits before it tries a full disk again.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -46,10 +48,12 @@ impl Log {
 
     fn write_until_stopped(&self) {
         let shared = &*self.shared;
+        // What found no room waits in the writing step, not in front of it.
+        let mut again = false;
         loop {
             {
                 let mut front = shared.front.lock();
-                while front.waiting.is_empty() && !front.stopping {
+                while front.waiting.is_empty() && !again && !front.stopping {
                     front.writer_sleeps = true;
                     shared.wake.wait(&mut front);
                 }
@@ -58,7 +62,9 @@ impl Log {
                     return;
                 }
             }
-            match self.write_step().and_then(|_| self.sync_if_due()) {
+            let done = self.write_step().and_then(|_| self.sync_if_due());
+            again = matches!(done, Err(LogError::Full));
+            match done {
                 Ok(_) => shared.apply(),
                 Err(LogError::Full) => {
                     let mut front = shared.front.lock();
@@ -80,6 +86,7 @@ impl Log {
     }
 
     fn keep_until_stopped(&self, stop: &(Mutex<bool>, Condvar), trouble: impl Fn(LogError)) {
+        let mut counted = Instant::now();
         loop {
             // Settlements that nothing followed.
             let lazy = self.written() != self.synced();
@@ -93,6 +100,10 @@ impl Log {
                     REST
                 }
             };
+            if counted.elapsed() >= NUMBERS {
+                self.leave_numbers();
+                counted = Instant::now();
+            }
             let mut stopped = stop.0.lock();
             if !*stopped {
                 stop.1.wait_for(&mut stopped, rest);

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::disk::{self, File};
 use crate::error::{LogError, Result};
@@ -61,12 +62,17 @@ impl Log {
             Ok(last) => last,
             Err(error) => {
                 match error {
-                    LogError::Full => shared.set_health(Health::Full),
+                    LogError::Full => {
+                        shared.write_starves.store(true, Ordering::Release);
+                        shared.write_starved.store(true, Ordering::Release);
+                        shared.set_health(Health::Full);
+                    }
                     _ => shared.fail(&error),
                 }
                 return Err(error);
             }
         };
+        shared.write_starves.store(false, Ordering::Release);
         let eager = io.inflight.iter().any(Item::is_eager);
         if let Some((serial, end)) = io.inflight.back().map(Item::end) {
             let until = u64::from(serial) << 32 | u64::from(end);
@@ -104,6 +110,7 @@ impl Log {
         let target = shared.written.load(Ordering::Acquire);
         let files = std::mem::take(&mut *shared.unsynced.lock());
         let worked = !files.is_empty();
+        let began = Instant::now();
         for (serial, file) in files {
             if let Err(error) = file.sync_data() {
                 let error = LogError::Io {
@@ -113,6 +120,9 @@ impl Log {
                 shared.fail(&error);
                 return Err(error);
             }
+        }
+        if worked {
+            shared.syncs.record(began.elapsed());
         }
         let before = shared.synced.swap(target, Ordering::AcqRel);
         drop(one_at_a_time);

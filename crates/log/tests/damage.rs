@@ -183,6 +183,91 @@ fn a_damaged_header_of_a_segment_loses_nothing() {
 }
 
 #[test]
+fn what_the_disk_does_not_give_back_is_damage_and_keeps_nobody_from_starting() {
+    let disk = SimDisk::new();
+    let (log, appended) = filled(&disk, 60);
+    settle_down(&log);
+    log.checkpoint().expect("a checkpoint");
+    let behind = publish(&log, 0, 20, &[0; 700]);
+    publish(&log, 0, 21, &[0; 700]);
+    settle_down(&log);
+    publish(&log, 0, 22, &[0; 700]);
+    settle_down(&log);
+    drop(log);
+    let names = backbone_log::Disk::list(&disk).expect("lists");
+    let index = format!("{:08x}.index", appended[0].segment);
+    let newest = names.iter().filter(|n| n.ends_with(".checkpoint")).max();
+    let places = [
+        (segment(appended[4].segment), appended[4].offset + 300, 1, 1),
+        (segment(behind.segment), behind.offset + 300, 1, 1),
+        (segment(appended[0].segment), 0, 0, 1),
+        (segment(behind.segment), 0, 0, 1),
+        (index, 600, 0, 0),
+        (newest.expect("one").clone(), 0, 0, 1),
+    ];
+    for (name, offset, messages, places) in places {
+        let damaged = disk.after_kill();
+        damaged.lose_sector(&name, offset as usize);
+        let (log, _) = reopen(&damaged);
+        let mut readable = 0;
+        for id in 0..3 {
+            for located in log.load(id, 0, 1000).expect("loads") {
+                match log.read(located.position, located.len) {
+                    Ok(_) => readable += 1,
+                    Err(LogError::Damaged { .. }) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        }
+        // What stands in the same block cannot be read either.
+        let lost = 63 - readable;
+        assert!(
+            lost >= messages && lost <= 7 * messages,
+            "{lost} by {offset} of {name}"
+        );
+        settle_down(&log);
+        assert!(log.damages().len() <= places, "{:?}", log.damages());
+        publish(&log, 0, 23, b"goes on");
+        settle_down(&log);
+    }
+}
+
+#[test]
+fn an_end_that_the_disk_does_not_give_back_is_damage() {
+    let disk = SimDisk::new();
+    let (log, appended) = filled(&disk, 5);
+    drop(log);
+    let last = appended[4];
+    disk.lose_sector(&segment(last.segment), last.offset as usize + 300);
+    let (log, recovered) = reopen(&disk);
+    let damage = &recovered.damages[..];
+    assert_eq!(damage.len(), 1, "{damage:?}");
+    assert_eq!(damage[0].segment, last.segment);
+    assert!(damage[0].offset <= last.offset && damage[0].bytes > 0);
+    assert!(recovered.last < last.lsn);
+    publish(&log, 1, 9, b"goes on");
+}
+
+#[test]
+fn a_segment_of_which_something_cannot_be_read_is_not_copied_again_and_again() {
+    let disk = SimDisk::new();
+    let (log, appended) = filled(&disk, 60);
+    settle_down(&log);
+    log.checkpoint().expect("a checkpoint");
+    let hit = appended[4];
+    disk.lose_sector(&segment(hit.segment), hit.offset as usize + 300);
+    let mut batch = backbone_log::Batch::new();
+    for id in 0..3 {
+        batch.settle(id, &[2..20], backbone_log::Reason::Ack);
+    }
+    log.append(&mut batch).expect("settles");
+    settle_down(&log);
+    assert!(disk.content(&segment(hit.segment)).is_some());
+    assert_eq!(log.damages().len(), 1, "{:?}", log.damages());
+    assert!(log.stats().counts.deleted_segments > 0);
+}
+
+#[test]
 fn arbitrary_bytes_never_panic() {
     let disk = SimDisk::new();
     let (log, _) = filled(&disk, 60);

@@ -221,6 +221,87 @@ fn a_file_that_cannot_be_opened_now_is_not_taken_for_lost() {
 }
 
 #[test]
+fn too_many_open_files_are_no_failure_of_the_log() {
+    for failures in 1..6 {
+        let disk = SimDisk::new();
+        let log = open(&disk);
+        disk.fail_files(failures);
+        let (mut seq, mut refused) = (0, 0);
+        while seq < 60 {
+            match try_publish(&log, 1, seq, &[1; 1000]) {
+                Ok(_) => seq += 1,
+                Err(LogError::Full) => refused += 1,
+                Err(other) => panic!("{other}"),
+            }
+            assert!(refused <= failures, "it never takes messages again");
+            sync(&log).expect("syncs");
+            // It says what is wrong, and goes on the next time.
+            let _ = log.maintain();
+        }
+        settle_down(&log);
+        assert_eq!(log.health(), Health::Open);
+        assert_eq!(queue(&open(&disk.after_power_loss(2)), 1).len(), 60);
+    }
+}
+
+/// Counts how often the log says that it can do less, or more.
+#[derive(Default)]
+struct Changes(std::sync::atomic::AtomicU32);
+
+impl backbone_log::Listener for Changes {
+    fn progressed(&self, _: u64, _: u64) {}
+    fn health_changed(&self, _: &Health) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_disk_that_finds_no_room_only_when_written_to_is_full_until_it_finds_some() {
+    let disk = SimDisk::new();
+    let log = open(&disk);
+    let changes = Arc::new(Changes::default());
+    log.listen(changes.clone());
+    let count = || changes.0.load(std::sync::atomic::Ordering::Relaxed);
+    publish(&log, 1, 0, b"a");
+    disk.fail_writes_for_room(1000);
+    for _ in 0..20 {
+        assert!(matches!(log.write_step(), Err(LogError::Full)));
+        log.maintain().expect("keeps house");
+        assert_eq!((log.health(), count()), (Health::Full, 1));
+    }
+    // One write went through; that is not yet room for more.
+    disk.fail_writes_for_room(0);
+    disk.set_capacity(disk.used_bytes() + 1000);
+    sync(&log).expect("there is room for this");
+    for _ in 0..5 {
+        log.maintain().expect("keeps house");
+        assert_eq!((log.health(), count()), (Health::Full, 1));
+    }
+    disk.set_capacity(u64::MAX);
+    log.maintain().expect("keeps house");
+    assert_eq!((log.health(), count()), (Health::Open, 2));
+}
+
+#[test]
+fn a_checkpoint_that_waits_for_a_slow_disk_is_not_replaced_for_ever() {
+    let log = open(&SimDisk::new());
+    let mut seq = 0;
+    for _ in 0..6 {
+        // A segment is full before the one before it is synced.
+        let segment = publish(&log, 1, seq, &[1; 1000]).segment;
+        seq += 1;
+        while publish(&log, 1, seq, &[1; 1000]).segment == segment {
+            seq += 1;
+        }
+        seq += 1;
+        log.maintain().expect("keeps house");
+        sync(&log).expect("syncs");
+    }
+    let checkpoints = log.stats().counts.checkpoints;
+    assert!(checkpoints >= 3, "{checkpoints} checkpoints");
+}
+
+#[test]
 fn a_batch_is_bounded() {
     let log = open(&SimDisk::new());
     let mut batch = Batch::new();

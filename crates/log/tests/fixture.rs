@@ -5,9 +5,11 @@
 
 mod common;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use backbone_log::{Batch, Disk, Log, Reason, SimDisk, Source, Target};
+use backbone_log::{Batch, Disk, Log, Reason, Record, SimDisk, Source, Survey, Target};
 
 use common::{open, publish, queue, settle_down};
 
@@ -77,6 +79,53 @@ fn check(log: &Log) {
     assert_eq!(next, [(1, 31), (3, 3)]);
 }
 
+/// The checked-in files on a disk of their own.
+fn fixture() -> SimDisk {
+    let disk = SimDisk::new();
+    let entries = std::fs::read_dir(directory()).expect("the fixture is checked in");
+    for entry in entries.map(|entry| entry.expect("an entry")) {
+        let name = entry.file_name().into_string().expect("a plain name");
+        disk.put(&name, std::fs::read(entry.path()).expect("reads"));
+    }
+    disk
+}
+
+#[test]
+fn version_1_is_verified_and_shown() {
+    let disk = fixture();
+    disk.set_read_only(true);
+    let survey = Survey::open(Arc::new(disk), |_| ()).expect("opens");
+    assert_eq!(survey.verify(|_| ()).expect("reads"), []);
+    assert!(survey.recovered().torn);
+    assert_eq!(
+        (survey.indexes(), survey.checkpoints().expect("reads").len()),
+        (1, 2)
+    );
+    let queues: Vec<_> = survey.queues().iter().map(|q| (q.queue, q.live)).collect();
+    assert_eq!(queues, [(1, 18), (3, 3)]);
+    let mut kinds = [0; 6];
+    let walked = survey.records(|found| {
+        kinds[match found.record {
+            Record::Publish { copy: false, .. } => 0,
+            Record::Publish { copy: true, .. } => 1,
+            Record::Transfer { .. } => 2,
+            Record::Settle { .. } => 3,
+            Record::Define { .. } => 4,
+            Record::Remove { .. } => 5,
+        }] += 1;
+        ControlFlow::Continue(())
+    });
+    walked.expect("reads");
+    println!("{kinds:?}");
+    assert!(
+        kinds
+            .iter()
+            .enumerate()
+            .all(|(kind, count)| *count > 0 || kind == 1),
+        "{kinds:?}"
+    );
+}
+
 #[test]
 fn version_1_opens() {
     if std::env::var_os("BACKBONE_LOG_WRITE_FIXTURE").is_some() {
@@ -90,12 +139,7 @@ fn version_1_opens() {
             }
         }
     }
-    let disk = SimDisk::new();
-    let entries = std::fs::read_dir(directory()).expect("the fixture is checked in");
-    for entry in entries.map(|entry| entry.expect("an entry")) {
-        let name = entry.file_name().into_string().expect("a plain name");
-        disk.put(&name, std::fs::read(entry.path()).expect("reads"));
-    }
+    let disk = fixture();
     let log = open(&disk);
     check(&log);
     // And it goes on from there.
@@ -108,19 +152,31 @@ fn version_1_opens() {
 }
 
 #[test]
-fn another_version_is_refused_and_nothing_is_touched() {
-    let disk = SimDisk::new();
-    write(&disk);
-    let disk = disk.after_kill();
-    let names = disk.list().expect("lists");
-    let name = names.iter().find(|n| n.ends_with(".segment")).expect("one");
-    let mut content = disk.content(name).expect("is there");
-    content[8] = 2;
-    let crc = crc32c::crc32c(&content[..32]);
-    content[32..36].copy_from_slice(&crc.to_le_bytes());
-    disk.put(name, content.clone());
-    let refused = Log::open(std::sync::Arc::new(disk.clone()), common::config(), |_| ());
-    let refused = refused.err().expect("is refused").to_string();
-    assert!(refused.contains("version 2"), "{refused}");
-    assert_eq!(disk.list().expect("lists"), names);
+fn another_version_is_refused_by_name_and_nothing_is_touched() {
+    // Where the version stands in each kind of file, and where the checksum over it and what else.
+    let kinds = [("segment", 32..36), ("checkpoint", 40..44)];
+    for (ending, crc) in kinds {
+        let disk = fixture();
+        let names = disk.list().expect("lists");
+        let ours = names.iter().filter(|name| name.ends_with(ending));
+        let name = ours.max().expect("one").clone();
+        let mut content = disk.content(&name).expect("is there");
+        content[8] = 2;
+        let mut sum = crc32c::crc32c(&content[..crc.start]);
+        if ending == "checkpoint" {
+            sum = crc32c::crc32c_append(sum, &content[crc.end..]);
+        }
+        content[crc].copy_from_slice(&sum.to_le_bytes());
+        disk.put(&name, content);
+        disk.set_read_only(true);
+        let calls = disk.calls();
+        let opened = Log::open(Arc::new(disk.after_kill()), common::config(), |_| ());
+        let looked = Survey::open(Arc::new(disk.after_kill()), |_| ());
+        for refused in [opened.err(), looked.err()] {
+            let refused = refused.expect("is refused").to_string();
+            let wanted = format!("{name} has format version 2, this is version 1");
+            assert_eq!(refused, wanted);
+        }
+        assert_eq!((disk.calls(), disk.list().expect("lists")), (calls, names));
+    }
 }

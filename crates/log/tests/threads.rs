@@ -10,7 +10,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backbone_log::{Batch, Config, Health, Listener, Log, RealDisk, Reason, Target};
+use backbone_log::{Batch, Config, Disk, Health, Listener, Log, RealDisk, Reason, SimDisk, Target};
 use parking_lot::{Condvar, Mutex};
 
 use common::Directory;
@@ -127,6 +127,43 @@ fn a_clean_stop_leaves_nothing_to_replay() {
     assert_eq!(log.definitions().len(), 1);
 }
 
+#[test]
+fn only_a_new_directory_is_measured_and_nothing_is_left_of_it() {
+    for direct in [false, true] {
+        let directory = Directory::new(if direct { "measure-direct" } else { "measure" });
+        let disk = RealDisk::new(directory.path(), direct).expect("a directory");
+        let measured = backbone_log::measure_sync(&disk).expect("measures");
+        assert!(measured.is_some_and(|sync| !sync.is_zero()), "{measured:?}");
+        assert!(disk.list().expect("lists").is_empty());
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        drop(Log::open(Arc::clone(&disk), config(), |_| ()).expect("opens"));
+        let again = backbone_log::measure_sync(&*disk).expect("looks");
+        assert_eq!(again, None);
+    }
+}
+
+#[test]
+fn the_numbers_can_be_read_while_housekeeping_is_busy() {
+    let directory = Directory::new("observe");
+    let log = open(&directory, false);
+    let waiter = Arc::new(Waiter::default());
+    log.listen(waiter.clone());
+    let running = log.start(|trouble| panic!("{trouble}")).expect("starts");
+    let mut batch = Batch::new();
+    for seq in 0..10 {
+        batch.publish(&[Target { queue: 1, seq }], false, |out| out.push(1));
+        waiter.wait(log.append(&mut batch).expect("appends").lsn);
+    }
+    let observed = log.observe();
+    assert_eq!((observed.stats.appended, observed.stats.synced), (10, 10));
+    assert_eq!(observed.stats.segments, 1);
+    assert_eq!((observed.health, observed.damages), (Health::Open, 0));
+    let syncs = observed.syncs;
+    assert!(syncs.count >= 10 && !syncs.sum.is_zero(), "{syncs:?}");
+    assert!(syncs.up_to.iter().all(|(_, count)| *count <= syncs.count));
+    running.stop().expect("stops");
+}
+
 struct Panics(Arc<Waiter>);
 
 impl Listener for Panics {
@@ -150,6 +187,22 @@ fn a_log_whose_thread_panicked_says_that_it_failed() {
     assert!(matches!(log.health(), Health::Failed { .. }));
     batch.define(b"key", b"value");
     assert!(log.append(&mut batch).is_err());
+}
+
+#[test]
+fn what_found_no_room_is_written_when_there_is_some_although_nobody_appends() {
+    let disk = SimDisk::new();
+    let (log, _) = Log::open(Arc::new(disk.clone()), config(), |_| ()).expect("opens");
+    let waiter = Arc::new(Waiter::default());
+    log.listen(waiter.clone());
+    let mut batch = Batch::new();
+    batch.publish(&[Target { queue: 1, seq: 0 }], false, |out| out.push(1));
+    let lsn = log.append(&mut batch).expect("appends").lsn;
+    disk.fail_writes_for_room(2);
+    let running = log.start(|trouble| panic!("{trouble}")).expect("starts");
+    waiter.wait(lsn);
+    drop(running);
+    assert_eq!(log.synced(), lsn);
 }
 
 #[test]

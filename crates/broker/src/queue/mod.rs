@@ -385,6 +385,15 @@ impl Queue {
     /// Deletes the queue: nothing can be pushed or fetched after. Returns what was ready,
     /// whose copies are the caller's, and tells the consumers. `None` when it was deleted before.
     pub fn delete(&self, condition: DeleteIf) -> Result<Option<Emptied>, Refused> {
+        self.delete_after(condition, || true)
+    }
+
+    /// The same, if `first` says so, which is called under the lock when nothing else speaks against it.
+    pub(crate) fn delete_after(
+        &self,
+        condition: DeleteIf,
+        first: impl FnOnce() -> bool,
+    ) -> Result<Option<Emptied>, Refused> {
         let (emptied, consumers) = {
             let mut state = self.state.lock();
             if state.deleted {
@@ -395,6 +404,9 @@ impl Queue {
             }
             if condition.empty && state.ready_len() > 0 {
                 return Err(Refused::NotEmpty);
+            }
+            if !first() {
+                return Err(Refused::Unlogged);
             }
             state.deleted = true;
             let consumers: Vec<Consumer> = state.consumers.drain(..).flatten().collect();
@@ -450,4 +462,6 @@ pub enum Refused {
     InUse,
     /// It has ready messages.
     NotEmpty,
+    /// The log did not take it.
+    Unlogged,
 }

@@ -9,11 +9,13 @@
 //! - Methods of a channel take effect in order: whatever may look at a queue first commits the
 //!   publishes and settlements that came before it.
 //! - A confirm is written after the commit that covers it, and after the log kept that commit's promise.
+//! - What tells of a durable change leaves when that is as safe as its vhost wants it ([`Session::is_held`]).
 //! - Input is not looked at while the out-buffer is over its bound, so that a peer that does not
 //!   read cannot make it grow.
 //! - What a channel holds unsettled goes back to its queues when channel or connection end,
 //!   however they end.
 
+mod barrier;
 mod basic;
 mod body;
 mod channel;
@@ -45,6 +47,7 @@ use crate::out::OutBuf;
 use crate::publisher::Publisher;
 use crate::queue::{Bell, DeleteIf, Queue, Wakes};
 use crate::record::Content;
+use barrier::Barrier;
 use body::BodyFrame;
 use channels::Channels;
 use confirm::Owed;
@@ -110,6 +113,7 @@ struct Core {
     release_run: (u32, u64),
     exclusive: Vec<Arc<Queue>>,
     wakes: Wakes,
+    barrier: Barrier,
     now_ms: u64,
 }
 
@@ -133,6 +137,7 @@ impl Session {
                 release_run: (0, 0),
                 exclusive: Vec::new(),
                 wakes: Wakes::default(),
+                barrier: Barrier::default(),
                 now_ms: 0,
             },
             channels: Channels::default(),

@@ -8,6 +8,8 @@
 //! - A binding's identity is (source, destination, key, arguments by value).
 //! - An auto-delete exchange that has lost its last binding is gone before the change returns, and so are
 //!   those that it leaves without a binding in turn.
+//! - A removal returns everything that it took out. [`State::put_back`] makes as if it had never been, which is what
+//!   happens when the log does not take the change.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -19,6 +21,7 @@ use backbone_wire::table::Table;
 use super::exchange::{Declared, ExchangeKind, Slot};
 use super::plain::{PlainTable, plain_table};
 use super::snapshot::{Destination, Routes};
+use crate::definitions::BindingKey;
 
 /// The far end of a binding, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,6 +38,8 @@ pub(super) struct Binding {
     pub(super) arguments: PlainTable,
     /// The arguments as they came.
     pub(super) arguments_raw: Box<[u8]>,
+    /// Both ends are durable: the log has it. Not part of its identity.
+    pub(super) kept: bool,
 }
 
 impl Binding {
@@ -44,6 +49,22 @@ impl Binding {
             key: key.into(),
             arguments: plain_table(arguments),
             arguments_raw: arguments.as_bytes().into(),
+            kept: false,
+        }
+    }
+
+    /// What the log knows it by.
+    pub(super) fn key_from<'a>(&'a self, source: &'a str) -> BindingKey<'a> {
+        let (destination, to_exchange) = match &self.target {
+            Target::Queue(name) => (name, false),
+            Target::Exchange(name) => (name, true),
+        };
+        BindingKey {
+            source,
+            to_exchange,
+            destination,
+            key: &self.key,
+            arguments: &self.arguments_raw,
         }
     }
 }
@@ -79,6 +100,8 @@ pub(super) struct Queue<T> {
     pub(super) id: u64,
     pub(super) handle: T,
     pub(super) aliases: Names,
+    /// It is durable: the log has it.
+    pub(super) kept: bool,
     incoming: Incoming,
 }
 
@@ -87,6 +110,25 @@ pub(super) type Incoming = BTreeMap<u64, Arc<str>>;
 
 /// Names of queues or exchanges.
 pub(super) type Names = Vec<Arc<str>>;
+
+/// What a removal took out. Exchanges and queue are without their bindings, which are apart.
+#[derive(Debug)]
+pub(super) struct Removed<T> {
+    pub(super) queue: Option<(Arc<str>, Queue<T>)>,
+    pub(super) exchanges: Vec<(Arc<str>, Exchange<T>)>,
+    /// Number, source, binding.
+    pub(super) bindings: Vec<(u64, Arc<str>, Arc<Binding>)>,
+}
+
+impl<T> Removed<T> {
+    fn nothing() -> Self {
+        Self {
+            queue: None,
+            exchanges: Vec::new(),
+            bindings: Vec::new(),
+        }
+    }
+}
 
 /// All exchanges and queues of a vhost.
 #[derive(Debug)]
@@ -123,21 +165,22 @@ impl<T: Clone> State<T> {
         slot
     }
 
-    /// Deletes an exchange with its bindings both ways. Returns the names of all exchanges that are gone.
-    pub(super) fn remove_exchange(&mut self, name: &str) -> Names {
-        match self.exchanges.get(name) {
-            Some(exchange) => self.remove_exchanges(vec![exchange.slot.name.clone()]),
-            None => Vec::new(),
-        }
+    /// Deletes an exchange with its bindings both ways. `None`: there is none.
+    pub(super) fn remove_exchange(&mut self, name: &str) -> Option<Removed<T>> {
+        let name = self.exchanges.get(name)?.slot.name.clone();
+        let mut removed = Removed::nothing();
+        self.remove_exchanges(vec![name], &mut removed);
+        Some(removed)
     }
 
     /// Adds a queue, or gives one that is there a new identity; its bindings stay.
-    pub(super) fn add_queue(&mut self, name: &Arc<str>, id: u64, handle: T) {
+    pub(super) fn add_queue(&mut self, name: &Arc<str>, id: u64, handle: T, kept: bool) {
         let Some(queue) = self.queues.get_mut(name) else {
             let queue = Queue {
                 id,
                 handle,
                 aliases: Vec::new(),
+                kept,
                 incoming: Incoming::new(),
             };
             self.queues.insert(name.clone(), queue);
@@ -152,44 +195,63 @@ impl<T: Clone> State<T> {
         }
     }
 
-    /// Removes a queue with its bindings. Returns its aliases and the names of the exchanges that went with the bindings.
-    pub(super) fn remove_queue(&mut self, name: &str) -> Option<(Names, Names)> {
-        let queue = self.queues.remove(name)?;
-        let doomed = self.take_bindings(queue.incoming);
-        Some((queue.aliases, self.remove_exchanges(doomed)))
+    /// Removes a queue with its bindings. `None`: there is none.
+    pub(super) fn remove_queue(&mut self, name: &str) -> Option<Removed<T>> {
+        let (name, mut queue) = self.queues.remove_entry(name)?;
+        let mut removed = Removed::nothing();
+        let doomed = self.take_bindings(std::mem::take(&mut queue.incoming), &mut removed);
+        removed.queue = Some((name, queue));
+        self.remove_exchanges(doomed, &mut removed);
+        Some(removed)
     }
 
-    /// Adds a binding between ends that are there. False: it was there before.
-    pub(super) fn add_binding(&mut self, source: &str, binding: Binding) -> bool {
-        let number = self.next_binding;
-        let Some(exchange) = self.exchanges.get_mut(source) else {
-            return false;
-        };
-        let binding = Arc::new(binding);
+    /// A binding between ends that are there, with its number, not added yet. `None`: it was added before.
+    pub(super) fn new_binding(&self, source: &str, binding: Binding) -> Option<(u64, Binding)> {
+        let exchange = self.exchanges.get(source)?;
         if exchange.numbers.contains_key(&binding) {
-            return false;
+            return None;
         }
-        exchange.numbers.insert(binding.clone(), number);
-        exchange.bindings.insert(number, binding.clone());
-        exchange.slot.invalidate();
-        let source = exchange.slot.name.clone();
-        if let Some(incoming) = self.incoming(&binding.target) {
-            incoming.insert(number, source);
-        }
-        self.next_binding += 1;
-        true
+        let target_kept = match &binding.target {
+            Target::Queue(name) => self.queues.get(name).is_some_and(|queue| queue.kept),
+            Target::Exchange(name) => {
+                let target = self.exchanges.get(name);
+                target.is_some_and(|exchange| exchange.declared.durable)
+            }
+        };
+        let kept = exchange.declared.durable && target_kept;
+        Some((self.next_binding, Binding { kept, ..binding }))
     }
 
-    /// Removes a binding. `None`: there was none; else the names of the exchanges that went with it.
-    pub(super) fn remove_binding(&mut self, source: &str, binding: &Binding) -> Option<Names> {
+    /// Adds what [`State::new_binding`] gave.
+    pub(super) fn add_binding(&mut self, source: &str, number: u64, binding: Binding) {
+        if let Some(exchange) = self.exchanges.get(source) {
+            let source = exchange.slot.name.clone();
+            self.link(source, number, Arc::new(binding));
+            self.next_binding = self.next_binding.max(number + 1);
+        }
+    }
+
+    /// Removes a binding. `None`: there was none.
+    pub(super) fn remove_binding(&mut self, source: &str, binding: &Binding) -> Option<Removed<T>> {
         let exchange = self.exchanges.get(source)?;
         let number = *exchange.numbers.get(binding)?;
         let source = exchange.slot.name.clone();
         if let Some(incoming) = self.incoming(&binding.target) {
             incoming.remove(&number);
         }
-        let doomed = self.take_bindings(Incoming::from([(number, source)]));
-        Some(self.remove_exchanges(doomed))
+        let mut removed = Removed::nothing();
+        let doomed = self.take_bindings(Incoming::from([(number, source)]), &mut removed);
+        self.remove_exchanges(doomed, &mut removed);
+        Some(removed)
+    }
+
+    /// Makes as if a removal had not been. Nothing else may have changed since.
+    pub(super) fn put_back(&mut self, removed: Removed<T>) {
+        self.queues.extend(removed.queue);
+        self.exchanges.extend(removed.exchanges);
+        for (number, source, binding) in removed.bindings {
+            self.link(source, number, binding);
+        }
     }
 
     /// The routes of an exchange as it is now; none if it is gone, whatever has its name now.
@@ -251,8 +313,20 @@ impl<T: Clone> State<T> {
         }
     }
 
+    /// Lets both ends of a binding know it.
+    fn link(&mut self, source: Arc<str>, number: u64, binding: Arc<Binding>) {
+        if let Some(exchange) = self.exchanges.get_mut(&source) {
+            exchange.numbers.insert(binding.clone(), number);
+            exchange.bindings.insert(number, binding.clone());
+            exchange.slot.invalidate();
+        }
+        if let Some(incoming) = self.incoming(&binding.target) {
+            incoming.insert(number, source);
+        }
+    }
+
     /// Takes bindings from their sources. Returns the sources that have to go because of it.
-    fn take_bindings(&mut self, bindings: Incoming) -> Names {
+    fn take_bindings(&mut self, bindings: Incoming, removed: &mut Removed<T>) -> Names {
         let mut doomed = Vec::new();
         for (number, source) in bindings {
             let Some(exchange) = self.exchanges.get_mut(&source) else {
@@ -262,8 +336,9 @@ impl<T: Clone> State<T> {
                 exchange.numbers.remove(&binding);
                 exchange.slot.invalidate();
                 if exchange.declared.auto_delete && exchange.bindings.is_empty() {
-                    doomed.push(source);
+                    doomed.push(source.clone());
                 }
+                removed.bindings.push((number, source, binding));
             }
         }
         doomed
@@ -271,21 +346,22 @@ impl<T: Clone> State<T> {
 
     /// Removes exchanges, and those that have to go because of it. A loop and not a recursion: chains are as
     /// long as clients make them.
-    fn remove_exchanges(&mut self, mut doomed: Names) -> Names {
-        let mut removed = Vec::new();
+    fn remove_exchanges(&mut self, mut doomed: Names, removed: &mut Removed<T>) {
         while let Some(name) = doomed.pop() {
-            let Some(exchange) = self.exchanges.remove(&name) else {
+            let Some(mut exchange) = self.exchanges.remove(&name) else {
                 continue;
             };
             exchange.slot.invalidate();
-            for (number, binding) in exchange.bindings {
+            exchange.numbers.clear();
+            for (number, binding) in std::mem::take(&mut exchange.bindings) {
                 if let Some(incoming) = self.incoming(&binding.target) {
                     incoming.remove(&number);
                 }
+                removed.bindings.push((number, name.clone(), binding));
             }
-            doomed.extend(self.take_bindings(exchange.incoming));
-            removed.push(name);
+            let incoming = std::mem::take(&mut exchange.incoming);
+            doomed.extend(self.take_bindings(incoming, removed));
+            removed.exchanges.push((name, exchange));
         }
-        removed
     }
 }

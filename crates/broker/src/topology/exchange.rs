@@ -11,6 +11,7 @@ use super::arguments::{check_equivalent, check_same};
 use super::headers::Match;
 use super::plain::plain_table;
 use super::snapshot::Routes;
+use crate::definitions::ExchangeDefinition;
 use crate::error::{Error, Resource};
 
 /// The argument that names where unroutable messages go.
@@ -156,6 +157,18 @@ impl Declared {
             auto_delete: spec.auto_delete,
             internal: spec.internal,
             arguments: spec.arguments.as_bytes().into(),
+        }
+    }
+
+    /// As the log keeps it.
+    pub(super) fn definition(&self, vhost: &str, name: &str) -> ExchangeDefinition {
+        ExchangeDefinition {
+            vhost: vhost.into(),
+            name: name.into(),
+            kind: self.kind.name().into(),
+            auto_delete: self.auto_delete,
+            internal: self.internal,
+            arguments: self.arguments.to_vec(),
         }
     }
 

@@ -19,6 +19,8 @@
 //!   anything: an answer kept with its generation is right as long as the generation is the same.
 //! - Locks: the control plane's, then (inside it, for one insert) a shard of the queue registry. Nothing of the caller's is called
 //!   under either but `T::clone` and `T::drop`.
+//! - What is durable, and no more, is in the log: a change is appended ([`crate::definitions`]) under the control plane's lock, before it can be
+//!   seen. An append takes a short lock of the log's; now and then it waits for a new segment's file.
 
 mod arguments;
 mod bindings;
@@ -26,6 +28,7 @@ mod directory;
 mod exchange;
 mod headers;
 mod list;
+mod logged;
 mod plain;
 mod snapshot;
 mod trie;
@@ -43,7 +46,9 @@ use smallvec::SmallVec;
 pub use arguments::{Term, check_equivalent, check_same};
 pub use exchange::{ExchangeKind, ExchangeSpec, clean_name};
 pub use list::{BindingInfo, Counts, ExchangeInfo};
+pub(crate) use logged::Unlogged;
 
+use crate::definitions::Journal;
 use crate::error::{Error, Resource};
 use bindings::{Binding, State, Target};
 use directory::Directory;
@@ -86,6 +91,8 @@ pub struct Topology<T> {
     queues: DashMap<Arc<[u8]>, Named<T>, RandomState>,
     generation: AtomicU64,
     compilations: AtomicU64,
+    /// Where durable changes go; `None`: nothing outlives the process.
+    journal: Option<Arc<Journal>>,
 }
 
 /// What a queue name or an alias stands for.
@@ -107,6 +114,7 @@ impl<T: Clone> Topology<T> {
             queues: DashMap::with_hasher(RandomState::new()),
             generation: AtomicU64::new(0),
             compilations: AtomicU64::new(0),
+            journal: None,
         };
         for (name, kind, internal) in PREDECLARED {
             let declared = Declared {
@@ -143,7 +151,8 @@ impl<T: Clone> Topology<T> {
     ///
     /// # Errors
     /// 503 for an unknown type, 403 for the default exchange and reserved names, 404 in a passive declaration, 406 if the
-    /// exchange is there with other properties or `alternate-exchange` is no string (specification of behaviour, §5).
+    /// exchange is there with other properties or `alternate-exchange` is no string (specification of behaviour, §5), 541 if it is
+    /// durable and the log does not take it.
     pub fn declare_exchange(&self, spec: &ExchangeSpec<'_>) -> Result<(), Error> {
         let name = &*clean_name(spec.name);
         if spec.passive {
@@ -158,6 +167,9 @@ impl<T: Clone> Topology<T> {
             return exchange.declared.check_equivalent(&declared, resource);
         }
         check_new(name, spec.arguments, &self.vhost)?;
+        if declared.durable {
+            self.record(|change| change.define_exchange(&declared.definition(&self.vhost, name)))?;
+        }
         self.exchanges.insert(state.add_exchange(name, declared));
         self.changed();
         Ok(())
@@ -167,7 +179,7 @@ impl<T: Clone> Topology<T> {
     ///
     /// # Errors
     /// 403 for the default exchange and reserved names, 406 `exchange 'x' in vhost '/' in use` if bindings lead from it and it is to
-    /// be deleted only if unused.
+    /// be deleted only if unused, 541 if the log does not take it.
     pub fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<(), Error> {
         let name = &*clean_name(name);
         check_deletable(name, &self.vhost)?;
@@ -182,20 +194,21 @@ impl<T: Clone> Topology<T> {
             let resource = Resource::exchange(name, &self.vhost);
             return Err(Error::precondition_failed(format!("{resource} in use")));
         }
-        let removed = state.remove_exchange(name);
-        if !removed.is_empty() {
-            self.forget_exchanges(&removed);
-            self.changed();
+        match state.remove_exchange(name) {
+            Some(removed) => self.end_removal(&mut state, removed, Unlogged::Undo),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Makes a queue bindable and reachable through the default exchange. A queue of that name that is there already gets the new
     /// id and handle, and keeps its bindings.
     pub fn add_queue(&self, name: &str, id: u64, handle: T) {
+        self.insert_queue(&mut self.state.lock(), name, id, handle, false);
+    }
+
+    fn insert_queue(&self, state: &mut State<T>, name: &str, id: u64, handle: T, kept: bool) {
         let name: Arc<str> = name.into();
-        let mut state = self.state.lock();
-        state.add_queue(&name, id, handle.clone());
+        state.add_queue(&name, id, handle.clone(), kept);
         let named = Named {
             name: name.clone(),
             id,
@@ -222,15 +235,8 @@ impl<T: Clone> Topology<T> {
     /// Removes a queue with its aliases and bindings, and auto-delete exchanges that have no binding left. Nothing happens if
     /// there is no such queue.
     pub fn remove_queue(&self, name: &str) {
-        let mut state = self.state.lock();
-        if let Some((aliases, removed)) = state.remove_queue(name) {
-            self.queues.remove(name.as_bytes());
-            for alias in aliases {
-                self.queues.remove(alias.as_bytes());
-            }
-            self.forget_exchanges(&removed);
-            self.changed();
-        }
+        let removed = self.forget_queue(name, Unlogged::GoOn);
+        removed.expect("nothing stops it");
     }
 
     /// Gives a queue a second name for the default exchange, for binds and for [`Self::queue`]. It goes with the queue. False, and no
@@ -265,7 +271,8 @@ impl<T: Clone> Topology<T> {
     /// `queue.bind`. A binding that is there already stays as it is.
     ///
     /// # Errors
-    /// 403 for the default exchange, 404 if exchange or queue is missing, 406 for a bad `x-match`.
+    /// 403 for the default exchange, 404 if exchange or queue is missing, 406 for a bad `x-match`, 541 if it is durable and the log does
+    /// not take it.
     pub fn bind_queue(
         &self,
         queue: &str,
@@ -286,7 +293,7 @@ impl<T: Clone> Topology<T> {
     /// `queue.unbind`. What is not bound, or not there, counts as unbound.
     ///
     /// # Errors
-    /// 403 for the default exchange.
+    /// 403 for the default exchange, 541 if it is durable and the log does not take it.
     pub fn unbind_queue(
         &self,
         queue: &str,
@@ -297,16 +304,19 @@ impl<T: Clone> Topology<T> {
         let (queue, exchange) = (&*clean_name(queue), &*clean_name(exchange));
         check_not_default(exchange)?;
         let mut state = self.state.lock();
-        if let Some(queue) = self.queue_name(queue) {
-            self.drop_binding(&mut state, exchange, Target::Queue(queue), key, arguments);
+        match self.queue_name(queue) {
+            Some(queue) => {
+                self.drop_binding(&mut state, exchange, Target::Queue(queue), key, arguments)
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// `exchange.bind`: from `source` to `destination`. A binding that is there already stays as it is.
     ///
     /// # Errors
-    /// 403 for the default exchange at either end, 404 if one is missing, 406 for a bad `x-match`.
+    /// 403 for the default exchange at either end, 404 if one is missing, 406 for a bad `x-match`, 541 if it is durable and the log does
+    /// not take it.
     pub fn bind_exchange(
         &self,
         destination: &str,
@@ -332,7 +342,7 @@ impl<T: Clone> Topology<T> {
     /// `exchange.unbind`. What is not bound, or not there, counts as unbound.
     ///
     /// # Errors
-    /// 403 for the default exchange at either end.
+    /// 403 for the default exchange at either end, 541 if it is durable and the log does not take it.
     pub fn unbind_exchange(
         &self,
         destination: &str,
@@ -350,8 +360,7 @@ impl<T: Clone> Topology<T> {
             Target::Exchange(destination.into()),
             key,
             arguments,
-        );
-        Ok(())
+        )
     }
 
     /// Appends the queues that a message published to `exchange` goes to and that `out` does not hold yet. Their order depends
@@ -475,7 +484,13 @@ impl<T: Clone> Topology<T> {
         if kind == Some(ExchangeKind::Headers) {
             Match::check(arguments)?;
         }
-        if state.add_binding(source, Binding::new(target, key, arguments)) {
+        let binding = Binding::new(target, key, arguments);
+        if let Some((number, binding)) = state.new_binding(source, binding) {
+            if binding.kept {
+                let key = binding.key_from(source);
+                self.record(|change| change.define_binding(&key, number))?;
+            }
+            state.add_binding(source, number, binding);
             self.changed();
         }
         Ok(())
@@ -488,10 +503,10 @@ impl<T: Clone> Topology<T> {
         target: Target,
         key: &[u8],
         arguments: Table<'_>,
-    ) {
-        if let Some(removed) = state.remove_binding(source, &Binding::new(target, key, arguments)) {
-            self.forget_exchanges(&removed);
-            self.changed();
+    ) -> Result<(), Error> {
+        match state.remove_binding(source, &Binding::new(target, key, arguments)) {
+            Some(removed) => self.end_removal(state, removed, Unlogged::Undo),
+            None => Ok(()),
         }
     }
 
@@ -507,12 +522,6 @@ impl<T: Clone> Topology<T> {
         self.queues
             .get(name_or_alias.as_bytes())
             .map(|named| named.name.clone())
-    }
-
-    fn forget_exchanges(&self, removed: &[Arc<str>]) {
-        for name in removed {
-            self.exchanges.remove(name);
-        }
     }
 
     /// Ends a change: what publishers remember is no longer to be used.

@@ -186,8 +186,16 @@ impl Peer {
         self.session.state() == State::Open
     }
 
+    /// Lets what waited for the log go, if it may.
+    pub fn write(&mut self) {
+        self.drain();
+    }
+
     fn drain(&mut self) {
         self.pending_max = self.pending_max.max(self.out.pending());
+        if self.session.is_held(&mut self.out) {
+            return;
+        }
         while !self.out.is_empty() {
             let mut written = 0;
             for piece in self.out.slices() {

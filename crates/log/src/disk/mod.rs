@@ -4,12 +4,16 @@
 //! what the tests run on. Names are plain file names in one directory. Nothing else in this crate
 //! touches a file.
 
+mod measure;
 mod real;
 mod sim;
 
 use std::io;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
+pub use measure::measure_sync;
 pub use real::RealDisk;
 pub use sim::{SimDisk, Snapshot};
 
@@ -78,6 +82,57 @@ pub(crate) fn write_all(
         };
     }
     Ok(())
+}
+
+/// What is read at once around places that cannot be read.
+const SALVAGE_BYTES: usize = 4096;
+
+/// As [`read_full`], with zeros for the blocks that the medium does not give back: no checksum holds over them, so
+/// that they are damage like any other and cost what they held, not what stands around them. Gives the bytes
+/// read and the offsets of those blocks.
+pub(crate) fn read_salvaging(
+    file: &dyn File,
+    into: &mut [u8],
+    offset: u64,
+) -> io::Result<(usize, Vec<u64>)> {
+    match read_full(file, into, offset) {
+        Err(error) if is_unreadable(&error) => {}
+        other => return other.map(|read| (read, Vec::new())),
+    }
+    let (mut done, mut lost) = (0, Vec::new());
+    while done < into.len() {
+        let at = offset + done as u64;
+        let block = SALVAGE_BYTES - (at % SALVAGE_BYTES as u64) as usize;
+        let until = into.len().min(done + block);
+        let part = &mut into[done..until];
+        let read = match read_full(file, part, at) {
+            Err(error) if is_unreadable(&error) => {
+                part.fill(0);
+                lost.push(at);
+                part.len()
+            }
+            other => other?,
+        };
+        done += read;
+        if done < until {
+            break;
+        }
+    }
+    Ok((done, lost))
+}
+
+/// Whether the bytes are lost, rather than that something is missing to read them now.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    let lost = [Errno::IO, Errno::BADMSG, Errno::UCLEAN].map(Errno::raw_os_error);
+    error
+        .raw_os_error()
+        .is_some_and(|code| lost.contains(&code))
+}
+
+/// Whether the process or the system has too many files open: it passes.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+    let out = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|code| out.contains(&code))
 }
 
 /// Reads until `into` is full or the file ends; gives the bytes read.

@@ -19,6 +19,9 @@ const LOCK_NAME: &str = "lock";
 pub struct RealDisk {
     path: PathBuf,
     direct: bool,
+    read_only: bool,
+    /// Kept open: making a change durable must not fail because the process has too many open files.
+    directory: OwnedFd,
     held: Mutex<Option<OwnedFd>>,
 }
 
@@ -28,13 +31,36 @@ impl RealDisk {
     pub fn new(path: impl Into<PathBuf>, direct: bool) -> io::Result<Self> {
         let path = path.into();
         std::fs::create_dir_all(&path)?;
-        let mut disk = Self {
-            path,
-            direct,
-            held: Mutex::new(None),
-        };
+        let mut disk = Self::at(path)?;
         disk.direct = direct && disk.can_write_direct()?;
         Ok(disk)
+    }
+
+    /// The directory at `path`, which has to exist, for looking: nothing in it is ever changed. It can be locked
+    /// against a writer, if one ever used it.
+    pub fn read_only(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let mut disk = Self::at(path.into())?;
+        disk.read_only = true;
+        Ok(disk)
+    }
+
+    fn at(path: PathBuf) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&path, flags, Permissions::empty())?;
+        Ok(Self {
+            path,
+            direct: false,
+            read_only: false,
+            directory,
+            held: Mutex::new(None),
+        })
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        Ok(())
     }
 
     fn can_write_direct(&self) -> io::Result<bool> {
@@ -59,7 +85,17 @@ impl Disk for RealDisk {
         if held.is_some() {
             return Ok(());
         }
-        let file = self.open_with(LOCK_NAME, OFlags::RDWR | OFlags::CREATE)?;
+        let flags = match self.read_only {
+            true => OFlags::RDONLY,
+            false => OFlags::RDWR | OFlags::CREATE,
+        };
+        let file = match self.open_with(LOCK_NAME, flags) {
+            // Nobody ever wrote here, or it is a copy: nothing to be locked out of.
+            Err(error) if self.read_only && error.kind() == io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            other => other?,
+        };
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         *held = Some(file);
         Ok(())
@@ -78,6 +114,7 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<()> {
+        self.check_writable()?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let file = self.open_with(name, flags)?;
         if bytes == 0 {
@@ -95,7 +132,10 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str, mode: Mode) -> io::Result<Arc<dyn File>> {
-        let mut flags = OFlags::RDWR;
+        let mut flags = match self.read_only {
+            true => OFlags::RDONLY,
+            false => OFlags::RDWR,
+        };
         if mode == Mode::Append && self.direct {
             flags |= OFlags::DIRECT;
         }
@@ -103,17 +143,17 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_writable()?;
         std::fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_writable()?;
         std::fs::remove_file(self.path.join(name))
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(&self.path, flags, Permissions::empty())?;
-        Ok(rustix::fs::fsync(directory)?)
+        Ok(rustix::fs::fsync(&self.directory)?)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

@@ -52,6 +52,7 @@ struct Faults {
     fail_writes_for_room: u32,
     fail_syncs: u32,
     fail_opens: u32,
+    fail_files: u32,
     alignment: usize,
 }
 
@@ -65,6 +66,7 @@ impl Default for Faults {
             fail_writes_for_room: 0,
             fail_syncs: 0,
             fail_opens: 0,
+            fail_files: 0,
             alignment: 1,
         }
     }
@@ -77,6 +79,22 @@ struct Inode {
     dirty: BTreeSet<usize>,
     /// A sync failed: some of what the cache believes to be clean is not on the disk.
     unsure: bool,
+    /// Sectors that cannot be read until they are written again.
+    bad: BTreeSet<usize>,
+}
+
+impl Inode {
+    /// With this content, synced.
+    fn of(content: Vec<u8>) -> Self {
+        let content = Arc::new(content);
+        Self {
+            current: Arc::clone(&content),
+            synced: content,
+            dirty: BTreeSet::new(),
+            unsure: false,
+            bad: BTreeSet::new(),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -180,6 +198,19 @@ impl SimDisk {
         self.0.lock().faults.fail_opens = count;
     }
 
+    /// The next `count` calls that make a file, or open one to append, fail, as when the process has too many open.
+    pub fn fail_files(&self, count: u32) {
+        self.0.lock().faults.fail_files = count;
+    }
+
+    /// Reads of the sector around that place fail with EIO from now on, until it is written.
+    pub fn lose_sector(&self, name: &str, offset: usize) {
+        let mut sim = self.0.lock();
+        let inode = sim.names[name];
+        let inode = sim.inodes.get_mut(&inode).expect("names have inodes");
+        inode.bad.insert(offset / SECTOR);
+    }
+
     /// Inverts one byte of a file, on the disk itself.
     pub fn damage(&self, name: &str, offset: usize) {
         let mut sim = self.0.lock();
@@ -212,16 +243,7 @@ impl SimDisk {
         let mut sim = self.0.lock();
         sim.next_inode += 1;
         let inode = sim.next_inode;
-        let content = Arc::new(content);
-        sim.inodes.insert(
-            inode,
-            Inode {
-                current: Arc::clone(&content),
-                synced: content,
-                dirty: BTreeSet::new(),
-                unsure: false,
-            },
-        );
+        sim.inodes.insert(inode, Inode::of(content));
         sim.names.insert(name.into(), inode);
         sim.names_synced.insert(name.into(), inode);
     }
@@ -286,6 +308,15 @@ impl Sim {
         Ok(())
     }
 
+    /// Begins each call that makes a file or opens one to append.
+    fn make_file(&mut self) -> io::Result<()> {
+        if self.faults.fail_files > 0 {
+            self.faults.fail_files -= 1;
+            return Err(io::Error::from_raw_os_error(24));
+        }
+        Ok(())
+    }
+
     fn snapshot(&mut self, call: &'static str) {
         let Some(promised) = &self.recording else {
             return;
@@ -331,6 +362,7 @@ impl Disk for SimDisk {
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<()> {
         let mut sim = self.0.lock();
+        sim.make_file()?;
         if sim.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -339,16 +371,7 @@ impl Disk for SimDisk {
         }
         sim.next_inode += 1;
         let inode = sim.next_inode;
-        let zeros = Arc::new(vec![0; bytes as usize]);
-        sim.inodes.insert(
-            inode,
-            Inode {
-                current: Arc::clone(&zeros),
-                synced: zeros,
-                dirty: BTreeSet::new(),
-                unsure: false,
-            },
-        );
+        sim.inodes.insert(inode, Inode::of(vec![0; bytes as usize]));
         sim.change("create", Change::Set(name.into(), inode))
     }
 
@@ -357,6 +380,9 @@ impl Disk for SimDisk {
         if mode == Mode::Buffered && sim.faults.fail_opens > 0 {
             sim.faults.fail_opens -= 1;
             return Err(io::Error::from_raw_os_error(24));
+        }
+        if mode == Mode::Append {
+            sim.make_file()?;
         }
         let inode = sim.find(name)?;
         Ok(Arc::new(SimFile {
@@ -436,7 +462,9 @@ impl File for SimFile {
             Arc::make_mut(&mut inode.synced).resize(until, 0);
         }
         Arc::make_mut(&mut inode.current)[from..until].copy_from_slice(&data[..length]);
-        inode.dirty.extend(from / SECTOR..until.div_ceil(SECTOR));
+        let sectors = from / SECTOR..until.div_ceil(SECTOR);
+        inode.bad.retain(|sector| !sectors.contains(sector));
+        inode.dirty.extend(sectors);
         sim.snapshot("write");
         if fails {
             return Err(io::Error::from_raw_os_error(5));
@@ -449,6 +477,10 @@ impl File for SimFile {
         let inode = sim.inodes.get(&self.inode).ok_or_else(Self::gone)?;
         let from = (offset as usize).min(inode.current.len());
         let length = into.len().min(inode.current.len() - from);
+        let sectors = from / SECTOR..(from + length).div_ceil(SECTOR);
+        if inode.bad.range(sectors).next().is_some() {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         into[..length].copy_from_slice(&inode.current[from..from + length]);
         Ok(length)
     }

@@ -28,7 +28,12 @@ pub fn open_log(data_dir: &Path) -> Result<(Log, Running), RunError> {
         }
     };
     let started = Instant::now();
-    let (log, found) = Log::open(Arc::new(disk), backbone_log::Config::default(), progress)?;
+    let config = backbone_log::Config {
+        // As large as a segment may be: what was accepted must fit.
+        batch_bytes_max: u32::MAX,
+        ..backbone_log::Config::default()
+    };
+    let (log, found) = Log::open(Arc::new(disk), config, progress)?;
     report(&found, started.elapsed());
     let running = log.start(|error| tracing::warn!(%error, "housekeeping of the log"))?;
     Ok((log, running))

@@ -13,22 +13,18 @@ pub mod engine;
 pub mod http;
 pub mod runtime;
 pub mod state;
+mod storage;
 pub mod telemetry;
 
 use std::fmt::Display;
 use std::io::Write;
 use std::net::TcpListener;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use amqp::Amqp;
 use auth::Authenticator;
-use backbone_broker::durable::Durable;
-use backbone_broker::gate::Gate;
-use backbone_broker::restore::Restored;
-use backbone_broker::vhost::Vhost;
-use backbone_log::{Arena, Log, LogError, RealDisk, Recovered, Running};
+use backbone_log::{LogError, Running};
 use bus::{Bus, BusError, BusParts};
 use config::Config;
 use engine::Engine;
@@ -117,8 +113,8 @@ impl Server {
         let state = StateStore::open(&config.data_dir)?;
         let telemetry = Telemetry::new(&config.data_dir);
         let auth = open_auth(&config, &state, &telemetry).await?;
-        let (log, running) = open_log(&config.data_dir)?;
-        let (vhost, gate) = open_broker(&config, log)?;
+        let (log, running) = storage::open_log(&config.data_dir)?;
+        let (vhost, gate) = storage::open_broker(&config, log)?;
         let arbiters = Arbiters::start(arbiter_count(&config));
         let amqp = Amqp::new(
             &config,
@@ -139,7 +135,7 @@ impl Server {
             lenient_declare: config.bus.lenient_declare,
         })
         .await?;
-        add_metrics(&telemetry, &amqp, engine, &bus);
+        add_metrics(&telemetry, &amqp, &engine, &bus);
 
         let amqp_listeners = runtime::bind("amqp.bind", &config.amqp.bind)?;
         let http_listeners = runtime::bind("http.bind", &config.http.bind)?;
@@ -154,6 +150,7 @@ impl Server {
             config: Arc::clone(&config),
             auth,
             bus,
+            engine,
             telemetry,
             lifecycle: lifecycle.clone(),
         };
@@ -191,73 +188,6 @@ async fn open_auth(
     Ok(Arc::new(auth))
 }
 
-/// Opens the log in the data directory and starts its threads; says what it found.
-fn open_log(data_dir: &Path) -> Result<(Log, Running), RunError> {
-    let disk = RealDisk::new(data_dir.join("log"), false)?;
-    let mut shown = Instant::now();
-    let progress = |progress: backbone_log::Progress| {
-        if shown.elapsed() >= Duration::from_secs(1) {
-            shown = Instant::now();
-            let (done, total) = (progress.done_bytes >> 20, progress.total_bytes >> 20);
-            tracing::info!(done_mib = done, total_mib = total, "replaying the log");
-        }
-    };
-    let started = Instant::now();
-    let (log, found) = Log::open(Arc::new(disk), backbone_log::Config::default(), progress)?;
-    report(&found, started.elapsed());
-    let running = log.start(|error| tracing::warn!(%error, "housekeeping of the log"))?;
-    Ok((log, running))
-}
-
-fn report(found: &Recovered, took: Duration) {
-    let (batches, took_ms) = (found.replayed, took.as_millis() as u64);
-    tracing::info!(batches, took_ms, torn = found.torn, "the log is open");
-    for damage in &found.damages {
-        let (segment, offset, bytes) = (damage.segment, damage.offset, damage.bytes);
-        let queues = &damage.queues;
-        tracing::error!(segment, offset, bytes, ?queues, "damaged bytes in the log");
-    }
-}
-
-fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhost>, Arc<Gate>), RunError> {
-    let arena = Arc::new(Arena::new());
-    let durable = Arc::new(Durable::new(log));
-    let limit_bytes = runtime::memory_limit_bytes(config.limits.memory_bytes) as usize;
-    let gate = Gate::new(Arc::clone(&arena), Some(Arc::clone(&durable)), limit_bytes);
-    let vhost = Vhost::new("/", node_number(), arena);
-    let (pager, wanted) = engine::pager(&vhost, &durable, limit_bytes / 2);
-    let vhost = Arc::new(vhost.with_log(durable, pager, config.durability.of_vhost("/")));
-    report_restored(&vhost.restore(config.bus.lenient_declare)?);
-    engine::start_pager(&vhost, wanted)?;
-    Ok((vhost, Arc::new(gate)))
-}
-
-fn report_restored(restored: &Restored) {
-    let (queues, messages, forgotten) = (restored.queues, restored.messages, restored.forgotten);
-    let (exchanges, bindings) = (restored.exchanges, restored.bindings);
-    tracing::info!(
-        exchanges,
-        queues,
-        bindings,
-        messages,
-        forgotten,
-        "restored from the log"
-    );
-    for key in &restored.damaged {
-        tracing::error!(
-            key,
-            "a definition in the log cannot be read, or fits to nothing"
-        );
-    }
-    if !restored.unknown.is_empty() {
-        let queues = &restored.unknown;
-        tracing::error!(
-            ?queues,
-            "messages of queues without a definition are left in the log, since it is damaged"
-        );
-    }
-}
-
 /// One arbiter a core, unless configured otherwise.
 fn arbiter_count(config: &Config) -> usize {
     match config.runtime.arbiters {
@@ -266,15 +196,8 @@ fn arbiter_count(config: &Config) -> usize {
     }
 }
 
-/// A number that differs from start to start.
-fn node_number() -> u64 {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).expect("the system has random numbers");
-    u64::from_ne_bytes(bytes)
-}
-
-fn add_metrics(telemetry: &Telemetry, amqp: &Amqp, engine: Engine, bus: &Bus) {
-    let (amqp, bus) = (amqp.clone(), bus.clone());
+fn add_metrics(telemetry: &Telemetry, amqp: &Amqp, engine: &Engine, bus: &Bus) {
+    let (amqp, engine, bus) = (amqp.clone(), engine.clone(), bus.clone());
     telemetry.add_source(Box::new(move |samples| {
         amqp.sample(samples);
         engine.sample(samples);

@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backbone_wire::method::{Method, exchange, queue};
@@ -249,6 +250,23 @@ impl Rest {
         let created: serde_json::Value = answer.json().await.unwrap();
         created["secret"].as_str().unwrap().to_owned()
     }
+
+    /// The bodies that wait for a client, once there are some.
+    async fn receive(&self, server: &Server, user: (&str, &str)) -> Vec<String> {
+        let since = Instant::now();
+        loop {
+            assert!(since.elapsed() < Duration::from_secs(20), "nothing came");
+            let answer = self.call(server, user, Verb::GET, "/receive", json!(null));
+            let items: Vec<serde_json::Value> = answer.await.json().await.unwrap();
+            let bodies = items
+                .iter()
+                .map(|item| item["body"].as_str().unwrap().to_owned());
+            let bodies: Vec<String> = bodies.collect();
+            if !bodies.is_empty() {
+                return bodies;
+            }
+        }
+    }
 }
 
 #[actix_web::test]
@@ -277,19 +295,48 @@ async fn clients_of_the_bus_survive_a_kill_with_what_they_subscribed() {
         rest.call(&server, sender, Verb::POST, "/send", message)
             .await;
     }
-    let since = Instant::now();
-    let mut got: Vec<serde_json::Value> = Vec::new();
-    while got.is_empty() {
-        assert!(since.elapsed() < Duration::from_secs(20), "nothing came");
-        let reader = ("reader", &*reader);
-        let answer = rest.call(&server, reader, Verb::GET, "/receive", json!(null));
-        got = answer.await.json().await.unwrap();
-    }
-    let bodies: Vec<&serde_json::Value> = got.iter().map(|item| &item["body"]).collect();
-    assert_eq!(bodies, [&json!("new.a")]);
+    assert_eq!(rest.receive(&server, ("reader", &reader)).await, ["new.a"]);
     // What comes back for one who is gone is not what that one left.
     rest.create(&server, "gone", "old.#").await;
     assert_eq!(declared(&server, passive("gone-inbox")), 0);
+}
+
+/// As if the server had ended after the log had a change, and before the state store had it.
+#[actix_web::test]
+async fn what_the_state_store_does_not_know_of_the_bus_ends_with_the_next_start() {
+    let mut server = Server::start().await;
+    let rest = Rest(Client::new());
+    let reader = rest.create(&server, "reader", "old.#").await;
+    server.kill();
+    let data_dir = server.data_dir();
+    let store = data_dir.path().join("state.redb");
+    let before = std::fs::read(&store).unwrap();
+    let mut server = Server::on(Arc::clone(&data_dir), &[]).await;
+    let patch = json!({"subscriptions": ["new.#"]});
+    let admin = ("admin", ADMIN_SECRET);
+    let path = "/clients/reader";
+    rest.call(&server, admin, Verb::PATCH, path, patch).await;
+    rest.create(&server, "early", "#").await;
+    ask(
+        &mut Raw::open(server.amqp[0], 0),
+        Method::QueueDeclare(durable("nobodys")),
+        "queue.declare-ok",
+    );
+    server.kill();
+    drop(server);
+    std::fs::write(&store, before).unwrap();
+
+    let server = Server::on(data_dir, &[]).await;
+    assert_eq!(declared(&server, passive("early-inbox")), 404);
+    assert_eq!(declared(&server, passive("reader-inbox")), 0);
+    assert_eq!(declared(&server, passive("nobodys")), 0, "not the bus's");
+    let sender = rest.create(&server, "sender", "none").await;
+    for topic in ["new.a", "old.a"] {
+        let (message, sender) = (json!({"topic": topic, "body": topic}), ("sender", &*sender));
+        rest.call(&server, sender, Verb::POST, "/send", message)
+            .await;
+    }
+    assert_eq!(rest.receive(&server, ("reader", &reader)).await, ["old.a"]);
 }
 
 #[actix_web::test]

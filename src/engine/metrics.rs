@@ -2,12 +2,54 @@
 
 use std::sync::atomic::Ordering;
 
-use backbone_broker::durable::Level;
+use backbone_broker::durable::{Level, Trouble};
 
-use super::Engine;
+use super::{Engine, sample_log};
 use crate::telemetry::Samples;
 
 impl Engine {
+    /// Adds the log's and the pager's numbers.
+    fn sample_storage(&self, samples: &mut Samples) {
+        let vhost = &self.0.vhost;
+        samples.gauge(
+            "backbone_durability_level",
+            "What a confirm promises, unless the queue says otherwise: at level memory a restart loses messages",
+            &[("level", vhost.level().name()), ("vhost", vhost.name())],
+            1.0,
+        );
+        if let Some(durable) = vhost.durable() {
+            let full = durable.trouble() == Some(Trouble::DiskFull);
+            samples.gauge(
+                "backbone_alarms_free_disk_space_watermark",
+                "1 while publishers are held back for want of room on the disk",
+                &[],
+                u64::from(full) as f64,
+            );
+            sample_log(durable.log(), samples);
+        }
+        let Some(pager) = vhost.pager() else { return };
+        let [paged_in, paged_out, unreadable] = pager.counts();
+        for (metric, help, value) in [
+            (
+                "backbone_messages_paged_in_total",
+                "Messages brought back into memory from the log",
+                paged_in,
+            ),
+            (
+                "backbone_messages_paged_out_total",
+                "Messages that were left in the log alone because memory was tight",
+                paged_out,
+            ),
+            (
+                "backbone_messages_unreadable_total",
+                "Messages that damaged bytes of the log made unreadable",
+                unreadable,
+            ),
+        ] {
+            samples.counter(metric, help, &[], value as f64);
+        }
+    }
+
     /// Adds the broker's numbers. Looks into each queue once.
     pub fn sample(&self, samples: &mut Samples) {
         let vhost = &self.0.vhost;
@@ -90,6 +132,7 @@ impl Engine {
                 count as f64,
             );
         }
+        self.sample_storage(samples);
         let delivered = [
             &counters.messages_delivered_consume_auto_ack,
             &counters.messages_delivered_consume_manual_ack,

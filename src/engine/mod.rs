@@ -23,13 +23,14 @@ use backbone_broker::queue::{Bell, DeleteIf};
 use backbone_broker::record;
 use backbone_broker::topology::ExchangeSpec;
 use backbone_broker::vhost::{QueueDeclare, Vhost};
+use backbone_log::Health;
 use backbone_wire::table::Table;
 use crossbeam::queue::ArrayQueue;
 
 pub use backbone_broker::flow::{Flow, FlowCounters};
 pub use backbone_broker::queue::Queue;
 pub use backbone_broker::topology::ExchangeKind;
-pub use log_metrics::sample_log;
+use log_metrics::sample_log;
 pub use message::{Outgoing, StoredMessage};
 pub use mover::{Mover, Wake};
 pub use pager::{pager, start as start_pager};
@@ -231,6 +232,21 @@ impl Engine {
         match routed {
             Routed::Queues => Ok(promise),
             Routed::Nowhere => Err(EngineError::NoQueue(queue.name().to_string())),
+        }
+    }
+
+    /// Why the log takes no messages, if so, in words for an operator.
+    pub fn log_trouble(&self) -> Option<String> {
+        let log = self.0.vhost.durable()?.log();
+        match log.health() {
+            Health::Open => None,
+            Health::Full => Some(
+                "the disk of the log is full: publishers are blocked, consumers go on; free space and it takes messages again"
+                    .into(),
+            ),
+            Health::Failed { reason } => Some(format!(
+                "the log failed and can only be read: publishers are blocked until a restart has verified it: {reason}"
+            )),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backbone_broker::durable::Durable;
 use backbone_broker::pager::Pager;
@@ -39,28 +39,30 @@ pub fn start(vhost: &Arc<Vhost>, wanted: Wanted) -> std::io::Result<()> {
 
 fn serve(vhost: &Weak<Vhost>, wanted: &Receiver<Weak<Queue>>) {
     let mut failed = Vec::new();
+    let mut looked = Instant::now();
     loop {
-        let asked = wanted.recv_timeout(LOOK);
+        let asked = wanted.recv_timeout(LOOK.saturating_sub(looked.elapsed()));
         let Some(vhost) = vhost.upgrade() else { return };
         let Some(pager) = vhost.pager() else { return };
         match asked {
-            Ok(queue) => {
-                page_in(pager, queue, &mut failed);
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                for queue in std::mem::take(&mut failed) {
-                    page_in(pager, queue, &mut failed);
-                }
-            }
+            Ok(queue) => page_in(pager, queue, &mut failed),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        if pager.is_tight() {
-            page_out(&vhost, pager);
+        if looked.elapsed() < LOOK {
+            continue;
         }
+        for queue in std::mem::take(&mut failed) {
+            page_in(pager, queue, &mut failed);
+        }
+        if pager.is_tight() {
+            pager.relieve(&vhost.topology().queues());
+        }
+        looked = Instant::now();
     }
 }
 
-/// Brings a queue's next messages in; if they cannot be read, the queue is tried again when there is a rest.
+/// Brings a queue's next messages in; if they cannot be read, the queue is tried again with the next look.
 fn page_in(pager: &Pager, wanted: Weak<Queue>, failed: &mut Vec<Weak<Queue>>) {
     let Some(queue) = wanted.upgrade() else {
         return;
@@ -71,14 +73,4 @@ fn page_in(pager: &Pager, wanted: Weak<Queue>, failed: &mut Vec<Weak<Queue>>) {
         failed.push(wanted);
     }
     wakes.ring();
-}
-
-/// Lets queues give up what the log has, until that is enough.
-fn page_out(vhost: &Vhost, pager: &Pager) {
-    for queue in vhost.topology().queues() {
-        pager.page_out(&queue);
-        if !pager.is_tight() {
-            return;
-        }
-    }
 }

@@ -37,11 +37,14 @@ async fn live() -> HttpResponse {
     HttpResponse::Ok().json(Health { status: "ok" })
 }
 
-/// Everything listens and nothing drains. `/health` is the same.
+/// Everything listens, nothing drains, and the log takes messages; otherwise the reason is in `message`. `/health` is the same.
 #[utoipa::path(get, path = "/health/ready", tag = "health",
     responses((status = 200, body = Health), (status = 503, body = ErrorBody)))]
 async fn ready(services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     match services.lifecycle.phase() {
+        Phase::Ready if let Some(reason) = services.engine.log_trouble() => {
+            Err(ApiError::unavailable(reason, 5))
+        }
         Phase::Ready => Ok(HttpResponse::Ok().json(Health { status: "ok" })),
         Phase::Starting => Err(ApiError::unavailable("the server is starting", 1)),
         Phase::Draining => Err(ApiError::unavailable("the server is shutting down", 1)),

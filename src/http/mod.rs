@@ -33,6 +33,7 @@ pub use server::start;
 use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::runtime::Lifecycle;
 use crate::telemetry::Telemetry;
 
@@ -44,6 +45,8 @@ pub struct Services {
     pub auth: Arc<Authenticator>,
     /// The communications bus.
     pub bus: Bus,
+    /// The broker.
+    pub engine: Engine,
     /// Metrics.
     pub telemetry: Telemetry,
     /// The phase of the process.

@@ -26,8 +26,9 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
         .unwrap();
     auth.put_client_secret("noc", SecretHash::of(&Secret::new("s")));
     let auth = Arc::new(auth);
+    let engine = Engine::for_tests(1 << 30);
     let bus = Bus::open(BusParts {
-        engine: Engine::for_tests(1 << 30),
+        engine: engine.clone(),
         state,
         auth: Arc::clone(&auth),
         arbiters: vec![actix_rt::Arbiter::current()],
@@ -40,6 +41,7 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
         config: Arc::new(config),
         auth,
         bus,
+        engine,
         telemetry,
         lifecycle,
     })

@@ -54,7 +54,7 @@ const MODULES: &[(&str, &[&str])] = &[
 ];
 
 /// Where everything is put together: these may import all, and nothing imports them.
-const ROOTS: &[&str] = &["lib", "main", "cli"];
+const ROOTS: &[&str] = &["lib", "main", "storage", "cli"];
 
 /// What the crates may import of this workspace.
 const CRATES: &[(&str, &[&str])] = &[

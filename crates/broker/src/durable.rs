@@ -154,6 +154,15 @@ impl Durable {
     pub fn append(&self, batch: &mut Batch) -> Result<u64, LogError> {
         self.log.append(batch).map(|appended| appended.lsn)
     }
+
+    /// Has the log forget all messages of a deleted queue. Called once nothing of it is in flight. If the log takes
+    /// nothing, the next start does it.
+    pub(crate) fn forget(&self, queue: u64) {
+        let mut batch = Batch::new();
+        let all = 0..u64::MAX;
+        batch.settle(queue, std::slice::from_ref(&all), Reason::Purge);
+        let _ = self.append(&mut batch);
+    }
 }
 
 /// Why publishers are blocked.

@@ -143,6 +143,7 @@ impl Mover {
             refused = !self.log(&mut load);
             if refused {
                 self.abandon();
+                refused = !self.may_try_again();
             } else {
                 self.deliver(load);
                 let count = self.batch.len() as u32;
@@ -219,14 +220,19 @@ impl Mover {
         let logged = load
             .plan
             .append(durable, lists, from, None, segment, &mut self.wakes);
-        if logged.is_err() {
-            // No batch has this number: the bell rings when the log's state changes.
-            let never = Promise::new(u64::MAX, Level::Written);
-            if let Some(bell) = &self.bell {
-                durable.wait(never, bell);
-            }
-        }
         logged.is_ok()
+    }
+
+    /// After the log refused: whether it takes messages again. If not, the bell rings when that may have changed.
+    fn may_try_again(&self) -> bool {
+        let (Some(durable), Some(bell)) = (self.vhost.durable(), &self.bell) else {
+            return false;
+        };
+        // No batch has this number: the bell rings when the log's state changes.
+        let never = Promise::new(u64::MAX, Level::Written);
+        durable.wait(never, bell);
+        // Asked after the bell was left: a change before that rang for nobody.
+        durable.trouble().is_none()
     }
 
     /// Pushes the messages to where they go.

@@ -3,26 +3,59 @@
 //! One a node. It has no thread: whoever hears a queue's page bell calls [`Pager::page_in`], and whoever cannot wait
 //! for that (a get) calls it itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use backbone_log::{Arena, Chunk, Located, LogError, Position, Segment};
+use backbone_log::{Arena, Batch, Chunk, Located, LogError, Position, Reason, Segment};
 
 use crate::durable::Durable;
 use crate::flow;
 use crate::publisher::LARGE_FROM_BYTES;
-use crate::queue::{Bell, PAGE_BYTES, PAGE_MESSAGES, Page, Queue, Wakes};
+use crate::queue::{Bell, Page, Queue, Room, Wakes};
 use crate::record::Entry;
 
 /// Attempts to find a message that is copied from segment to segment meanwhile.
 const MOVES_MAX: usize = 8;
 
+/// What a queue keeps in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// When there is enough.
+    pub resident: Room,
+    /// When it is tight.
+    pub tight: Room,
+    /// When it stays tight with that.
+    pub hard: Room,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            resident: Room {
+                messages: 32 * 1024,
+                bytes: 8 << 20,
+            },
+            tight: Room {
+                messages: 512,
+                bytes: 64 << 10,
+            },
+            hard: Room {
+                messages: 32,
+                bytes: 4 << 10,
+            },
+        }
+    }
+}
+
 /// Moves messages between the log and memory.
 pub struct Pager {
     arena: Arc<Arena>,
     durable: Arc<Durable>,
+    limits: Limits,
     /// Above so many bytes of messages memory is tight.
     tight_bytes: usize,
+    /// Where among the queues giving up goes on.
+    turn: AtomicUsize,
     asked: Arc<Asked>,
     paged_in: AtomicU64,
     paged_out: AtomicU64,
@@ -67,12 +100,19 @@ impl Pager {
         Self {
             arena,
             durable,
+            limits: Limits::default(),
             tight_bytes,
+            turn: AtomicUsize::new(0),
             asked: Arc::new(asked),
             paged_in: AtomicU64::new(0),
             paged_out: AtomicU64::new(0),
             unreadable: AtomicU64::new(0),
         }
+    }
+
+    /// The same with other limits.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// What `queue` rings when it wants its next page.
@@ -88,6 +128,18 @@ impl Pager {
         self.arena.bytes() > self.tight_bytes
     }
 
+    /// What a queue should keep in memory now.
+    pub(crate) fn keep(&self) -> Room {
+        let bytes = self.arena.bytes();
+        if bytes <= self.tight_bytes {
+            self.limits.resident
+        } else if bytes - self.tight_bytes <= self.tight_bytes / 4 {
+            self.limits.tight
+        } else {
+            self.limits.hard
+        }
+    }
+
     /// Messages brought back, given up, and not readable because of damage, since start.
     pub fn counts(&self) -> [u64; 3] {
         [&self.paged_in, &self.paged_out, &self.unreadable].map(|n| n.load(Ordering::Relaxed))
@@ -97,19 +149,12 @@ impl Pager {
     /// bring.
     ///
     /// # Errors
-    /// The log's index cannot be read. The queue stays as it is: try again.
+    /// The log cannot be read. The queue stays as it is, and does not ask again: whoever was asked has to try again.
     pub fn page_in(&self, queue: &Queue, wakes: &mut Wakes) -> Result<bool, LogError> {
-        let Some(page) = queue.page_wanted() else {
-            queue.page_done();
+        let Some(page) = queue.page_wanted(self.keep()) else {
             return Ok(false);
         };
-        let read = match self.read(queue.id(), page) {
-            Ok(read) => read,
-            Err(error) => {
-                queue.page_done();
-                return Err(error);
-            }
-        };
+        let read = self.read(queue.id(), page)?;
         let entries = &read.entries;
         let taken = queue.page_in(page, read.until, read.found, entries, wakes);
         if taken {
@@ -124,10 +169,22 @@ impl Pager {
         Ok(true)
     }
 
-    /// Gives up what `queue` has in memory and in the log, but for what it needs soon.
+    /// While memory is tight, lets queues give up what they have in memory and in the log, but for what they need soon;
+    /// the next call goes on with those behind. Costs little where nothing can be given up.
+    pub fn relieve(&self, queues: &[Arc<Queue>]) {
+        for _ in 0..queues.len() {
+            if !self.is_tight() {
+                return;
+            }
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            self.page_out(&queues[turn % queues.len()]);
+        }
+    }
+
+    /// Lets `queue` give up what it has in memory and in the log, but for what it needs soon.
     pub fn page_out(&self, queue: &Queue) {
         let mut dropped = Vec::new();
-        queue.page_out(&mut dropped);
+        queue.page_out(self.keep(), &mut dropped);
         self.paged_out
             .fetch_add(dropped.len() as u64, Ordering::Relaxed);
         flow::release(&self.arena, &dropped);
@@ -135,28 +192,37 @@ impl Pager {
 
     fn read(&self, queue: u64, page: Page) -> Result<Read, LogError> {
         let log = self.durable.log();
-        let mut located = log.load(queue, page.from, PAGE_MESSAGES)?;
-        let loaded = located.len();
-        located.retain(|message| message.seq < page.limit);
-        let all = loaded < PAGE_MESSAGES || located.len() < loaded;
-        let mut read = Read::default();
+        let mut located = log.load(queue, page.from, page.room.messages)?;
+        let mut until = match located.last() {
+            // A full load may end below the limit.
+            Some(last) if located.len() >= page.room.messages => page.limit.min(last.seq + 1),
+            _ => page.limit,
+        };
+        let mut bytes = 0;
+        let behind = located.iter().position(|message| {
+            let first = bytes == 0;
+            bytes += message.len as usize;
+            message.seq >= until || (!first && bytes > page.room.bytes)
+        });
+        if let Some(behind) = behind {
+            until = until.min(located[behind].seq);
+            located.truncate(behind);
+        }
+        let mut read = Read {
+            until,
+            found: located.len() as u64 + self.never_stored(queue, page, until, &located),
+            ..Read::default()
+        };
         let mut fill = Fill::new(&self.arena);
         let mut chunk = None;
-        let mut bytes = 0;
         for message in &located {
-            if bytes > 0 && bytes + message.len as usize > PAGE_BYTES {
-                read.until = message.seq;
-                break;
-            }
-            bytes += message.len as usize;
-            read.found += 1;
             match self.bytes_of(queue, message, &mut chunk) {
-                Ok((chunk, at)) => {
+                Ok(Some((chunk, at))) => {
                     let payload = chunk.get(at, message.len).expect("it was just there");
                     fill.add(message.seq, payload, &mut read);
                 }
                 // Purged meanwhile: the queue will not want the page.
-                Err(LogError::Moved(_)) => {}
+                Ok(None) => {}
                 Err(LogError::Damaged { .. }) => {
                     self.unreadable.fetch_add(1, Ordering::Relaxed);
                 }
@@ -168,21 +234,47 @@ impl Pager {
             }
         }
         fill.end(&mut read);
-        if read.until == 0 {
-            // A full load may end below the limit.
-            let last = located.last().map_or(page.limit, |last| last.seq + 1);
-            read.until = if all { page.limit } else { last };
-        }
         Ok(read)
     }
 
-    /// The chunk that has a message, and where in it.
+    /// How many numbers of a page up to `until` the queue was restored with and the log has no message for: they were
+    /// on their way when the process before this one ended. They are settled, unless damage may be the reason.
+    fn never_stored(&self, queue: u64, page: Page, until: u64, located: &[Located]) -> u64 {
+        let until = until.min(page.restored);
+        if until <= page.from {
+            return 0;
+        }
+        let log = self.durable.log();
+        let mut missing = Vec::new();
+        let mut stored = located.iter().map(|message| message.seq).peekable();
+        for open in log.unsettled(queue, page.from..until) {
+            let mut from = open.start;
+            while let Some(seq) = stored.next_if(|seq| *seq < open.end) {
+                if from < seq {
+                    missing.push(from..seq);
+                }
+                from = from.max(seq + 1);
+            }
+            if from < open.end {
+                missing.push(from..open.end);
+            }
+        }
+        if !missing.is_empty() && log.damages().is_empty() {
+            let mut batch = Batch::new();
+            batch.settle(queue, &missing, Reason::Drop);
+            // Otherwise they are missing again after the next restart.
+            let _ = self.durable.append(&mut batch);
+        }
+        missing.iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// The chunk that has a message, and where in it; `None` when it is settled.
     fn bytes_of<'a>(
         &self,
         queue: u64,
         message: &Located,
         chunk: &'a mut Option<Chunk>,
-    ) -> Result<(&'a Chunk, Position), LogError> {
+    ) -> Result<Option<(&'a Chunk, Position)>, LogError> {
         let log = self.durable.log();
         let mut at = message.position;
         let here = |chunk: &Chunk| chunk.get(at, message.len).is_some();
@@ -193,14 +285,14 @@ impl Pager {
                     break;
                 }
                 let Some(moved) = log.resolve(queue, message.seq)? else {
-                    break;
+                    return Ok(None);
                 };
                 at = moved.position;
                 read = log.read(at, message.len);
             }
             *chunk = Some(read?);
         }
-        Ok((chunk.as_ref().expect("it was just set"), at))
+        Ok(Some((chunk.as_ref().expect("it was just set"), at)))
     }
 
     fn discard(&self, read: Read) {

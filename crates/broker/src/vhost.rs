@@ -23,7 +23,7 @@ use crate::error::{Error, Resource};
 use crate::flow::{self, Flow};
 use crate::pager::Pager;
 use crate::publisher::add_number;
-use crate::queue::{DeleteIf, Emptied, Queue, QueueOptions, Refused, Wakes};
+use crate::queue::{DeleteIf, Emptied, Queue, QueueOptions, Refused, Room, Wakes};
 use crate::record::{Entry, Record};
 use crate::topology::{Topology, Unlogged, check_equivalent, check_same, clean_name};
 
@@ -184,18 +184,15 @@ impl Vhost {
         }
     }
 
-    /// Whether queues should keep less in memory.
-    pub(crate) fn is_tight(&self) -> bool {
-        self.pager.as_ref().is_some_and(|pager| pager.is_tight())
+    /// What a queue should keep in memory now.
+    pub(crate) fn keep(&self) -> Room {
+        self.pager.as_ref().map_or(Room::ALL, |pager| pager.keep())
     }
 
     /// Has the log forget all messages of a deleted queue. Called once nothing of it is in flight.
     pub(crate) fn forget_messages(&self, queue: &Queue) {
-        if queue.level() != Level::Memory {
-            let mut batch = Batch::new();
-            let all = 0..u64::MAX;
-            batch.settle(queue.id(), std::slice::from_ref(&all), Reason::Purge);
-            self.settle(&mut batch);
+        if let (Some(durable), true) = (&self.durable, queue.level() != Level::Memory) {
+            durable.forget(queue.id());
         }
     }
 
@@ -223,6 +220,11 @@ impl Vhost {
                 return left;
             }
         }
+    }
+
+    /// How safe persistent messages of durable queues are before they are confirmed, unless the queue says otherwise.
+    pub fn level(&self) -> Level {
+        self.level
     }
 
     /// The vhost's name.

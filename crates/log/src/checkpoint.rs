@@ -11,9 +11,11 @@
 //! The checksum covers all but itself. Transient messages are left out. A checkpoint is written after
 //! everything that it contains was synced, under a new name; the last two are kept.
 
-use crate::error::Result;
-use crate::format::{FORMAT_VERSION, check_version, u32_at, u64_at};
+use crate::disk::{self, Disk, Mode};
+use crate::error::{LogError, Result};
+use crate::format::{FORMAT_VERSION, check_version, number_in, u32_at, u64_at};
 use crate::index::{Group, GroupKey, Place};
+use crate::recovery::Damage;
 use crate::settled::Settled;
 use crate::state::{SegmentState, State};
 
@@ -121,6 +123,46 @@ pub(crate) fn decode(bytes: &[u8], file: &str) -> Result<Option<Checkpoint>> {
         replay_from: u32_at(header, 12),
         state,
     }))
+}
+
+type Newest = (Vec<String>, Option<Checkpoint>, Vec<Damage>);
+
+/// Names of the sound checkpoints, oldest first, the content of the newest, and what is damaged.
+pub(crate) fn newest(disk: &dyn Disk, names: &[String]) -> Result<Newest> {
+    let mut sorted: Vec<(u64, &String)> = names
+        .iter()
+        .filter_map(|name| Some((number_in(name, "checkpoint")?, name)))
+        .collect();
+    sorted.sort_unstable();
+    let mut damages = Vec::new();
+    while let Some((replay_from, name)) = sorted.last().copied() {
+        let (checkpoint, bytes) = read(disk, name)?;
+        if checkpoint.is_some() {
+            let names = sorted.into_iter().map(|(_, name)| name.clone()).collect();
+            return Ok((names, checkpoint, damages));
+        }
+        damages.push(Damage {
+            file: name.clone(),
+            segment: replay_from as u32,
+            offset: 0,
+            bytes,
+            queues: Vec::new(),
+        });
+        sorted.pop();
+    }
+    Ok((Vec::new(), None, damages))
+}
+
+/// The content of a checkpoint's file, `None` when it is damaged; and its size in bytes.
+pub(crate) fn read(disk: &dyn Disk, name: &str) -> Result<(Option<Checkpoint>, u32)> {
+    let failed = |e| LogError::io(format!("read {name}"), e);
+    let file = disk.open(name, Mode::Buffered).map_err(failed)?;
+    let mut bytes = vec![0; file.size().map_err(failed)? as usize];
+    disk::read_salvaging(&*file, &mut bytes, 0).map_err(failed)?;
+    let checkpoint = decode(&bytes, name)?;
+    let number = number_in(name, "checkpoint");
+    let ours = checkpoint.filter(|c| Some(u64::from(c.replay_from)) == number);
+    Ok((ours, bytes.len() as u32))
 }
 
 /// Takes integers and slices off the front, `None` at the end.

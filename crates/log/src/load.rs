@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::arena::Position;
@@ -103,6 +103,16 @@ impl Log {
     pub fn resolve(&self, queue: u64, seq: u64) -> Result<Option<Located>> {
         let found = self.load(queue, seq, 1)?;
         Ok(found.into_iter().find(|located| located.seq == seq))
+    }
+
+    /// The numbers of a range that are not settled, whether or not the log has messages for them.
+    pub fn unsettled(&self, queue: u64, range: Range<u64>) -> Vec<Range<u64>> {
+        self.shared.apply();
+        let state = self.shared.state.lock();
+        match state.queues.get(&queue) {
+            Some(settled) => settled.unsettled_in(range),
+            None => vec![range],
+        }
     }
 
     /// All queues and streams that ever had anything, except deleted ones of which nothing is left.

@@ -31,7 +31,7 @@ use crate::observe::Histogram;
 use crate::reader::Files;
 use crate::scan::Scan;
 use crate::space::Space;
-use crate::state::State;
+use crate::state::{SegmentState, State};
 use crate::writer::Io;
 
 /// Damaged places that are remembered.
@@ -94,6 +94,8 @@ pub(crate) struct Replayed {
     pub checkpoints: Vec<String>,
     /// The first segment that the newest of them does not cover.
     pub replay_from: u32,
+    /// What that checkpoint knows and is not there: deleted after it, or lost.
+    pub gone: BTreeMap<u32, SegmentState>,
     unsure: Unsure,
 }
 
@@ -102,6 +104,7 @@ struct Recovery {
     state: State,
     /// Number of the next batch.
     expected: u64,
+    gone: BTreeMap<u32, SegmentState>,
     unsure: Unsure,
     report: Recovered,
 }
@@ -208,7 +211,7 @@ pub(crate) fn replay(
     names: &[String],
     progress: &mut impl FnMut(Progress),
 ) -> Result<Replayed> {
-    let (checkpoints, checkpoint, damaged) = newest_checkpoint(disk, names)?;
+    let (checkpoints, checkpoint, damaged) = checkpoint::newest(disk, names)?;
     let (mut found, headless) = segments(disk, names)?;
     let mut recovery = Recovery::new(checkpoint, &found);
     recovery.report.damages = damaged;
@@ -225,6 +228,7 @@ pub(crate) fn replay(
         found,
         checkpoints,
         replay_from,
+        gone: recovery.gone,
         unsure: recovery.unsure,
     })
 }
@@ -245,6 +249,7 @@ impl Recovery {
             identity,
             state,
             expected: applied + 1,
+            gone: BTreeMap::new(),
             unsure: VecDeque::new(),
             report: Recovered::default(),
         }
@@ -276,10 +281,10 @@ impl Recovery {
         }
         // What a checkpoint knows and is not there was deleted after it.
         let identity = self.identity;
-        self.state.segments.retain(|serial, _| {
-            found
-                .get(serial)
-                .is_some_and(|f| f.header.identity == identity)
+        let segments = std::mem::take(&mut self.state.segments);
+        (self.state.segments, self.gone) = segments.into_iter().partition(|(serial, _)| {
+            let found = found.get(serial);
+            found.is_some_and(|found| found.header.identity == identity)
         });
         Ok(())
     }
@@ -485,46 +490,6 @@ fn segments(disk: &dyn Disk, names: &[String]) -> Result<Segments> {
         }
     }
     Ok((found, headless))
-}
-
-type Checkpoints = (Vec<String>, Option<Checkpoint>, Vec<Damage>);
-
-/// Names of the sound checkpoints, oldest first, the content of the newest, and what is damaged.
-fn newest_checkpoint(disk: &dyn Disk, names: &[String]) -> Result<Checkpoints> {
-    let mut sorted: Vec<(u64, &String)> = names
-        .iter()
-        .filter_map(|name| Some((number_in(name, "checkpoint")?, name)))
-        .collect();
-    sorted.sort_unstable();
-    let mut damages = Vec::new();
-    while let Some((replay_from, name)) = sorted.last().copied() {
-        let (checkpoint, bytes) = read_checkpoint(disk, name)?;
-        if checkpoint.is_some() {
-            let names = sorted.into_iter().map(|(_, name)| name.clone()).collect();
-            return Ok((names, checkpoint, damages));
-        }
-        damages.push(Damage {
-            file: name.clone(),
-            segment: replay_from as u32,
-            offset: 0,
-            bytes,
-            queues: Vec::new(),
-        });
-        sorted.pop();
-    }
-    Ok((Vec::new(), None, damages))
-}
-
-/// The content of a checkpoint's file, `None` when it is damaged; and its size in bytes.
-pub(crate) fn read_checkpoint(disk: &dyn Disk, name: &str) -> Result<(Option<Checkpoint>, u32)> {
-    let failed = |e| LogError::io(format!("read {name}"), e);
-    let file = disk.open(name, Mode::Buffered).map_err(failed)?;
-    let mut bytes = vec![0; file.size().map_err(failed)? as usize];
-    disk::read_salvaging(&*file, &mut bytes, 0).map_err(failed)?;
-    let checkpoint = checkpoint::decode(&bytes, name)?;
-    let number = number_in(name, "checkpoint");
-    let ours = checkpoint.filter(|c| Some(u64::from(c.replay_from)) == number);
-    Ok((ours, bytes.len() as u32))
 }
 
 fn share(

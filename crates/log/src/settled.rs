@@ -79,6 +79,19 @@ impl Settled {
         run.map_or(seq, |(_, until)| seq.max(*until))
     }
 
+    /// The parts of the range that are not settled.
+    pub fn unsettled_in(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut open = Vec::new();
+        let mut from = self.next_unsettled(range.start);
+        while from < range.end {
+            let run = self.runs.range(from..range.end).next();
+            let (until, next) = run.map_or((range.end, range.end), |(start, end)| (*start, *end));
+            open.push(from..until);
+            from = next;
+        }
+        open
+    }
+
     /// How many numbers of the range are settled.
     pub fn count_in(&self, range: Range<u64>) -> u64 {
         let below = range.end.min(self.low).saturating_sub(range.start);
@@ -126,6 +139,9 @@ mod tests {
                         count as u64,
                         "{seq}..{end} in {set:?}"
                     );
+                    let open = set.unsettled_in(seq..end).into_iter().flatten();
+                    let naive_open = (seq..end).filter(|n| !naive[*n as usize]);
+                    assert!(open.eq(naive_open), "{seq}..{end} in {set:?}");
                     if seq < end {
                         assert_eq!(set.covers(seq..end), count == inside.len());
                     }

@@ -202,9 +202,9 @@ impl Publisher {
             return false;
         }
         self.retain_all(&accepted.entries, batch, |_| 1);
-        let (mut dropped, tight) = (Vec::new(), vhost.is_tight());
+        let (mut dropped, keep) = (Vec::new(), vhost.keep());
         let entries = &accepted.entries;
-        source.push_reserved_locked(state, entries, tight, &mut dropped, &mut self.wakes);
+        source.push_reserved_locked(state, entries, keep, &mut dropped, &mut self.wakes);
         crate::flow::release(vhost.arena(), &dropped);
         true
     }

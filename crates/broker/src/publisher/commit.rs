@@ -170,7 +170,7 @@ pub(crate) fn push(vhost: &Vhost, list: &List, wakes: &mut Wakes) -> u64 {
         return 0;
     }
     let mut dropped = Vec::new();
-    let pushed = queue.push_reserved(entries, vhost.is_tight(), &mut dropped, wakes);
+    let pushed = queue.push_reserved(entries, vhost.keep(), &mut dropped, wakes);
     finish(vhost, list, pushed, &dropped)
 }
 

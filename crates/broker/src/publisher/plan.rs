@@ -9,10 +9,14 @@ use std::ops::Range;
 use backbone_log::{Appended, Batch, LogError, Reason, Segment, Source, Target};
 use smallvec::SmallVec;
 
+use super::LARGE_FROM_BYTES;
 use super::lists::{List, Reserved};
 use crate::durable::{Durable, Level, Promise};
 use crate::queue::{State, Wakes};
 use crate::record::{Entry, Record};
+
+/// Room behind a large message, for its targets and padding.
+const ROOM_BEHIND: usize = 4096;
 
 /// The messages of a batch that are to be logged.
 #[derive(Default)]
@@ -110,7 +114,9 @@ impl Plan {
             }),
             Err(error) => {
                 for list in lists.iter_mut() {
-                    give_up(list, locked.as_deref_mut(), wakes);
+                    if give_up(list, locked.as_deref_mut(), wakes) {
+                        durable.forget(list.queue.id());
+                    }
                 }
                 Err(error)
             }
@@ -137,21 +143,27 @@ impl Plan {
             });
             let targets: SmallVec<[Target; 8]> = targets.collect();
             start = end;
-            let source = item.source.map(|seq| seq..seq + 1);
-            match (source, targets.is_empty()) {
-                (None, true) => {}
-                (Some(seqs), true) => batch.settle(from, &[seqs], Reason::Drop),
-                (source, false) => {
-                    let bytes = Record::bytes(segment(item.segment), item.offset);
-                    let write = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
-                    match source {
-                        None => batch.publish(&targets, false, write),
-                        Some(seqs) => {
-                            let queue = from;
-                            batch.transfer_with(&[Source { queue, seqs }], &targets, write)
-                        }
-                    };
-                }
+            let mut source = item.source.map(|seq| seq..seq + 1);
+            // One record, but for messages to more queues than that can name.
+            for targets in targets.chunks(Batch::TARGETS_MAX) {
+                let bytes = Record::bytes(segment(item.segment), item.offset);
+                let write = |out: &mut Vec<u8>| {
+                    if bytes.len() >= LARGE_FROM_BYTES {
+                        // With what follows it: growing for that would take twice the memory.
+                        out.reserve_exact(bytes.len() + ROOM_BEHIND);
+                    }
+                    out.extend_from_slice(bytes);
+                };
+                match source.take() {
+                    None => batch.publish(targets, false, write),
+                    Some(seqs) => {
+                        let queue = from;
+                        batch.transfer_with(&[Source { queue, seqs }], targets, write)
+                    }
+                };
+            }
+            if let Some(seqs) = source {
+                batch.settle(from, &[seqs], Reason::Drop);
             }
         }
     }
@@ -178,9 +190,10 @@ fn reserve(list: &mut List, locked: Option<&mut State>, batch: &mut Batch) {
     list.reserved = Some(Reserved { numbers, gaps });
 }
 
-fn give_up(list: &mut List, locked: Option<&mut State>, wakes: &mut Wakes) {
+/// Gives up the numbers of a list; true when its queue is deleted, and the log may forget it.
+fn give_up(list: &mut List, locked: Option<&mut State>, wakes: &mut Wakes) -> bool {
     let Some(Reserved { numbers, gaps }) = list.reserved.take() else {
-        return;
+        return false;
     };
     match locked {
         Some(state) => state.give_up(&numbers, gaps, wakes),

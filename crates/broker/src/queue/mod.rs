@@ -35,8 +35,8 @@ use crate::durable::Level;
 use crate::flow::Flow;
 use crate::record::Entry;
 use consumer::Consumer;
-pub use spill::Emptied;
-pub(crate) use spill::{PAGE_BYTES, PAGE_MESSAGES, Page, Pushed};
+pub use spill::{Emptied, Room};
+pub(crate) use spill::{Page, Pushed};
 pub(crate) use state::State;
 
 /// The properties that a queue is declared with, apart from its name.
@@ -226,7 +226,7 @@ impl Queue {
             for entry in entries {
                 let seq = state.next_seq;
                 state.next_seq += 1;
-                state.place(Entry { seq, ..*entry }, false);
+                state.place(Entry { seq, ..*entry }, Room::ALL);
             }
         } else {
             state.ready.reserve(entries.len());

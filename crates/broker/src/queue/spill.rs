@@ -17,22 +17,46 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::state::State;
 use super::{Queue, Wakes};
+use crate::durable::Level;
 use crate::record::Entry;
 
-/// What a queue keeps ready in memory, and with less when memory is tight.
-const RESIDENT_MESSAGES: usize = 32 * 1024;
-const RESIDENT_BYTES: usize = 8 << 20;
-const TIGHT_MESSAGES: usize = 512;
-const TIGHT_BYTES: usize = 64 << 10;
-/// A page at most; one message always fits. The next page is wanted when less than one is ready.
-pub(crate) const PAGE_MESSAGES: usize = 16 * 1024;
-pub(crate) const PAGE_BYTES: usize = 2 << 20;
+/// How much of something there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// In messages.
+    pub messages: usize,
+    /// In bytes of their records.
+    pub bytes: usize,
+}
+
+impl Room {
+    /// As much as there is.
+    pub const ALL: Self = Self {
+        messages: usize::MAX,
+        bytes: usize::MAX,
+    };
+
+    /// What is read at once for a queue that keeps so much; one message always fits. The next page is wanted when less
+    /// than one is ready, so that what comes in fits into what is kept.
+    pub(crate) fn page(self) -> Self {
+        Self {
+            messages: (self.messages / 2).max(1),
+            bytes: (self.bytes / 4).max(1),
+        }
+    }
+}
 
 /// The part of a queue that is in the log alone.
 pub(crate) struct Spill {
+    /// What the queue should keep in memory.
+    pub keep: Room,
+    /// Below this number, some were perhaps never stored: they were on their way when the process before this one
+    /// ended.
+    pub restored: u64,
     /// Logged messages from this number on are in the log alone.
     pub from: u64,
     /// How many.
@@ -48,6 +72,10 @@ pub(crate) struct Page {
     pub from: u64,
     /// Stop before this number.
     pub limit: u64,
+    /// Stop after so much.
+    pub room: Room,
+    /// As in [`Spill`].
+    pub restored: u64,
 }
 
 /// What a push did.
@@ -77,7 +105,7 @@ pub struct Emptied {
 
 impl State {
     /// Puts an entry where its number belongs. False when it is in the log alone now: its copy is the caller's.
-    pub(super) fn place(&mut self, entry: Entry, tight: bool) -> bool {
+    pub(super) fn place(&mut self, entry: Entry, keep: Room) -> bool {
         if let Some(spill) = &mut self.spill
             && entry.seq >= spill.from
         {
@@ -88,18 +116,13 @@ impl State {
             insert(&mut spill.tail, entry);
             return true;
         }
-        let (messages, bytes) = match tight {
-            true => (TIGHT_MESSAGES, TIGHT_BYTES),
-            false => (RESIDENT_MESSAGES, RESIDENT_BYTES),
-        };
-        let full = self.ready.len() >= messages || self.ready_bytes >= bytes;
+        let full = self.ready.len() >= keep.messages || self.ready_bytes >= keep.bytes;
         let last = self.ready.back().is_none_or(|last| last.seq < entry.seq);
         if full && last && entry.is_logged() && entry.seq >= self.handed_out {
-            self.spill = Some(Box::new(Spill {
-                from: entry.seq,
-                count: 1,
-                tail: VecDeque::new(),
-            }));
+            // A number that comes late may be below those that are in the log alone already.
+            let spill = self.spill.get_or_insert_with(|| Box::new(Spill::new(keep)));
+            spill.from = entry.seq;
+            spill.count += 1;
             return false;
         }
         self.ready_bytes += entry.len as usize;
@@ -122,21 +145,31 @@ impl State {
         (spill.from < limit).then_some(Page {
             from: spill.from,
             limit,
+            room: spill.keep.page(),
+            restored: spill.restored,
         })
     }
 
-    fn runs_low(&self) -> bool {
-        self.ready.len() < PAGE_MESSAGES && self.ready_bytes < PAGE_BYTES
+    /// Whether somebody will want the next page soon.
+    fn wants_page(&self) -> bool {
+        let Some(spill) = &self.spill else {
+            return false;
+        };
+        let page = spill.keep.page();
+        self.consumer_count > 0
+            && self.ready.len() < page.messages
+            && self.ready_bytes < page.bytes
+            && self.next_page().is_some()
     }
 
     /// Has the next page brought in if somebody will want it soon.
     pub(super) fn ask_for_page(&mut self, wakes: &mut Wakes) {
-        if self.spill.is_none() || self.page_asked || self.consumer_count == 0 || !self.runs_low() {
+        if self.page_asked || !self.wants_page() {
             return;
         }
-        if let (Some(bell), true) = (&self.page_bell, self.next_page().is_some()) {
+        if let Some(bell) = &self.page_bell {
             self.page_asked = true;
-            wakes.0.push((bell.clone(), 0));
+            wakes.0.push((Arc::clone(bell), 0));
         }
     }
 
@@ -161,6 +194,33 @@ impl State {
         emptied
     }
 
+    /// The first ready message that is in the log, was never handed out, and is more than what is to be kept. For
+    /// consumers one stays in any case.
+    fn first_above(&mut self, keep: Room) -> Option<usize> {
+        let (len, mut bytes) = (self.ready.len(), self.ready_bytes);
+        let now = Some((self.next_seq, len, keep));
+        if len <= keep.messages && bytes <= keep.bytes || self.futile == now {
+            return None;
+        }
+        let least = usize::from(self.consumer_count > 0);
+        let (mut first, mut found) = (len, None);
+        while first > least && (first > keep.messages || bytes > keep.bytes) {
+            let entry = &self.ready[first - 1];
+            if entry.seq < self.handed_out {
+                break;
+            }
+            first -= 1;
+            bytes -= entry.len as usize;
+            if entry.is_logged() {
+                found = Some(first);
+            }
+        }
+        if found.is_none() {
+            self.futile = now;
+        }
+        found
+    }
+
     fn end_flight(&mut self, numbers: &Range<u64>) {
         let at = self.in_flight.iter().position(|other| other == numbers);
         self.in_flight
@@ -171,6 +231,8 @@ impl State {
     pub(super) fn add_gap(&mut self, numbers: Range<u64>) {
         match self.gaps.last_mut() {
             Some(last) if last.end == numbers.start => last.end = numbers.end,
+            Some(last) if numbers.end == last.start => last.start = numbers.start,
+            _ if numbers.is_empty() => {}
             _ => self.gaps.push(numbers),
         }
     }
@@ -181,11 +243,15 @@ impl State {
         numbers: &Range<u64>,
         gaps: Vec<Range<u64>>,
         wakes: &mut Wakes,
-    ) {
+    ) -> bool {
         self.end_flight(numbers);
-        self.gaps.extend(gaps);
+        if self.deleted {
+            return self.in_flight.is_empty();
+        }
+        gaps.into_iter().for_each(|gap| self.add_gap(gap));
         self.add_gap(numbers.clone());
         self.ask_for_page(wakes);
+        false
     }
 
     /// As [`Queue::reserve`], under the lock.
@@ -206,9 +272,16 @@ impl Queue {
         (!state.deleted).then(|| state.reserve(count, gaps))
     }
 
-    /// Gives numbers up that were reserved: their messages were not appended, nor were `gaps` settled.
-    pub(crate) fn give_up(&self, numbers: &Range<u64>, gaps: Vec<Range<u64>>, wakes: &mut Wakes) {
-        self.state.lock().give_up(numbers, gaps, wakes);
+    /// Gives numbers up that were reserved: their messages were not appended, nor were `gaps` settled. True when the
+    /// queue is deleted and nothing is in flight any more: the log may forget the queue.
+    #[must_use]
+    pub(crate) fn give_up(
+        &self,
+        numbers: &Range<u64>,
+        gaps: Vec<Range<u64>>,
+        wakes: &mut Wakes,
+    ) -> bool {
+        self.state.lock().give_up(numbers, gaps, wakes)
     }
 
     /// Appends entries whose numbers were reserved. Those that are in the log alone from now on go to `dropped`: their
@@ -216,18 +289,18 @@ impl Queue {
     pub(crate) fn push_reserved(
         &self,
         entries: &[Entry],
-        tight: bool,
+        keep: Room,
         dropped: &mut Vec<Entry>,
         wakes: &mut Wakes,
     ) -> Pushed {
-        self.push_reserved_locked(&mut self.state.lock(), entries, tight, dropped, wakes)
+        self.push_reserved_locked(&mut self.state.lock(), entries, keep, dropped, wakes)
     }
 
     pub(crate) fn push_reserved_locked(
         &self,
         state: &mut State,
         entries: &[Entry],
-        tight: bool,
+        keep: Room,
         dropped: &mut Vec<Entry>,
         wakes: &mut Wakes,
     ) -> Pushed {
@@ -240,7 +313,7 @@ impl Queue {
             return Pushed::Deleted { last };
         }
         for entry in entries {
-            if !state.place(*entry, tight) {
+            if !state.place(*entry, keep) {
                 dropped.push(*entry);
             }
         }
@@ -248,9 +321,16 @@ impl Queue {
         Pushed::Taken
     }
 
-    /// What the pager should read now.
-    pub(crate) fn page_wanted(&self) -> Option<Page> {
-        self.state.lock().next_page()
+    /// What the pager should read now, for a queue that should keep so much in memory. After `None` it is asked again
+    /// when there is something.
+    pub(crate) fn page_wanted(&self, keep: Room) -> Option<Page> {
+        let mut state = self.state.lock();
+        if let Some(spill) = &mut state.spill {
+            spill.keep = keep;
+        }
+        let page = state.next_page();
+        state.page_asked &= page.is_some();
+        page
     }
 
     /// Takes what the pager read: all messages of `page` below `until`, in order, each with its copy. False when the
@@ -266,12 +346,14 @@ impl Queue {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.page_asked = false;
-        let Some(spill) = &mut state.spill else {
-            return false;
+        let spill = match &mut state.spill {
+            Some(spill) if spill.from == page.from => spill,
+            _ => {
+                // Somebody else brought it in, or gave up more.
+                state.ask_for_page(wakes);
+                return false;
+            }
         };
-        if spill.from != page.from {
-            return false;
-        }
         debug_assert!(spill.count >= found, "{} < {found}", spill.count);
         spill.count = spill.count.saturating_sub(found);
         spill.from = until;
@@ -303,11 +385,6 @@ impl Queue {
         true
     }
 
-    /// The page bell was heard, and there is nothing to hand in.
-    pub(crate) fn page_done(&self) {
-        self.state.lock().page_asked = false;
-    }
-
     /// Whether all that waits is in the log alone.
     pub(crate) fn is_all_spilled(&self) -> bool {
         let state = self.state.lock();
@@ -325,55 +402,54 @@ impl Queue {
             state.spill = Some(Box::new(Spill {
                 from: low,
                 count: live,
-                tail: VecDeque::new(),
+                restored: next,
+                ..Spill::new(Room::ALL)
             }));
         }
         self.note(&state);
     }
 
-    /// Gives up the copies of ready messages that are in the log, from the back, down to what is kept when memory is
-    /// tight. The copies of `dropped` are the caller's.
-    pub(crate) fn page_out(&self, dropped: &mut Vec<Entry>) {
+    /// Gives up the copies of ready messages that are in the log, from the back, down to what is to be kept. The copies
+    /// of `dropped` are the caller's.
+    pub(crate) fn page_out(&self, keep: Room, dropped: &mut Vec<Entry>) {
+        if self.options.level == Level::Memory {
+            return;
+        }
         let mut state = self.state.lock();
         let state = &mut *state;
-        let before = dropped.len();
-        let mut tail = VecDeque::new();
-        while state.ready.len() > TIGHT_MESSAGES || state.ready_bytes > TIGHT_BYTES {
-            let last = state
-                .ready
-                .back()
-                .filter(|last| last.seq >= state.handed_out);
-            let Some(entry) = last.copied() else { break };
-            state.ready.pop_back();
-            state.ready_bytes -= entry.len as usize;
-            match entry.is_logged() {
-                true => dropped.push(entry),
-                false => tail.push_front(entry),
-            }
-        }
-        let lowest = dropped[before..].last();
-        let Some(from) = lowest.map(|entry| entry.seq) else {
-            // Nothing of it is in the log: all stays.
-            for entry in tail {
-                state.ready_bytes += entry.len as usize;
-                state.ready.push_back(entry);
-            }
+        let Some(first) = state.first_above(keep) else {
             return;
         };
-        while tail.front().is_some_and(|entry: &Entry| entry.seq < from) {
-            let entry = tail.pop_front().expect("it was just seen");
-            state.ready_bytes += entry.len as usize;
-            state.ready.push_back(entry);
-        }
-        let count = (dropped.len() - before) as u64;
-        match &mut state.spill {
-            Some(spill) => {
-                spill.from = from;
-                spill.count += count;
-                tail.append(&mut spill.tail);
-                spill.tail = tail;
+        let spill = state
+            .spill
+            .get_or_insert_with(|| Box::new(Spill::new(keep)));
+        spill.keep = keep;
+        spill.from = state.ready[first].seq;
+        for entry in state.ready.drain(first..).rev() {
+            state.ready_bytes -= entry.len as usize;
+            match entry.is_logged() {
+                true => {
+                    spill.count += 1;
+                    dropped.push(entry);
+                }
+                false => spill.tail.push_front(entry),
             }
-            None => state.spill = Some(Box::new(Spill { from, count, tail })),
+        }
+        // A queue that was long once should not hold the memory of that.
+        if state.ready.capacity() > 4 * state.ready.len().max(64) {
+            state.ready.shrink_to(2 * state.ready.len());
+        }
+    }
+}
+
+impl Spill {
+    fn new(keep: Room) -> Self {
+        Self {
+            keep,
+            restored: 0,
+            from: 0,
+            count: 0,
+            tail: VecDeque::new(),
         }
     }
 }

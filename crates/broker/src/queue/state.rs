@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::consumer::Consumer;
-use super::spill::Spill;
+use super::spill::{Room, Spill};
 use super::{Bell, ConsumerId, Fetch, Wakes};
 use crate::record::Entry;
 
@@ -25,7 +25,10 @@ pub(crate) struct State {
     pub(super) handed_out: u64,
     /// Rung when the next page should be brought in.
     pub(super) page_bell: Option<Arc<dyn Bell>>,
+    /// It was rung, and the page is not there yet.
     pub(super) page_asked: bool,
+    /// Next number, ready messages and room with which nothing could be given up.
+    pub(super) futile: Option<(u64, usize, Room)>,
     pub(super) next_seq: u64,
     pub(super) unsettled: u64,
     pub(super) consumers: Vec<Option<Consumer>>,

@@ -62,20 +62,24 @@ impl Session {
 }
 
 impl Core {
-    /// Lets the reply to a method, before which `before` bytes waited, wait for all changes so far, whosever they are: it may tell
-    /// of them.
-    pub(super) fn wait_for_changes(&mut self, before: usize) {
+    /// Lets the reply to a method, before which `before` bytes waited, wait for all that it may tell of.
+    pub(super) fn hold_back(&mut self, what: Told, before: usize) {
         let vhost = self.publisher.vhost();
         let Some(durable) = vhost.durable() else {
             return;
         };
-        let promise = vhost.changes_promise();
-        if durable.is_kept(promise) {
+        let told = match what {
+            // All changes so far, whosever they are.
+            Told::Changes => vhost.changes_promise(),
+            Told::Publishes => self.publisher.promise(),
+        };
+        if durable.is_kept(told) {
             return;
         }
         if durable.is_kept(self.barrier.promise) {
             self.barrier.before = before;
         }
+        let promise = self.barrier.promise.and(told);
         if self.barrier.promise != promise {
             self.barrier.promise = promise;
             self.barrier.told = false;
@@ -83,18 +87,28 @@ impl Core {
     }
 }
 
-/// Methods whose replies tell of exchanges, queues, bindings, or what was purged.
-pub(super) fn tells_of_changes(method: &Method<'_>) -> bool {
-    matches!(
-        method,
+/// What a reply tells of.
+#[derive(Clone, Copy)]
+pub(super) enum Told {
+    /// Exchanges, queues, bindings, or what was purged.
+    Changes,
+    /// Messages that this connection published.
+    Publishes,
+}
+
+/// What the reply to a method has to wait for.
+pub(super) fn waits_for(method: &Method<'_>) -> Option<Told> {
+    match method {
         Method::QueueDeclare(_)
-            | Method::QueueBind(_)
-            | Method::QueueUnbind(_)
-            | Method::QueuePurge(_)
-            | Method::QueueDelete(_)
-            | Method::ExchangeDeclare(_)
-            | Method::ExchangeDelete(_)
-            | Method::ExchangeBind(_)
-            | Method::ExchangeUnbind(_)
-    )
+        | Method::QueueBind(_)
+        | Method::QueueUnbind(_)
+        | Method::QueuePurge(_)
+        | Method::QueueDelete(_)
+        | Method::ExchangeDeclare(_)
+        | Method::ExchangeDelete(_)
+        | Method::ExchangeBind(_)
+        | Method::ExchangeUnbind(_) => Some(Told::Changes),
+        Method::TxCommit(_) => Some(Told::Publishes),
+        _ => None,
+    }
 }

@@ -4,7 +4,7 @@ use backbone_wire::ShortStr;
 use backbone_wire::error::ReplyCode;
 use backbone_wire::method::{Method, access, basic, channel as ch, confirm, connection, tx};
 
-use super::barrier::tells_of_changes;
+use super::barrier::waits_for;
 use super::channel::{Channel, Confirm};
 use super::{Core, Session, State};
 use crate::counters::add;
@@ -53,14 +53,14 @@ impl Session {
         let mut may_wait_behind = None;
         if !defers(&method) {
             self.end_of_batch(out);
-            may_wait_behind = tells_of_changes(&method).then(|| out.pending());
+            may_wait_behind = waits_for(&method).map(|what| (what, out.pending()));
         }
         let Self { core, channels, .. } = self;
         let channel = channels.get_mut(id).expect("the channel was just seen");
         match core.on_method(channel, method, out) {
             Ok(()) => {
-                if let Some(before) = may_wait_behind {
-                    core.wait_for_changes(before);
+                if let Some((what, before)) = may_wait_behind {
+                    core.hold_back(what, before);
                 }
             }
             Err(error) => self.channel_error(id, &error, ids, out),

@@ -65,6 +65,11 @@ impl Core {
             self.publish_stored(channel, stored, mandatory, out)?;
         }
         self.publisher.commit();
+        if self.publisher.is_stalled() {
+            self.publisher.discard();
+            let text = "the log takes no messages now: nothing of the transaction was done";
+            return Err(Error::new(ReplyCode::ResourceError, text));
+        }
         for (tag, how) in tx.settles {
             channel.unacked.unmark(tag);
             let taken = channel

@@ -21,15 +21,19 @@ const KINDS: [&str; 4] = ["direct", "fanout", "topic", "headers"];
 /// The bit of what pages out.
 const SHADOW: u64 = 1 << 63;
 
+/// Name, kind, auto-delete, internal, arguments.
+type Exchange = (String, String, bool, bool, Vec<u8>);
+/// Name, id, auto-delete, protected, arguments, level.
+type Named = (String, u64, bool, bool, Vec<u8>, Level);
+/// Source, destination, whether that is an exchange, key, arguments.
+type Binding = (String, String, bool, Vec<u8>, Vec<u8>);
+
 /// What is durable of a vhost, from its listings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Durables {
-    /// Name, kind, auto-delete, internal, arguments.
-    pub exchanges: BTreeSet<(String, String, bool, bool, Vec<u8>)>,
-    /// Name, id, auto-delete, protected, arguments, level.
-    pub queues: BTreeSet<(String, u64, bool, bool, Vec<u8>, Level)>,
-    /// Source, destination, whether that is an exchange, key, arguments.
-    pub bindings: BTreeSet<(String, String, bool, Vec<u8>, Vec<u8>)>,
+    pub exchanges: BTreeSet<Exchange>,
+    pub queues: BTreeSet<Named>,
+    pub bindings: BTreeSet<Binding>,
 }
 
 impl Durables {
@@ -96,8 +100,16 @@ pub struct World {
     next_seq: u64,
 }
 
+/// A vhost on a log, with nothing in it yet.
+pub fn vhost_on(log: &Log) -> Vhost {
+    let durable = Arc::new(Durable::new(log.clone()));
+    let arena = Arc::new(Arena::new());
+    let pager = Pager::new(Arc::clone(&arena), Arc::clone(&durable), usize::MAX, |_| ());
+    Vhost::new("/", 1, arena).with_log(durable, Arc::new(pager), Level::Synced)
+}
+
 /// Tiny limits, so that everything happens often.
-fn config() -> Config {
+pub fn config() -> Config {
     Config {
         segment_bytes: 16 << 10,
         tail_bytes: 4 << 10,
@@ -124,10 +136,7 @@ impl World {
         let (log, found) = Log::open(Arc::new(disk.clone()), config(), |_| ()).unwrap();
         assert!(found.damages.is_empty(), "a crash is no damage");
         log.listen(Arc::new(Promises(Arc::clone(&promised))));
-        let durable = Arc::new(Durable::new(log.clone()));
-        let arena = Arc::new(Arena::new());
-        let pager = Pager::new(Arc::clone(&arena), Arc::clone(&durable), usize::MAX, |_| ());
-        let vhost = Vhost::new("/", 1, arena).with_log(durable, Arc::new(pager), Level::Synced);
+        let vhost = vhost_on(&log);
         let restored = vhost.restore(true).unwrap();
         assert_eq!(
             (restored.damaged, restored.unknown),

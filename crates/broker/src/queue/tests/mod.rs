@@ -8,6 +8,7 @@
 //! it has no room.
 
 mod ops;
+mod spill;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -31,7 +31,7 @@ use crate::observe::Histogram;
 use crate::reader::Files;
 use crate::scan::Scan;
 use crate::space::Space;
-use crate::state::{SegmentState, State};
+use crate::state::State;
 use crate::writer::Io;
 
 /// Damaged places that are remembered.
@@ -94,8 +94,6 @@ pub(crate) struct Replayed {
     pub checkpoints: Vec<String>,
     /// The first segment that the newest of them does not cover.
     pub replay_from: u32,
-    /// What that checkpoint knows and is not there: deleted after it, or lost.
-    pub gone: BTreeMap<u32, SegmentState>,
     unsure: Unsure,
 }
 
@@ -104,7 +102,6 @@ struct Recovery {
     state: State,
     /// Number of the next batch.
     expected: u64,
-    gone: BTreeMap<u32, SegmentState>,
     unsure: Unsure,
     report: Recovered,
 }
@@ -228,7 +225,6 @@ pub(crate) fn replay(
         found,
         checkpoints,
         replay_from,
-        gone: recovery.gone,
         unsure: recovery.unsure,
     })
 }
@@ -249,7 +245,6 @@ impl Recovery {
             identity,
             state,
             expected: applied + 1,
-            gone: BTreeMap::new(),
             unsure: VecDeque::new(),
             report: Recovered::default(),
         }
@@ -281,10 +276,10 @@ impl Recovery {
         }
         // What a checkpoint knows and is not there was deleted after it.
         let identity = self.identity;
-        let segments = std::mem::take(&mut self.state.segments);
-        (self.state.segments, self.gone) = segments.into_iter().partition(|(serial, _)| {
-            let found = found.get(serial);
-            found.is_some_and(|found| found.header.identity == identity)
+        self.state.segments.retain(|serial, _| {
+            found
+                .get(serial)
+                .is_some_and(|f| f.header.identity == identity)
         });
         Ok(())
     }

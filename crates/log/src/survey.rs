@@ -17,7 +17,6 @@ use crate::load::{Definition, QueueInfo};
 use crate::record::{self, Record};
 use crate::recovery::{self, DAMAGES_MAX, Damage, Progress, Recovered, Replayed};
 use crate::scan::{Scan, Walked};
-use crate::settled::Settled;
 use crate::state::{SegmentState, State};
 
 type Index = BTreeMap<GroupKey, Vec<Entry>>;
@@ -185,7 +184,6 @@ impl Survey {
                 });
             }
         }
-        let mut missed = self.missed();
         let sizes = replayed.state.segments.values().map(|s| u64::from(s.end));
         let (total_bytes, mut done_bytes) = (sizes.sum(), 0);
         for (serial, segment) in &replayed.state.segments {
@@ -193,12 +191,7 @@ impl Survey {
                 done_bytes,
                 total_bytes,
             });
-            let (found, read) = self.verify_segment(*serial, segment)?;
-            if let Some(read) = read.segments.get(serial) {
-                missed
-                    .iter_mut()
-                    .for_each(|missed| missed.find(&read.groups, *serial));
-            }
+            let found = self.verify_segment(*serial, segment)?;
             // The replay saw what is damaged behind the checkpoint already.
             damages.extend(found.into_iter().filter(|found| {
                 *serial < replayed.replay_from || found.file != segment_name(*serial)
@@ -210,34 +203,7 @@ impl Survey {
             done_bytes,
             total_bytes,
         });
-        damages.extend(missed.iter().filter_map(|missed| missed.damage()));
         Ok(damages)
-    }
-
-    /// The segments that a checkpoint knows and that are not there, with what they had and is not settled.
-    fn missed(&self) -> Vec<Missed> {
-        let state = &self.replayed.state;
-        let gone = self.replayed.gone.iter().map(|(serial, segment)| {
-            let groups = segment.groups.iter().filter(|(key, group)| {
-                let span = group.min..group.max.saturating_add(1);
-                let settled = state.queues.get(&key.queue);
-                !settled.is_some_and(|settled| settled.covers(span))
-            });
-            let groups = groups.map(|(key, group)| {
-                let settled = state.queues.get(&key.queue).cloned();
-                (
-                    *key,
-                    group.min..group.max.saturating_add(1),
-                    settled.unwrap_or_default(),
-                )
-            });
-            Missed {
-                serial: *serial,
-                end: segment.end,
-                groups: groups.collect(),
-            }
-        });
-        gone.filter(|missed| !missed.groups.is_empty()).collect()
     }
 
     /// Shows `visit` every sound record, in the order of the log.
@@ -287,8 +253,8 @@ impl Survey {
         scan.walk(numbers, segment.end, visit)
     }
 
-    /// What is damaged in a segment or its index, and what was read.
-    fn verify_segment(&self, serial: u32, segment: &SegmentState) -> Result<(Vec<Damage>, State)> {
+    /// What is damaged in a segment or its index.
+    fn verify_segment(&self, serial: u32, segment: &SegmentState) -> Result<Vec<Damage>> {
         let queues = self.replayed.state.queues_in(serial);
         let damage = |file: String, offset, bytes| Damage {
             file,
@@ -308,11 +274,14 @@ impl Survey {
         })?;
         let name = index_name(serial);
         if !self.names.contains(&name) {
-            return Ok((damages, read));
+            return Ok(damages);
         }
         let opened = self.disk.open(&name, Mode::Buffered);
         let file = opened.map_err(|e| LogError::io(format!("open {name}"), e))?;
         match self.read_index(&*file, serial)? {
+            // A start makes the indexes of what it replays anew: there they may know of settlements that did
+            // not survive.
+            Ok(_) if damages.is_empty() && serial >= self.replayed.replay_from => {}
             Ok(index) if damages.is_empty() => {
                 let groups = &read.segments[&serial].groups;
                 let wrong = index.into_iter().find(|(key, entries)| {
@@ -321,7 +290,9 @@ impl Survey {
                     // Of a group that was once settled as a whole, an index has only what came later.
                     let live =
                         |entry: &&Entry| !self.replayed.state.is_settled(key.queue, entry.seq);
-                    !entries.iter().filter(live).eq(there.iter().filter(live))
+                    // Nobody looks for what a start does not know, such as queues deleted since.
+                    segment.groups.contains_key(key)
+                        && !entries.iter().filter(live).eq(there.iter().filter(live))
                 });
                 // It is whole, and says something else than its segment.
                 damages.extend(wrong.map(|_| damage(name, 0, 0)));
@@ -339,7 +310,7 @@ impl Survey {
                 damages.push(damage(name, at, (size as u32).saturating_sub(at)));
             }
         }
-        Ok((damages, read))
+        Ok(damages)
     }
 
     /// All entries of an index file; or where it is damaged.
@@ -379,40 +350,6 @@ impl Survey {
             .iter()
             .filter(|(key, entries)| !key.transient && entries.iter().any(|entry| hit(key, entry)));
         hit.map(|(key, _)| key.queue).collect()
-    }
-}
-
-/// A segment that is not there. It was deleted because nothing in it was needed any more, if each of its numbers is
-/// settled, or was copied to a later segment.
-struct Missed {
-    serial: u32,
-    end: u32,
-    /// The numbers of each queue, and those that are settled or found elsewhere.
-    groups: Vec<(GroupKey, Range<u64>, Settled)>,
-}
-
-impl Missed {
-    /// Looks at the messages of another segment.
-    fn find(&mut self, groups: &ahash::AHashMap<GroupKey, Group>, home: u32) {
-        for (key, _, found) in &mut self.groups {
-            let entries = groups.get(key).map(|group| entries_of(group, home));
-            for entry in entries.unwrap_or_default() {
-                found.insert(entry.seq..entry.seq.saturating_add(1));
-            }
-        }
-    }
-
-    fn damage(&self) -> Option<Damage> {
-        let groups = self.groups.iter();
-        let lost = groups.filter(|(_, numbers, found)| !found.covers(numbers.clone()));
-        let queues: Vec<u64> = lost.map(|(key, ..)| key.queue).collect();
-        (!queues.is_empty()).then(|| Damage {
-            file: segment_name(self.serial),
-            segment: self.serial,
-            offset: 0,
-            bytes: self.end,
-            queues,
-        })
     }
 }
 

@@ -173,37 +173,6 @@ fn damage_behind_the_checkpoint_is_named_once_and_a_torn_tail_is_none() {
 }
 
 #[test]
-fn a_segment_that_somebody_removed_is_missed_and_one_that_was_deleted_is_not() {
-    let disk = filled();
-    let first = survey(&disk).segments()[0].serial;
-    let name = format!("{first:08x}.segment");
-    let lost = disk.after_kill();
-    lost.set_read_only(false);
-    lost.remove(&name).expect("removes");
-    let damages = verify(&lost);
-    assert_eq!(damages.len(), 1, "{damages:?}");
-    assert_eq!((&damages[0].file, damages[0].offset), (&name, 0));
-    // Of queue 2 everything in it is settled.
-    let mut queues = damages[0].queues.clone();
-    queues.sort_unstable();
-    assert_eq!(queues, [0, 1]);
-    // Housekeeping copies what is alive and deletes: nothing is missed.
-    disk.set_read_only(false);
-    let disk = disk.after_kill();
-    let log = open(&disk);
-    let mut batch = Batch::new();
-    for queue in 0..2 {
-        batch.settle(queue, &[1..12, 13..19], Reason::Ack);
-    }
-    log.append(&mut batch).expect("appends");
-    settle_down(&log);
-    assert!(log.stats().counts.copied_segments > 0, "{:?}", log.stats());
-    drop(log);
-    assert!(!disk.list().expect("lists").contains(&name));
-    assert_eq!(verify(&disk), []);
-}
-
-#[test]
 fn records_are_shown_until_enough() {
     let disk = filled();
     let (mut settled, mut shown) = (0, 0);

@@ -177,7 +177,7 @@ impl Vhost {
         for entry in entries.iter().filter(|entry| entry.is_logged()) {
             add_number(&mut numbers, entry.seq);
         }
-        if !numbers.is_empty() {
+        if !numbers.is_empty() && !queue.is_deleted() {
             let mut batch = Batch::new();
             batch.settle(queue.id(), &numbers, reason);
             self.settle(&mut batch);

@@ -108,6 +108,8 @@ pub struct Queue {
     flow: ArcSwapOption<Flow>,
     /// The opposite of [`Queue::is_idle`]. Written under the lock.
     busy: AtomicBool,
+    /// As in the state.
+    deleted: AtomicBool,
     published: AtomicU64,
     state: Mutex<State>,
 }
@@ -127,6 +129,7 @@ impl Queue {
             options,
             flow: ArcSwapOption::empty(),
             busy: AtomicBool::new(true),
+            deleted: AtomicBool::new(false),
             published: AtomicU64::new(0),
             state: Mutex::default(),
         }
@@ -189,6 +192,11 @@ impl Queue {
     /// moment ago.
     pub(crate) fn is_idle(&self) -> bool {
         !self.busy.load(Ordering::Acquire)
+    }
+
+    /// Whether it was deleted: the log has nothing to hear of its messages any more.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
     }
 
     /// Numbers about the queue.
@@ -410,6 +418,7 @@ impl Queue {
                 return Err(Refused::Unlogged);
             }
             state.deleted = true;
+            self.deleted.store(true, Ordering::Release);
             let consumers: Vec<Consumer> = state.consumers.drain(..).flatten().collect();
             for consumer in &consumers {
                 state.unassign(consumer);

@@ -115,7 +115,9 @@ impl Core {
             let source = self.sources.get(*index);
             if !source.owed.is_empty() {
                 let mut owed = std::mem::take(&mut source.owed);
-                batch.settle(source.queue.id(), &owed, Reason::Ack);
+                if !source.queue.is_deleted() {
+                    batch.settle(source.queue.id(), &owed, Reason::Ack);
+                }
                 owed.clear();
                 source.owed = owed;
             }

@@ -105,20 +105,23 @@ pub(super) async fn run(args: ClientArgs, environment: &Environment) -> Result<(
             body.map(|fields| Value::Object(fields).to_string()),
         )
         .await?;
-    if remote.json {
+    print(&answer, remote.json, line);
+    Ok(())
+}
+
+/// Prints an answer: as JSON, or a list in lines and a record field by field.
+pub(super) fn print(answer: &Value, as_json: bool, line: fn(&Value) -> String) {
+    if as_json {
         println!("{answer:#}");
-        return Ok(());
+        return;
     }
-    match &answer {
-        Value::Array(clients) => clients
-            .iter()
-            .for_each(|client| println!("{}", line(client))),
+    match answer {
+        Value::Array(items) => items.iter().for_each(|item| println!("{}", line(item))),
         Value::Object(record) => record
             .iter()
             .for_each(|(name, value)| println!("{name}: {}", plain(value))),
         _ => println!("done"),
     }
-    Ok(())
 }
 
 /// A verb as a call over HTTP.
@@ -193,11 +196,11 @@ impl TryFrom<ClientCommand> for Call {
     }
 }
 
-/// An id that can stand in a path: nothing, `.` and `..` would name another one.
-fn path_segment(id: &str) -> Result<String, &'static str> {
-    match id {
-        "" | "." | ".." => Err("this is no client's id"),
-        id => Ok(id.to_owned()),
+/// A name that can stand in a path: nothing, `.` and `..` would name another one.
+pub(super) fn path_segment(name: &str) -> Result<String, &'static str> {
+    match name {
+        "" | "." | ".." => Err("such a name cannot stand in a path of HTTP"),
+        name => Ok(name.to_owned()),
     }
 }
 
@@ -212,7 +215,7 @@ fn line(client: &Value) -> String {
 }
 
 /// A value as people write it: text without quotes, lists with spaces.
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

@@ -8,6 +8,7 @@ mod api;
 mod client;
 mod log;
 mod messages;
+mod queue;
 mod status;
 
 use std::ffi::OsString;
@@ -48,6 +49,8 @@ enum Command {
     Serve,
     /// Manage the bus's clients
     Client(client::ClientArgs),
+    /// Look at the queues
+    Queue(queue::QueueArgs),
     /// Send a message as a client
     Send(messages::SendArgs),
     /// Receive what waits in a client's inbox
@@ -144,6 +147,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(load()?),
         Command::Client(args) => remote(client::run(args, &environment)),
+        Command::Queue(args) => remote(queue::run(args, &environment)),
         Command::Send(args) => remote(messages::send(args, &environment)),
         Command::Receive(args) => remote(messages::receive(args, &environment)),
         Command::Status(args) => remote(status::run(args, &environment)),

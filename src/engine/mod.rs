@@ -9,6 +9,7 @@ mod message;
 mod metrics;
 mod mover;
 mod pager;
+mod queues;
 mod taken;
 mod waiting;
 
@@ -34,6 +35,7 @@ use log_metrics::sample_log;
 pub use message::{Outgoing, StoredMessage};
 pub use mover::{Mover, Wake};
 pub use pager::{pager, start as start_pager};
+pub use queues::QueueInfo;
 pub use taken::Taken;
 
 /// Publishers kept for the next calls, with their route caches.

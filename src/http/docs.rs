@@ -10,7 +10,7 @@ use utoipa::openapi::{OpenApi, ServerBuilder};
 use utoipa::{Modify, OpenApi as _};
 use utoipa_swagger_ui::{Config, serve};
 
-use super::{ApiError, Services, clients, health, metrics, receive, send};
+use super::{ApiError, Services, clients, health, metrics, queues, receive, send};
 
 /// Registers the routes.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -36,6 +36,7 @@ fn document(path_prefix: &str) -> OpenApi {
         receive::Api::openapi(),
         health::Api::openapi(),
         metrics::Api::openapi(),
+        queues::Api::openapi(),
     ];
     for module in modules {
         api.merge(module);

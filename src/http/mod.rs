@@ -15,6 +15,7 @@ mod error;
 mod health;
 mod local;
 mod metrics;
+mod queues;
 mod receive;
 mod send;
 mod server;
@@ -59,6 +60,7 @@ fn configure(config: &mut ServiceConfig) {
     metrics::configure(config);
     docs::configure(config);
     clients::configure(config);
+    queues::configure(config);
     send::configure(config);
     receive::configure(config);
 }

@@ -92,6 +92,8 @@ pub enum Fetch {
 pub struct QueueStats {
     /// Messages that wait.
     pub ready: u64,
+    /// Those among them that wait in the log alone.
+    pub paged_out: u64,
     /// Messages handed out and not settled.
     pub unsettled: u64,
     /// Consumers.
@@ -204,6 +206,7 @@ impl Queue {
         let state = self.state.lock();
         QueueStats {
             ready: state.ready_len(),
+            paged_out: state.paged_out(),
             unsettled: state.unsettled,
             consumers: state.consumer_count - u32::from(state.mover.is_some()),
             published: self.published.load(Ordering::Relaxed),

@@ -130,10 +130,15 @@ impl State {
         true
     }
 
-    /// Numbers that are in the log alone.
+    /// Messages that are not among those at hand: in the log alone, or in memory between such.
     pub(super) fn spilled_len(&self) -> u64 {
         let spill = self.spill.as_ref();
         spill.map_or(0, |spill| spill.count + spill.tail.len() as u64)
+    }
+
+    /// Messages that are in the log alone.
+    pub(super) fn paged_out(&self) -> u64 {
+        self.spill.as_ref().map_or(0, |spill| spill.count)
     }
 
     /// What is to be read next, if anything is there to be read.

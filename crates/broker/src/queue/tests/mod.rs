@@ -527,6 +527,7 @@ impl World {
         let held: usize = taken.map(|m| m.held.len()).sum();
         let stats = QueueStats {
             ready: self.ready(),
+            paged_out: 0,
             unsettled: (held + self.orphans.len()) as u64,
             consumers: self.members.iter().filter(|m| !m.mover).count() as u32,
             published: self.next_seq,

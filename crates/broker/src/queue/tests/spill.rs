@@ -311,6 +311,8 @@ fn messages_of_memory_alone_keep_their_places_between_pages() {
         world.push(numbers, TWO);
     }
     assert_eq!(world.ready(), 7);
+    // Of the five that are not at hand, two are in memory.
+    assert_eq!(world.queue.stats().paged_out, 3);
     world.logged.retain(|seq| ![3, 5].contains(seq));
     let mut all = Vec::new();
     let mut got = Vec::new();
@@ -319,6 +321,7 @@ fn messages_of_memory_alone_keep_their_places_between_pages() {
     all.extend(got.iter().map(|entry| entry.seq));
     crate::flow::release(&world.arena, &got);
     assert_eq!(all, (0..7).collect::<Vec<_>>());
+    assert_eq!(world.queue.stats().paged_out, 0);
     assert_eq!(world.arena.segments(), 0);
 }
 

@@ -29,7 +29,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
-            tail_bytes: 16 << 20,
+            tail_bytes: 4 << 20,
             waiting_bytes_max: 8 << 20,
             cached_blocks_max: 32,
             block_bytes: 256 << 10,

@@ -25,8 +25,8 @@ use crate::writer::Io;
 
 /// Capacity in bytes of the buffers handed out for batches.
 const BUFFER_BYTES: usize = 256 << 10;
-/// Buffers kept for use again: 8 MiB at most.
-const BUFFERS_MAX: usize = 32;
+/// Buffers kept for use again: 2 MiB at most.
+const BUFFERS_MAX: usize = 8;
 
 /// A durable, segmented, append-only log. Clones are the same log.
 ///

@@ -156,10 +156,14 @@ fn contains(data: &[u8], wanted: &[u8]) -> bool {
 /// Reads the trace once it is complete.
 async fn read_trace(path: &Path, server: u32) -> Vec<Call> {
     let since = Instant::now();
-    let end = format!("{server} +++ ");
+    let server = server.to_string();
     loop {
         let text = std::fs::read_to_string(path).unwrap();
-        if text.lines().any(|line| line.starts_with(&end)) {
+        let is_end = |line: &str| {
+            let mut words = line.split_whitespace();
+            words.next() == Some(&server) && words.next() == Some("+++")
+        };
+        if text.lines().any(is_end) {
             return parse(&text);
         }
         assert!(

@@ -275,7 +275,7 @@ impl Node {
     }
 }
 
-fn body(number: u64, size: usize) -> Vec<u8> {
+pub fn body(number: u64, size: usize) -> Vec<u8> {
     let mut body = number.to_le_bytes().to_vec();
     body.resize(size, number as u8);
     body

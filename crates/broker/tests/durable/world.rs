@@ -38,8 +38,8 @@ pub struct World {
 impl World {
     pub fn new(node: Node) -> Self {
         let mut models = Vec::new();
-        for which in 0..QUEUES.len() {
-            let known = node.vhost.topology().queue(QUEUES[which].0).is_some();
+        for (which, (name, _)) in QUEUES.iter().enumerate() {
+            let known = node.vhost.topology().queue(name).is_some();
             let (queue, defined) = node.declare(which);
             let defined = if known { 0 } else { defined };
             models.push(Model::new(queue, defined));
@@ -310,7 +310,13 @@ impl World {
         vhost.settle_entries(&model.queue, &entries, Reason::Ack);
         let lsn = self.node.log.appended();
         let logged = entries.iter().any(Entry::is_logged);
-        self.unsettled |= logged && model.is_alive() && lsn == before;
+        if logged && model.is_alive() && lsn == before {
+            assert!(
+                self.node.durable.trouble().is_some(),
+                "the log did not hear of it"
+            );
+            self.unsettled = true;
+        }
         let mut wakes = Wakes::default();
         for held in &gone {
             if lsn > before && held.entry.is_logged() {

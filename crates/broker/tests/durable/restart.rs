@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use backbone_broker::durable::Reason;
 use backbone_broker::queue::Queue;
 use backbone_broker::record::{self, Content};
 use backbone_log::{Batch, SimDisk, Target};
@@ -78,4 +79,38 @@ fn many_queues_give_up_memory_until_there_is_enough() {
     assert!(!node.pager.is_tight(), "{} bytes", node.arena.bytes());
     let all: usize = queues.iter().map(|queue| drain(&node, queue)).sum();
     assert_eq!(all, 400);
+}
+
+#[test]
+fn settlements_for_which_there_is_no_room_are_made_up_for() {
+    let mut rng = Rng(1);
+    let mut node = Node::open(SimDisk::new(), 0, BTreeMap::new());
+    let queue = node.declare(0).0;
+    let mut publisher = node.publisher();
+    for _ in 0..6000 {
+        node.publish(&mut publisher, "", QUEUES[0].0, true, &mut rng);
+    }
+    publisher.commit();
+    sync(&node);
+    let used = node.used();
+    node.disk.set_capacity(used);
+    let mut got = Vec::new();
+    node.vhost.take(&queue, usize::MAX, usize::MAX, &mut got);
+    let mut told = 0;
+    for entry in &got[..5900] {
+        let before = node.log.appended();
+        let settled = std::slice::from_ref(entry);
+        node.vhost.settle_entries(&queue, settled, Reason::Ack);
+        told += node.log.appended() - before;
+    }
+    assert!(told > 0 && told < 5900, "{told} found room");
+    node.disk.set_capacity(u64::MAX);
+    for _ in 0..100 {
+        sync(&node);
+        node.log.maintain().unwrap();
+    }
+    node.vhost
+        .settle_entries(&queue, &got[5900..5901], Reason::Ack);
+    let left = node.log.unsettled(queue.id(), 0..6000);
+    assert_eq!((left.len(), left[0].clone()), (1, 5901..6000));
 }

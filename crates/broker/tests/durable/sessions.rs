@@ -37,8 +37,6 @@ struct Message {
     before: u64,
     /// Its consumer is done with it, as far as that was told.
     done: bool,
-    /// That was while the disk had no room, perhaps not even for settlements.
-    excused: bool,
 }
 
 /// A publishing channel.
@@ -146,7 +144,6 @@ impl World {
                     logged: persistent && self.queues[queue].level() != Level::Memory,
                     before: self.node.log.appended(),
                     done: false,
-                    excused: false,
                 },
             );
             channel.published.push(number);
@@ -244,7 +241,6 @@ impl World {
             assert!(!message.done, "{number} was delivered after it was settled");
             if consuming.no_ack {
                 message.done = true;
-                message.excused = self.node.durable.trouble().is_some();
             } else {
                 consuming.held.insert(deliver.delivery_tag, number);
             }
@@ -286,7 +282,6 @@ impl World {
             if meant && !requeue {
                 let message = self.messages.get_mut(number).unwrap();
                 message.done = true;
-                message.excused = self.node.durable.trouble().is_some();
             }
             !meant
         });
@@ -360,7 +355,6 @@ impl World {
             let due = logged.filter(|(_, it)| it.queue == at && !it.done);
             let due: Vec<u64> = due.map(|(number, _)| *number).collect();
             let mut found = there[name].clone();
-            found.retain(|number| !self.messages[number].excused);
             // Two connections' batches have no order between them.
             found.sort_unstable();
             assert_eq!(found, due, "in {name} after a power loss");

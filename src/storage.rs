@@ -8,7 +8,9 @@ use backbone_broker::durable::Durable;
 use backbone_broker::gate::Gate;
 use backbone_broker::restore::Restored;
 use backbone_broker::vhost::Vhost;
-use backbone_log::{Arena, Log, RealDisk, Recovered, Running, measure_sync};
+use backbone_log::{Arena, Log, LogError, RealDisk, Recovered, Running, measure_sync};
+
+use parking_lot::Mutex;
 
 use crate::config::Config;
 use crate::{RunError, engine, runtime, say};
@@ -28,10 +30,29 @@ pub fn open_log(data_dir: &Path) -> Result<(Log, Running), RunError> {
         }
     };
     let started = Instant::now();
-    let (log, found) = Log::open(Arc::new(disk), backbone_log::Config::default(), progress)?;
+    let config = backbone_log::Config {
+        // As large as a segment may be: what was accepted must fit.
+        batch_bytes_max: u32::MAX,
+        ..backbone_log::Config::default()
+    };
+    let (log, found) = Log::open(Arc::new(disk), config, progress)?;
     report(&found, started.elapsed());
-    let running = log.start(|error| tracing::warn!(%error, "housekeeping of the log"))?;
+    let running = log.start(trouble())?;
     Ok((log, running))
+}
+
+/// Says what housekeeping could not do. It tries again many times a second: the same is said every ten seconds.
+fn trouble() -> impl Fn(LogError) + Send + 'static {
+    const AGAIN: Duration = Duration::from_secs(10);
+    let last = Mutex::new((String::new(), Instant::now()));
+    move |error| {
+        let error = error.to_string();
+        let mut last = last.lock();
+        if last.0 != error || last.1.elapsed() >= AGAIN {
+            tracing::warn!(error, "housekeeping of the log, trying again");
+            *last = (error, Instant::now());
+        }
+    }
 }
 
 /// At a window of one a confirm takes a sync and two thread switches; a thousand that wait share one sync.
@@ -47,12 +68,8 @@ fn say_what_to_expect(sync: Duration) {
 
 fn report(found: &Recovered, took: Duration) {
     let (batches, took_ms) = (found.replayed, took.as_millis() as u64);
-    tracing::info!(batches, took_ms, torn = found.torn, "the log is open");
-    for damage in &found.damages {
-        let (segment, offset, bytes) = (damage.segment, damage.offset, damage.bytes);
-        let queues = &damage.queues;
-        tracing::error!(segment, offset, bytes, ?queues, "damaged bytes in the log");
-    }
+    let (torn, damages) = (found.torn, found.damages.len());
+    tracing::info!(batches, took_ms, torn, damages, "the log is open");
 }
 
 /// The vhost as the log has it.

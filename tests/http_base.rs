@@ -121,7 +121,7 @@ async fn metrics_are_for_operators_unless_public() {
     let text = answer.text().await.unwrap();
     for name in [
         "backbone_identity_info{version=",
-        "backbone_durability_level{level=\"memory\"} 1",
+        "backbone_durability_level{level=\"synced\",vhost=\"/\"} 1",
         "backbone_process_resident_memory_bytes ",
         "backbone_process_open_fds ",
         "backbone_disk_space_available_bytes ",

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -20,8 +21,9 @@ use crate::report::Percentiles;
 const SMALL: usize = 4096;
 /// Octets of a large one.
 const LARGE: usize = 1 << 20;
-/// Octets of the file.
+/// Octets of the file, and of one that goes beside a run.
 const FILE_SIZE: usize = 128 << 20;
+const FILE_SIZE_BESIDE: usize = 4 << 20;
 
 /// What was measured.
 #[derive(Debug, Serialize)]
@@ -30,27 +32,32 @@ pub struct DiskSpeed {
     pub sync_us: Percentiles,
     /// Octets a second in direct writes of 1 MiB, in millions; through the page cache and synced where the file
     /// system has no direct writes.
-    pub sequential_mb_per_s: f64,
+    pub sequential_mb_per_s: Option<f64>,
 }
 
-/// Measures for about `duration` in `folder`, and leaves nothing there.
+/// Measures for about `duration` in `folder`, and leaves nothing there. With a `pause` after each sync it can go beside
+/// a run that it is not to disturb: then there are no large writes.
 ///
 /// # Errors
 /// When the folder cannot be written to.
-pub fn measure(folder: &Path, duration: Duration) -> Result<DiskSpeed> {
+pub fn measure(folder: &Path, duration: Duration, pause: Duration) -> Result<DiskSpeed> {
     let path = folder.join(format!("disk-speed-{}", std::process::id()));
-    let result = measure_in(&path, duration);
+    let result = measure_in(&path, duration, pause);
     fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
     result
 }
 
-fn measure_in(path: &Path, duration: Duration) -> Result<DiskSpeed> {
+fn measure_in(path: &Path, duration: Duration, pause: Duration) -> Result<DiskSpeed> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .open(path)
         .with_context(|| format!("making {}", path.display()))?;
-    fill(&mut file)?;
+    let size = match pause.is_zero() {
+        true => FILE_SIZE,
+        false => FILE_SIZE_BESIDE,
+    };
+    fill(&mut file, size)?;
     let mut took_ns = histogram();
     let (block, begin) = ([7; SMALL], Instant::now());
     let mut offset = 0;
@@ -59,19 +66,29 @@ fn measure_in(path: &Path, duration: Duration) -> Result<DiskSpeed> {
         file.write_all_at(&block, offset)?;
         file.sync_data()?;
         took_ns.saturating_record(start.elapsed().as_nanos() as u64);
-        offset = (offset + SMALL as u64) % FILE_SIZE as u64;
+        offset = (offset + SMALL as u64) % size as u64;
+        if !pause.is_zero() {
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "the only thread, with nothing else to do"
+            )]
+            thread::sleep(pause);
+        }
     }
     let sync_us = Percentiles::of(&took_ns).context("no sync was measured")?;
-    let sequential_mb_per_s = sequential(path, file)?;
+    let sequential_mb_per_s = match pause.is_zero() {
+        true => Some(sequential(path, file)?),
+        false => None,
+    };
     Ok(DiskSpeed {
         sync_us,
         sequential_mb_per_s,
     })
 }
 
-fn fill(file: &mut File) -> Result<()> {
+fn fill(file: &mut File, size: usize) -> Result<()> {
     let zeros = vec![0; LARGE];
-    for _ in 0..FILE_SIZE / LARGE {
+    for _ in 0..size / LARGE {
         file.write_all(&zeros)?;
     }
     file.sync_all()?;
@@ -101,9 +118,13 @@ mod tests {
         let folder =
             std::env::temp_dir().join(format!("backbone-perf-disk-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
-        let speed = measure(&folder, Duration::from_millis(20)).unwrap();
+        let length = Duration::from_millis(20);
+        let speed = measure(&folder, length, Duration::ZERO).unwrap();
         assert!(speed.sync_us.count > 0 && speed.sync_us.p99 >= speed.sync_us.p50);
-        assert!(speed.sequential_mb_per_s > 0.0);
+        assert!(speed.sequential_mb_per_s > Some(0.0));
+        let beside = measure(&folder, length, Duration::from_millis(5)).unwrap();
+        assert!((1..=4).contains(&beside.sync_us.count));
+        assert_eq!(beside.sequential_mb_per_s, None);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
         fs::remove_dir(&folder).unwrap();
     }

@@ -108,6 +108,9 @@ enum Command {
         /// For how long
         #[arg(long, default_value_t = 2.0)]
         duration_s: f64,
+        /// Pause after each sync, to go beside a run; without one the disk is measured at rest
+        #[arg(long, default_value_t = 0)]
+        pause_ms: u64,
     },
     /// Runs a stand-in broker that only parses, copies and writes: the machine's limit
     Sink {
@@ -142,7 +145,11 @@ fn main() -> ExitCode {
         }) => options::Scenario::at(&uri, broker_pid)
             .and_then(|scenario| measure_declares(&scenario, count)),
         Some(Command::Drain(flags)) => measure_drain(&flags),
-        Some(Command::Disk { folder, duration_s }) => measure_disk(&folder, duration_s),
+        Some(Command::Disk {
+            folder,
+            duration_s,
+            pause_ms,
+        }) => measure_disk(&folder, duration_s, pause_ms),
         Some(Command::Idle {
             uri,
             broker_pid,
@@ -221,8 +228,9 @@ fn measure_drain(flags: &options::Flags) -> Result<bool> {
     Ok(drain.ok)
 }
 
-fn measure_disk(folder: &Path, duration_s: f64) -> Result<bool> {
-    let speed = disk::measure(folder, Duration::from_secs_f64(duration_s))?;
+fn measure_disk(folder: &Path, duration_s: f64, pause_ms: u64) -> Result<bool> {
+    let duration = Duration::from_secs_f64(duration_s);
+    let speed = disk::measure(folder, duration, Duration::from_millis(pause_ms))?;
     println!("{}", serde_json::to_string(&speed)?);
     Ok(true)
 }

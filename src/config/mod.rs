@@ -23,8 +23,8 @@ pub use environment::Environment;
 pub use load::{ConfigError, Flags, load};
 pub use secret::Secret;
 
-/// The most that `limits.max_body_bytes` may be: the parts of a stored message are measured in 32 bits.
-const MAX_BODY_BYTES_MAX: u64 = 1 << 31;
+/// The most that `limits.max_body_bytes` may be: a message has to fit into one segment of the log, which is 1 GiB at most.
+const MAX_BODY_BYTES_MAX: u64 = 512 << 20;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

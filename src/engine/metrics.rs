@@ -11,6 +11,12 @@ impl Engine {
     /// Adds the log's and the pager's numbers.
     fn sample_storage(&self, samples: &mut Samples) {
         let vhost = &self.0.vhost;
+        samples.gauge(
+            "backbone_durability_level",
+            "What a confirm promises, unless the queue says otherwise: at level memory a restart loses messages",
+            &[("level", vhost.level().name()), ("vhost", vhost.name())],
+            1.0,
+        );
         if let Some(durable) = vhost.durable() {
             let full = durable.trouble() == Some(Trouble::DiskFull);
             samples.gauge(

@@ -1,5 +1,5 @@
-//! The thread that brings messages back from the log before their consumers want them, and gives up memory when it
-//! is tight.
+//! The thread that brings messages back from the log before their consumers want them, gives up memory when it
+//! is tight, and says what of the log is damaged.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
@@ -40,6 +40,7 @@ pub fn start(vhost: &Arc<Vhost>, wanted: Wanted) -> std::io::Result<()> {
 fn serve(vhost: &Weak<Vhost>, wanted: &Receiver<Weak<Queue>>) {
     let mut failed = Vec::new();
     let mut looked = Instant::now();
+    let mut reported = 0;
     loop {
         let asked = wanted.recv_timeout(LOOK.saturating_sub(looked.elapsed()));
         let Some(vhost) = vhost.upgrade() else { return };
@@ -58,6 +59,7 @@ fn serve(vhost: &Weak<Vhost>, wanted: &Receiver<Weak<Queue>>) {
         if pager.is_tight() {
             pager.relieve(&vhost.topology().queues());
         }
+        reported = report_damages(&vhost, reported);
         looked = Instant::now();
     }
 }
@@ -73,4 +75,29 @@ fn page_in(pager: &Pager, wanted: Weak<Queue>, failed: &mut Vec<Weak<Queue>>) {
         failed.push(wanted);
     }
     wakes.ring();
+}
+
+/// Says where bytes of the log were found to be damaged since `reported` were, and whose messages may have been there.
+fn report_damages(vhost: &Vhost, reported: usize) -> usize {
+    let Some(log) = vhost.durable().map(|durable| durable.log()) else {
+        return reported;
+    };
+    if log.observe().damages == reported {
+        return reported;
+    }
+    let queues = vhost.topology().queues();
+    let damages = log.damages();
+    for damage in damages.iter().skip(reported) {
+        let named = queues.iter().filter(|q| damage.queues.contains(&q.id()));
+        let queues: Vec<&str> = named.map(|queue| &**queue.name()).collect();
+        let (file, offset, bytes) = (&*damage.file, damage.offset, damage.bytes);
+        tracing::error!(
+            file,
+            offset,
+            bytes,
+            ?queues,
+            "damaged bytes in the log: messages may be missing"
+        );
+    }
+    damages.len()
 }

@@ -115,6 +115,6 @@ mod tests {
         );
         assert!(text.contains("# TYPE backbone_test_total counter"));
         assert!(text.contains("backbone_auth_attempts_failed_total 1"));
-        assert!(text.contains("backbone_durability_level{level=\"memory\"} 1"));
+        assert!(text.contains("backbone_identity_info{version="));
     }
 }

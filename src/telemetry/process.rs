@@ -25,13 +25,6 @@ fn sample(samples: &mut Samples, data_dir: &Path, started: Instant, started_unix
         &[("version", version)],
         1.0,
     );
-    let level = "What a confirm promises: at level memory a restart loses all messages";
-    samples.gauge(
-        "backbone_durability_level",
-        level,
-        &[("level", "memory")],
-        1.0,
-    );
     let uptime = started.elapsed().as_secs_f64();
     samples.gauge(
         "backbone_uptime_seconds",

@@ -17,6 +17,7 @@
 //! Behind `b/`, each part is preceded by its length (u32, little-endian), since names and keys may hold any
 //! octet; the arguments are the table's bytes as they came. A vhost's name has no NUL.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -286,11 +287,12 @@ impl Change<'_> {
         self.define(QUEUE_IDS, &QueueIds { next });
     }
 
-    /// All that the log has, or ever will have, of the queue or shadow `id` is done with.
-    pub(crate) fn settle_all(&mut self, id: u64) {
-        let all = 0..u64::MAX;
-        let all = std::slice::from_ref(&all);
-        self.batch.settle(id, all, Reason::Purge);
+    /// Numbers of the queue or shadow `id` are done with; `0..u64::MAX` for all that there ever will be.
+    pub(crate) fn settle(&mut self, id: u64, numbers: Range<u64>) {
+        if !numbers.is_empty() {
+            let numbers = std::slice::from_ref(&numbers);
+            self.batch.settle(id, numbers, Reason::Purge);
+        }
     }
 
     fn define(&mut self, key: &[u8], value: &impl Serialize) {

@@ -95,10 +95,9 @@ impl Vhost {
             if let Some(pager) = self.pager() {
                 queue.set_page_bell(pager.bell(&queue));
             }
-            if let Some(info) = stored.get(&definition.id) {
-                queue.restore(info.live, info.low, info.next);
-                restored.messages += info.live;
-            }
+            let (live, low, next) = numbers_of(definition.id, stored);
+            queue.restore(live, low, next);
+            restored.messages += live;
             self.topology().restore_queue(definition, queue);
             restored.queues += 1;
         }
@@ -134,12 +133,16 @@ impl Vhost {
         let whole = restored.damaged.is_empty() && log.damages().is_empty();
         self.change(|change| {
             for info in stored.values().filter(|info| info.low < u64::MAX) {
-                if info.queue & SHADOW != 0 {
-                    change.settle_all(info.queue);
-                } else if known.contains(&info.queue) {
-                    continue;
+                let id = info.queue & !SHADOW;
+                if known.contains(&id) {
+                    // Neither what was paged out lives on, nor is one of its numbers used again.
+                    let (_, _, next) = numbers_of(id, stored);
+                    let dead = if info.queue == id { info.next } else { 0 };
+                    change.settle(info.queue, dead..next);
+                } else if info.queue & SHADOW != 0 {
+                    change.settle(info.queue, 0..u64::MAX);
                 } else if whole {
-                    change.settle_all(info.queue);
+                    change.settle(info.queue, 0..u64::MAX);
                     restored.forgotten += 1;
                 } else {
                     restored.unknown.push(info.queue);
@@ -150,6 +153,16 @@ impl Vhost {
             }
         })?;
         self.mark_ids(self.numbers.load(Ordering::Relaxed) + IDS_A_MARK)
+    }
+}
+
+/// How many messages queue `id` has, the lowest of their numbers, and the first number that neither it nor its
+/// shadow has used.
+fn numbers_of(id: u64, stored: &Stored) -> (u64, u64, u64) {
+    let shadow = stored.get(&(id | SHADOW)).map_or(0, |info| info.next);
+    match stored.get(&id) {
+        Some(info) => (info.live, info.low, info.next.max(shadow)),
+        None => (0, 0, shadow),
     }
 }
 

@@ -222,6 +222,11 @@ impl Vhost {
         }
     }
 
+    /// How safe persistent messages of durable queues are before they are confirmed, unless the queue says otherwise.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
     /// The vhost's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name

@@ -9,10 +9,14 @@ use std::ops::Range;
 use backbone_log::{Appended, Batch, LogError, Reason, Segment, Source, Target};
 use smallvec::SmallVec;
 
+use super::LARGE_FROM_BYTES;
 use super::lists::{List, Reserved};
 use crate::durable::{Durable, Level, Promise};
 use crate::queue::{State, Wakes};
 use crate::record::{Entry, Record};
+
+/// Room behind a large message, for its targets and padding.
+const ROOM_BEHIND: usize = 4096;
 
 /// The messages of a batch that are to be logged.
 #[derive(Default)]
@@ -146,7 +150,13 @@ impl Plan {
             // One record, but for messages to more queues than that can name.
             for targets in targets.chunks(Batch::TARGETS_MAX) {
                 let bytes = Record::bytes(segment(item.segment), item.offset);
-                let write = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
+                let write = |out: &mut Vec<u8>| {
+                    if bytes.len() >= LARGE_FROM_BYTES {
+                        // With what follows it: growing for that would take twice the memory.
+                        out.reserve_exact(bytes.len() + ROOM_BEHIND);
+                    }
+                    out.extend_from_slice(bytes);
+                };
                 match source.take() {
                     None => batch.publish(targets, false, write),
                     Some(seqs) => {

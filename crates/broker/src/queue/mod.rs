@@ -238,12 +238,13 @@ impl Queue {
             }
         } else {
             state.ready.reserve(entries.len());
-            for entry in entries {
-                let seq = state.next_seq;
-                state.next_seq += 1;
-                state.ready_bytes += entry.len as usize;
+            let mut bytes = 0;
+            for (entry, seq) in entries.iter().zip(first..) {
+                bytes += entry.len as usize;
                 state.ready.push_back(Entry { seq, ..*entry });
             }
+            state.next_seq += entries.len() as u64;
+            state.ready_bytes += bytes;
         }
         if self.options.level != Level::Memory {
             state.add_gap(first..state.next_seq);

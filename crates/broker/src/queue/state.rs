@@ -272,6 +272,20 @@ impl State {
         let consumer = self.consumer(id).expect("the caller has seen it");
         let room = consumer.take_credits(count_max.min(waiting));
         let (mut count, mut bytes) = (0, 0);
+        if self.returned.is_empty() {
+            while count < room && bytes < bytes_max {
+                let entry = self.ready.pop_front();
+                let entry = entry.expect("no more is taken than waits");
+                bytes += entry.len as usize;
+                out.push(entry);
+                count += 1;
+            }
+            self.ready_bytes -= bytes;
+            // The last one has the highest number.
+            if let (Some(last), true) = (out.last(), count > 0) {
+                self.handed_out = self.handed_out.max(last.seq + 1);
+            }
+        }
         while count < room && bytes < bytes_max {
             let entry = self.pop().expect("no more is taken than waits");
             bytes += entry.len as usize;

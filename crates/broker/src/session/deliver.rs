@@ -141,14 +141,14 @@ impl Core {
         let frame_max = self.settings.frame_max as u32;
         let source = self.sources.get(index);
         let consumer_tag = ShortStr::new(&source.tag).expect("the tag came from a short string");
-        let (mut redelivered, mut logged) = (0, 0);
+        let (mut redelivered, mut flags) = (0, 0);
         for run in batch.chunk_by(|a, b| a.segment == b.segment) {
             let segment = arena.segment(run[0].segment);
             for entry in run {
                 channel.last_tag += 1;
                 let message = Record::read(&segment, entry.offset);
                 redelivered += u64::from(entry.redelivered());
-                logged += u64::from(entry.is_logged());
+                flags |= entry.flags;
                 let delivery = Delivery {
                     channel: channel.id,
                     consumer_tag,
@@ -177,7 +177,7 @@ impl Core {
         let vhost = self.publisher.vhost();
         let counters = vhost.counters();
         let count = batch.len() as u64;
-        if source.no_ack && logged > 0 {
+        if source.no_ack && flags & Entry::LOGGED != 0 {
             vhost.settle_entries(&source.queue, batch, Reason::Ack);
         }
         if source.no_ack {

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod barrier;
+mod leftovers;
 mod refused;
 #[path = "../support/mod.rs"]
 mod support;

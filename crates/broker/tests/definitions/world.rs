@@ -100,8 +100,16 @@ pub struct World {
     next_seq: u64,
 }
 
+/// A vhost on a log, with nothing in it yet.
+pub fn vhost_on(log: &Log) -> Vhost {
+    let durable = Arc::new(Durable::new(log.clone()));
+    let arena = Arc::new(Arena::new());
+    let pager = Pager::new(Arc::clone(&arena), Arc::clone(&durable), usize::MAX, |_| ());
+    Vhost::new("/", 1, arena).with_log(durable, Arc::new(pager), Level::Synced)
+}
+
 /// Tiny limits, so that everything happens often.
-fn config() -> Config {
+pub fn config() -> Config {
     Config {
         segment_bytes: 16 << 10,
         tail_bytes: 4 << 10,
@@ -128,10 +136,7 @@ impl World {
         let (log, found) = Log::open(Arc::new(disk.clone()), config(), |_| ()).unwrap();
         assert!(found.damages.is_empty(), "a crash is no damage");
         log.listen(Arc::new(Promises(Arc::clone(&promised))));
-        let durable = Arc::new(Durable::new(log.clone()));
-        let arena = Arc::new(Arena::new());
-        let pager = Pager::new(Arc::clone(&arena), Arc::clone(&durable), usize::MAX, |_| ());
-        let vhost = Vhost::new("/", 1, arena).with_log(durable, Arc::new(pager), Level::Synced);
+        let vhost = vhost_on(&log);
         let restored = vhost.restore(true).unwrap();
         assert_eq!(
             (restored.damaged, restored.unknown),

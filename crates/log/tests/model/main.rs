@@ -5,7 +5,8 @@
 //! appended: at least what had been promised at that moment, each batch whole or not at all, every message
 //! as often as its queues say, in order, nothing settled back. Then it goes on, and crashes again.
 //!
-//! `BACKBONE_LOG_SCRIPTS` sets the number of scripts; each has some hundred crash points.
+//! `BACKBONE_LOG_SCRIPTS` sets the number of scripts, each has some hundred crash points;
+//! `BACKBONE_LOG_FIRST_SCRIPT` the first, to see one again or to go on elsewhere. Long runs say how far they are.
 
 #![allow(
     clippy::single_range_in_vec_init,
@@ -18,7 +19,7 @@ mod script;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backbone_log::{Config, Counts, Disk, Listener, Log, SimDisk};
+use backbone_log::{Config, Counts, Disk, Listener, Log, SimDisk, Survey};
 
 use parking_lot::Mutex;
 
@@ -26,6 +27,8 @@ use model::{Fold, Model, Random};
 use script::Script;
 
 const SCRIPTS: u64 = 60;
+/// After so many scripts a long run says how far it is.
+const TOLD_EVERY: u64 = 250;
 
 /// Tiny limits, so that everything happens often.
 fn config() -> Config {
@@ -56,6 +59,19 @@ impl Listener for Promises {
         assert!(synced <= written);
         self.0.store(synced, Ordering::SeqCst);
     }
+}
+
+/// No crash leaves anything that a survey takes for damage.
+fn verify(disk: &SimDisk, context: &str) {
+    let disk: Arc<dyn Disk> = Arc::new(disk.after_kill());
+    let survey = Survey::open(disk, |_| ()).expect("it can be looked at");
+    let damages = survey
+        .verify(|_| ())
+        .expect("the disk gives everything back");
+    assert!(
+        damages.is_empty(),
+        "{context}: a crash is no damage: {damages:?}"
+    );
 }
 
 /// Opens what a power loss left, and compares; gives the log that goes on.
@@ -90,6 +106,9 @@ fn crash_everywhere(seed: u64, counts: &Mutex<Counts>) -> u64 {
             crashes += 1;
             let context = format!("seed {seed} step {step} call {n} ({})", snapshot.call);
             let after = snapshot.after_power_loss(random.next());
+            if random.below(8) == 0 {
+                verify(&after, &context);
+            }
             let counter = Arc::new(AtomicU64::new(snapshot.promised));
             after.record(counter);
             let (log, last) = recover(&after, &script.model, snapshot.promised, &context);
@@ -158,20 +177,29 @@ fn go_on(disk: &SimDisk, log: Log, model: &Model, last: u64, seed: u64) -> u64 {
 
 #[test]
 fn a_crash_at_any_call_leaves_a_prefix_with_all_that_was_promised() {
-    let scripts = std::env::var("BACKBONE_LOG_SCRIPTS");
-    let scripts = scripts.map_or(SCRIPTS, |n| n.parse().expect("a number"));
-    let next = AtomicU64::new(0);
+    let number = |variable: &str, default| {
+        let value = std::env::var(variable);
+        value.map_or(default, |n| n.parse().expect("a number"))
+    };
+    let scripts = number("BACKBONE_LOG_SCRIPTS", SCRIPTS);
+    let first = number("BACKBONE_LOG_FIRST_SCRIPT", 0);
+    let (next, began) = (AtomicU64::new(0), std::time::Instant::now());
     let crashes = AtomicU64::new(0);
     let counts = Mutex::new(Counts::default());
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= scripts {
+                    let script = next.fetch_add(1, Ordering::Relaxed);
+                    if script >= scripts {
                         return;
                     }
-                    crashes.fetch_add(crash_everywhere(seed, &counts), Ordering::Relaxed);
+                    let these = crash_everywhere(first + script, &counts);
+                    let all = crashes.fetch_add(these, Ordering::Relaxed) + these;
+                    if script % TOLD_EVERY == TOLD_EVERY - 1 {
+                        let (seconds, done) = (began.elapsed().as_secs(), script + 1);
+                        println!("{all} crash points in {done} of {scripts} scripts, {seconds} s");
+                    }
                 }
             });
         }

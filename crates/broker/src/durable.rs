@@ -5,6 +5,7 @@
 //! [`Durable::wait`]: the log's threads ring its bell when the log has come so far. No timer, no polling.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use backbone_log::Reason;
 use backbone_log::{Batch, Health, Listener, Log, LogError};
@@ -99,10 +100,16 @@ impl Promise {
     }
 }
 
+/// Batches of settlements that are kept at most while the disk has no room for them.
+const LATE_MAX: usize = 64 * 1024;
+
 /// The durable log, with those who wait for it.
 pub struct Durable {
     log: Log,
     waiting: Arc<Waiting>,
+    /// Settlements for which there was no room, not even in the log's reserve.
+    late: Mutex<Vec<Batch>>,
+    has_late: AtomicBool,
 }
 
 #[derive(Default)]
@@ -113,7 +120,12 @@ impl Durable {
     pub fn new(log: Log) -> Self {
         let waiting = Arc::<Waiting>::default();
         log.listen(Arc::<Waiting>::clone(&waiting));
-        Self { log, waiting }
+        Self {
+            log,
+            waiting,
+            late: Mutex::default(),
+            has_late: AtomicBool::new(false),
+        }
     }
 
     /// The log.
@@ -161,7 +173,43 @@ impl Durable {
         let mut batch = Batch::new();
         let all = 0..u64::MAX;
         batch.settle(queue, std::slice::from_ref(&all), Reason::Purge);
-        let _ = self.append(&mut batch);
+        self.settle(&mut batch);
+    }
+
+    /// Tells the log what is done with; the number of its batch. What the disk has no room for is told later, or comes
+    /// back with the restart: without it, what consumers take would never make room.
+    pub(crate) fn settle(&self, batch: &mut Batch) -> Option<u64> {
+        match self.append(batch) {
+            Ok(lsn) => {
+                self.settle_late();
+                Some(lsn)
+            }
+            Err(LogError::Full) => {
+                let mut late = self.late.lock();
+                if late.len() < LATE_MAX {
+                    late.push(std::mem::take(batch));
+                    self.has_late.store(true, Ordering::Release);
+                }
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Tells the log what it had no room for, if it has now.
+    pub(crate) fn settle_late(&self) {
+        if !self.has_late.load(Ordering::Acquire) {
+            return;
+        }
+        let mut late = std::mem::take(&mut *self.late.lock());
+        while let Some(batch) = late.last_mut()
+            && self.append(batch).is_ok()
+        {
+            late.pop();
+        }
+        let mut kept = self.late.lock();
+        kept.append(&mut late);
+        self.has_late.store(!kept.is_empty(), Ordering::Release);
     }
 }
 

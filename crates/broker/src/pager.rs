@@ -40,8 +40,8 @@ impl Default for Limits {
                 bytes: 64 << 10,
             },
             hard: Room {
-                messages: 32,
-                bytes: 4 << 10,
+                messages: 128,
+                bytes: 16 << 10,
             },
         }
     }

@@ -168,7 +168,7 @@ impl Vhost {
 
     /// Tells the log what is done with; the number of its batch. If that takes nothing any more, it comes back with the restart.
     pub fn settle(&self, batch: &mut Batch) -> Option<u64> {
-        self.durable.as_ref()?.append(batch).ok()
+        self.durable.as_ref()?.settle(batch)
     }
 
     /// Tells the log that `entries` of `queue` are done with, as far as they are there.

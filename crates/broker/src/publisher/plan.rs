@@ -108,10 +108,13 @@ impl Plan {
             });
         }
         match durable.log().append(&mut batch) {
-            Ok(Appended { lsn, over, .. }) => Ok(Logged {
-                promise: Promise::new(lsn, level),
-                over: over.then_some(lsn),
-            }),
+            Ok(Appended { lsn, over, .. }) => {
+                durable.settle_late();
+                Ok(Logged {
+                    promise: Promise::new(lsn, level),
+                    over: over.then_some(lsn),
+                })
+            }
             Err(error) => {
                 for list in lists.iter_mut() {
                     if give_up(list, locked.as_deref_mut(), wakes) {

@@ -12,8 +12,11 @@
 
 mod model;
 mod node;
+mod restart;
+mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
+mod threads;
 mod world;
 
 use std::collections::BTreeMap;

@@ -29,6 +29,8 @@ pub const QUEUES: [(&str, &str); 5] = [
 pub const OUTBOX: usize = 4;
 /// Those that are bound to the fanout exchange.
 pub const FANOUT: [usize; 3] = [0, 1, 2];
+/// Segments for when the disk is full: enough for the settlements of a case.
+pub const RESERVE: usize = 6;
 const TIGHT_BYTES: usize = 12_000;
 
 /// Tells the disk what was promised.
@@ -83,8 +85,8 @@ fn config() -> Config {
         waiting_bytes_max: 8 << 10,
         cached_blocks_max: 2,
         block_bytes: 2 << 10,
-        reserve_segments: 2,
-        spare_segments_max: 2,
+        reserve_segments: RESERVE,
+        spare_segments_max: RESERVE,
         copy_below_percent: 45,
         copy_bytes_a_step: 2 << 10,
         batch_bytes_max: 1 << 20,
@@ -275,7 +277,7 @@ impl Node {
     }
 }
 
-fn body(number: u64, size: usize) -> Vec<u8> {
+pub fn body(number: u64, size: usize) -> Vec<u8> {
     let mut body = number.to_le_bytes().to_vec();
     body.resize(size, number as u8);
     body

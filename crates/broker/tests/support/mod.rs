@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use backbone_broker::access::Access;
 use backbone_broker::out::OutBuf;
@@ -47,6 +48,7 @@ impl Rng {
 pub struct TestBell {
     pub rung: Mutex<Vec<u64>>,
     pub cancelled: Mutex<Vec<u64>>,
+    pub progressed: AtomicBool,
 }
 
 impl Bell for TestBell {
@@ -56,6 +58,10 @@ impl Bell for TestBell {
 
     fn cancelled(&self, key: u64) {
         self.cancelled.lock().push(key);
+    }
+
+    fn progressed(&self) {
+        self.progressed.store(true, Ordering::Release);
     }
 }
 
@@ -157,6 +163,19 @@ impl Peer {
                 return;
             }
         }
+    }
+
+    /// Passes on that the log has come further, if the bell said so, and goes on with what the log refused.
+    pub fn progress(&mut self) {
+        if self.bell.progressed.swap(false, Ordering::AcqRel) {
+            self.session.progressed(&mut self.out);
+        } else if self.session.is_stalled() {
+            self.session.go_on(&mut self.out);
+        }
+        if !self.input.is_empty() {
+            self.receive(true);
+        }
+        self.drain();
     }
 
     /// Passes on what the bell said of queues that are gone.

@@ -15,8 +15,6 @@ use crate::out::OutBuf;
 #[derive(Default)]
 pub(super) struct Barrier {
     promise: Promise,
-    /// Something in it tells of messages that the log refused so far.
-    refused: bool,
     /// Bytes of the output that were there before the first reply that waits.
     before: usize,
     /// The bell will ring for it.
@@ -28,15 +26,8 @@ impl Session {
     /// when that may have changed. If the log failed, the replies that wait for it are taken back, and the connection is
     /// closed with the reason instead.
     pub fn is_held(&mut self, out: &mut OutBuf) -> bool {
-        let Core {
-            barrier, publisher, ..
-        } = &mut self.core;
-        if barrier.refused && !publisher.is_stalled() {
-            barrier.refused = false;
-            barrier.wait_for(publisher.promise());
-        }
-        let (promise, refused) = (barrier.promise, barrier.refused);
-        if promise == Promise::KEPT && !refused {
+        let promise = self.core.barrier.promise;
+        if promise == Promise::KEPT {
             return false;
         }
         let Some(durable) = self.core.publisher.vhost().durable() else {
@@ -47,7 +38,7 @@ impl Session {
             true => durable.is_kept(promise),
             false => durable.wait(promise, &self.core.bell),
         };
-        if kept && !refused {
+        if kept {
             self.core.barrier = Barrier::default();
             return false;
         }
@@ -82,24 +73,16 @@ impl Core {
             Told::Changes => vhost.changes_promise(),
             Told::Publishes => self.publisher.promise(),
         };
-        let refused = matches!(what, Told::Publishes) && self.publisher.is_stalled();
-        if durable.is_kept(told) && !refused {
+        if durable.is_kept(told) {
             return;
         }
-        if durable.is_kept(self.barrier.promise) && !self.barrier.refused {
+        if durable.is_kept(self.barrier.promise) {
             self.barrier.before = before;
         }
-        self.barrier.refused |= refused;
-        self.barrier.wait_for(told);
-    }
-}
-
-impl Barrier {
-    fn wait_for(&mut self, told: Promise) {
-        let promise = self.promise.and(told);
-        if self.promise != promise {
-            self.promise = promise;
-            self.told = false;
+        let promise = self.barrier.promise.and(told);
+        if self.barrier.promise != promise {
+            self.barrier.promise = promise;
+            self.barrier.told = false;
         }
     }
 }

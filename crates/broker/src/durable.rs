@@ -28,7 +28,7 @@ use crate::queue::Bell;
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// In memory; written only when memory is short. A restart loses it.
+    /// In memory. A restart loses it.
     #[default]
     Memory,
     /// In the page cache: survives the end of the process, not that of the system.

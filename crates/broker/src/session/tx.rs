@@ -67,7 +67,7 @@ impl Core {
         self.publisher.commit();
         if self.publisher.is_stalled() {
             self.publisher.discard();
-            let text = "the log takes no messages now: nothing of the transaction was done";
+            let text = "the log takes no messages now: what the transaction acknowledged is not settled, its messages may be there in part";
             return Err(Error::new(ReplyCode::ResourceError, text));
         }
         for (tag, how) in tx.settles {

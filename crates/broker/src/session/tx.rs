@@ -66,7 +66,8 @@ impl Core {
         }
         self.publisher.commit();
         if self.publisher.is_stalled() {
-            self.publisher.discard();
+            // They stay refused, with what other channels published before: forgetting them here would let those be
+            // confirmed. They go with the connection.
             let text = "the log takes no messages now: what the transaction acknowledged is not settled, its messages may be there in part";
             return Err(Error::new(ReplyCode::ResourceError, text));
         }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backbone_broker::durable::{Level, Trouble};
+use backbone_broker::out::OutBuf;
 use backbone_broker::queue::Queue;
 use backbone_broker::session::Settings;
 use backbone_log::SimDisk;
 use backbone_wire::ShortStr;
 use backbone_wire::frame::{self, FrameKind};
-use backbone_wire::method::{Method, basic, channel, confirm};
+use backbone_wire::method::{Method, basic, channel, confirm, tx};
 use backbone_wire::table::Table;
 
 use crate::node::{Node, QUEUES, body};
@@ -448,4 +449,41 @@ fn after_a_failed_sync_nothing_is_confirmed_any_more() {
         acks.filter(|it| matches!(it, Method::BasicAck(_))).count(),
         0
     );
+}
+
+#[test]
+fn a_commit_that_the_log_refuses_confirms_nothing_of_other_channels() {
+    let mut rng = Rng(1);
+    let mut node = Node::open(SimDisk::new(), 0, BTreeMap::new());
+    let queue = 0;
+    node.declare(queue);
+    let used = node.used();
+    node.disk.set_capacity(used);
+    let mut filler = node.publisher();
+    while !filler.is_stalled() {
+        node.publish(&mut filler, "", QUEUES[queue].0, true, &mut rng);
+        filler.commit();
+    }
+    let mut peer = Peer::new(&node.vhost, 1, SETTINGS);
+    let mut bytes = Vec::new();
+    channel::Open {}.write(1, &mut bytes);
+    confirm::Select { no_wait: true }.write(1, &mut bytes);
+    channel::Open {}.write(2, &mut bytes);
+    tx::Select {}.write(2, &mut bytes);
+    // More than may be left of the segment, less than has a batch of its own.
+    publish(1, queue, true, &[1; 40_000], &mut bytes);
+    publish(2, queue, true, b"in a transaction", &mut bytes);
+    tx::Commit {}.write(2, &mut bytes);
+    // In one piece: cut in front of the commit, the connection is not read any further.
+    let mut out = OutBuf::new();
+    peer.session.receive(&bytes, 0, &mut out);
+    peer.session.end_of_batch(&mut out);
+    let written = &out.bytes[..];
+    let says = |class: u8, method: u8| {
+        let id = [0, class, 0, method];
+        written.windows(4).any(|octets| octets == id)
+    };
+    assert!(says(10, 50), "connection.close");
+    assert!(!says(60, 80), "a confirm of what was refused");
+    assert!(!says(90, 21), "tx.commit-ok");
 }

@@ -222,16 +222,7 @@ impl Publisher {
     #[inline]
     fn log_one(&mut self, pending: u32, entry: Entry) {
         self.plan.add(&entry, None);
-        self.log_for(pending, entry);
-    }
-
-    /// Adds an entry of the message that the plan got last.
-    #[inline]
-    fn log_for(&mut self, pending: u32, entry: Entry) {
-        let list = self.pending.get_mut(pending);
-        self.plan.target(pending, list);
-        let flags = entry.flags | Entry::LOGGED;
-        list.entries.push(Entry { flags, ..entry });
+        self.plan.enlist(&mut self.pending, pending, entry);
     }
 
     #[inline(never)]
@@ -264,10 +255,7 @@ impl Publisher {
                 self.plan.add(&entry, None);
                 planned = true;
             }
-            let list = self.pending.get_mut(*index);
-            self.plan.target(*index, list);
-            let flags = entry.flags | Entry::LOGGED;
-            list.entries.push(Entry { flags, ..entry });
+            self.plan.enlist(&mut self.pending, *index, entry);
         }
         if let Some(entry) = staged {
             self.own_copies(entry, copies);
@@ -310,10 +298,7 @@ impl Publisher {
                 self.plan.add(&entry, None);
                 planned = true;
             }
-            let list = self.pending.get_mut(*index);
-            self.plan.target(*index, list);
-            let flags = entry.flags | Entry::LOGGED;
-            list.entries.push(Entry { flags, ..entry });
+            self.plan.enlist(&mut self.pending, *index, entry);
         }
         self.large.push(segment);
         self.messages += 1;

@@ -10,7 +10,7 @@ use backbone_log::{Appended, Batch, LogError, Reason, Segment, Source, Target};
 use smallvec::SmallVec;
 
 use super::LARGE_FROM_BYTES;
-use super::lists::{List, Reserved};
+use super::lists::{List, Lists, Reserved};
 use crate::durable::{Durable, Level, Promise};
 use crate::queue::{State, Wakes};
 use crate::record::{Entry, Record};
@@ -72,6 +72,15 @@ impl Plan {
         if let Some(item) = self.items.last_mut() {
             item.targets_end = self.targets.len() as u32;
         }
+    }
+
+    /// Puts an entry of the message that was added last, to be logged, into the list with number `index` of `lists`.
+    #[inline]
+    pub fn enlist(&mut self, lists: &mut Lists, index: u32, entry: Entry) {
+        let list = lists.get_mut(index);
+        self.target(index, list);
+        let flags = entry.flags | Entry::LOGGED;
+        list.entries.push(Entry { flags, ..entry });
     }
 
     /// Names the segment of messages that were in the batch.

@@ -155,7 +155,9 @@ impl Amqp {
     /// Serves whoever speaks AMQP at the other end of `stream`, for a peer at `peer`. `guest` may only log in if the peer
     /// is `local`.
     pub fn serve_local(&self, stream: UnixStream, peer: SocketAddr, local: bool) {
-        let Some(beyond_limit) = admit(peer, &self.0) else { return };
+        let Some(beyond_limit) = admit(peer, &self.0) else {
+            return;
+        };
         let registered = Registered::new(Arc::clone(&self.0), peer, beyond_limit);
         let shared = Arc::clone(&self.0);
         shared.arbiters.for_newcomer().spawn_fn(move || {
@@ -285,7 +287,9 @@ fn admit(peer: SocketAddr, shared: &Shared) -> Option<bool> {
 }
 
 fn dispatch(stream: TcpStream, peer: SocketAddr, transport: Transport, shared: &Arc<Shared>) {
-    let Some(beyond_limit) = admit(peer, shared) else { return };
+    let Some(beyond_limit) = admit(peer, shared) else {
+        return;
+    };
     // A batch leaves in one write; waiting for more would only delay it.
     let ready = stream.set_nodelay(true).and_then(|()| stream.into_std());
     let Ok(stream) = ready else { return };
@@ -302,7 +306,11 @@ fn dispatch(stream: TcpStream, peer: SocketAddr, transport: Transport, shared: &
 async fn serve(mut stream: TcpStream, transport: Transport, mut registered: Registered) {
     let shared = Arc::clone(&registered.shared);
     let address = registered.peer.ip().to_canonical();
-    if shared.proxies.iter().any(|proxies| proxies.contains(&address)) {
+    if shared
+        .proxies
+        .iter()
+        .any(|proxies| proxies.contains(&address))
+    {
         let header = proxy::read_header(&mut stream);
         match tokio::time::timeout(shared.handshake_timeout, header).await {
             Ok(Ok(Some(peer))) => registered.peer = peer,
@@ -312,9 +320,9 @@ async fn serve(mut stream: TcpStream, transport: Transport, mut registered: Regi
     }
     let stream = match (transport, &shared.certificates) {
         (Transport::Tcp, _) => Ok(Stream::Tcp(stream)),
-        (Transport::Tls, Some(certificates)) => {
-            certificates.wrap(stream).map(|tls| Stream::Tls(Box::new(tls)))
-        }
+        (Transport::Tls, Some(certificates)) => certificates
+            .wrap(stream)
+            .map(|tls| Stream::Tls(Box::new(tls))),
         (Transport::Tls, None) => unreachable!("a listener with TLS has certificates"),
     };
     if let Ok(stream) = stream {

@@ -23,7 +23,9 @@ const TCP_V6: u8 = 0x21;
 ///
 /// # Errors
 /// There is no such header, or one that cannot be understood.
-pub(super) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>> {
+pub(super) async fn read_header(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<Option<SocketAddr>> {
     let mut header = [0; HEADER_BYTES];
     stream.read_exact(&mut header).await?;
     let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
@@ -69,7 +71,9 @@ mod tests {
 
     #[test]
     fn the_peer_is_whom_the_proxy_names_and_nothing_beyond_the_header_is_taken() {
-        let v4 = [10, 1, 2, 3, 127, 0, 0, 1, 0x30, 0x39, 0x16, 0x28, 3, 0, 1, 9];
+        let v4 = [
+            10, 1, 2, 3, 127, 0, 0, 1, 0x30, 0x39, 0x16, 0x28, 3, 0, 1, 9,
+        ];
         let mut bytes = header(PROXY, TCP_V4, &v4);
         bytes.extend_from_slice(b"AMQP");
         assert_eq!(

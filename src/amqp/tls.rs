@@ -67,8 +67,7 @@ impl Certificates {
 
     /// The server's side of TLS on `socket`.
     pub fn wrap(&self, socket: TcpStream) -> Result<Tls> {
-        let mut session =
-            ServerConnection::new(self.current.load_full()).map_err(Error::other)?;
+        let mut session = ServerConnection::new(self.current.load_full()).map_err(Error::other)?;
         session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
         Ok(Tls {
             socket,
@@ -185,7 +184,8 @@ impl Tls {
     /// Reads until `room` is full or the socket has no more; 0 is the end.
     pub fn try_read(&mut self, room: &mut [u8]) -> Result<usize> {
         let size = room.len();
-        self.try_read_buf(&mut &mut *room).inspect(|count| debug_assert!(*count <= size))
+        self.try_read_buf(&mut &mut *room)
+            .inspect(|count| debug_assert!(*count <= size))
     }
 
     /// The same into the room of `buffer`.

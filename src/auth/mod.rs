@@ -156,7 +156,8 @@ impl Authenticator {
     /// [`Denied`] for an unknown name, and for `guest`, who has no certificate.
     pub fn login_certified(&self, user: &str) -> Result<Identity, Denied> {
         let mut operators = self.operators.iter();
-        let operator = operators.find(|operator| &*operator.name == user && !operator.loopback_only);
+        let operator =
+            operators.find(|operator| &*operator.name == user && !operator.loopback_only);
         let identity = match operator {
             Some(operator) => Some((operator.name.clone(), IdentityKind::Operator)),
             None => {

@@ -33,8 +33,7 @@ async fn open(
         .peer_addr()
         .ok_or_else(|| ApiError::forbidden("the peer has no address"))?;
     let local = local::is_local(&request);
-    let (response, session, messages) =
-        actix_ws::handle_with_protocols(&request, body, &["amqp"])?;
+    let (response, session, messages) = actix_ws::handle_with_protocols(&request, body, &["amqp"])?;
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let (from_broker, to_broker) = UnixStream::from_std(ours)?.into_split();

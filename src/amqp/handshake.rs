@@ -1,6 +1,7 @@
 //! From the first byte to `connection.open-ok` (AMQP 0-9-1 §2.2.4, §4.2.2).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backbone_broker::Error;
@@ -174,6 +175,7 @@ impl Handshake<'_> {
             _ => None,
         };
         if let Some(identity) = identity {
+            registered.known.store(true, Ordering::Release);
             return Ok(identity);
         }
         if !login.failure_close {

@@ -85,6 +85,8 @@ struct Registered {
     /// There were too many when it came: it is told at `connection.open`.
     beyond_limit: bool,
     user: Mutex<Option<Arc<str>>>,
+    /// The peer has proved who it is.
+    known: Arc<AtomicBool>,
 }
 
 impl Amqp {
@@ -153,12 +155,18 @@ impl Amqp {
     }
 
     /// Serves whoever speaks AMQP at the other end of `stream`, for a peer at `peer`. `guest` may only log in if the peer
-    /// is `local`.
-    pub fn serve_local(&self, stream: UnixStream, peer: SocketAddr, local: bool) {
+    /// is `local`. What is returned becomes true when the peer has proved who it is.
+    pub fn serve_local(
+        &self,
+        stream: UnixStream,
+        peer: SocketAddr,
+        local: bool,
+    ) -> Arc<AtomicBool> {
         let Some(beyond_limit) = admit(peer, &self.0) else {
-            return;
+            return Arc::default();
         };
         let registered = Registered::new(Arc::clone(&self.0), peer, beyond_limit);
+        let known = Arc::clone(&registered.known);
         let shared = Arc::clone(&self.0);
         shared.arbiters.for_newcomer().spawn_fn(move || {
             let ready = stream.set_nonblocking(true);
@@ -169,6 +177,7 @@ impl Amqp {
                 actix_rt::spawn(connection::serve(stream, shared, registered, local));
             }
         });
+        known
     }
 
     /// Closes all connections of `user`, telling them why.
@@ -223,6 +232,7 @@ impl Registered {
             bell,
             beyond_limit,
             user: Mutex::new(None),
+            known: Arc::default(),
         }
     }
 

@@ -26,6 +26,7 @@ mod testing;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use actix_web::web::ServiceConfig;
 
@@ -41,12 +42,16 @@ use crate::engine::Engine;
 use crate::runtime::Lifecycle;
 use crate::telemetry::Telemetry;
 
+/// Serves whoever speaks AMQP at the other end, for the peer at this address, which may be on this machine. What is returned
+/// becomes true when the peer has proved who it is.
+pub type ServeAmqp = dyn Fn(UnixStream, SocketAddr, bool) -> Arc<AtomicBool> + Send + Sync;
+
 /// What handlers call; they take it as `web::Data<Services>`.
 pub struct Services {
     /// The configuration in force.
     pub config: Arc<Config>,
-    /// Serves whoever speaks AMQP at the other end: for the peer at this address, which may be on this machine.
-    pub serve_amqp: Box<dyn Fn(UnixStream, SocketAddr, bool) + Send + Sync>,
+    /// Serves whoever speaks AMQP at the other end.
+    pub serve_amqp: Box<ServeAmqp>,
     /// Names and secrets.
     pub auth: Arc<Authenticator>,
     /// The communications bus.

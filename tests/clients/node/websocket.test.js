@@ -70,6 +70,34 @@ test('guest does not come in from a page of another origin', { skip }, async () 
   assert.ok(!local.includes('ACCESS_REFUSED'), local.toString('latin1'));
 });
 
+test('who has not logged in cannot make the server keep a large message', { skip }, async () => {
+  const size = 50_000_000;
+  const taken = await new Promise((resolve, reject) => {
+    const socket = new WebSocket(url);
+    socket.on('open', () => {
+      // One binary frame, masked with zeros (RFC 6455 §5.2), which is sent part by part while it is taken.
+      const head = Buffer.alloc(14);
+      head.writeUInt16BE(0x82ff);
+      head.writeBigUInt64BE(BigInt(size), 2);
+      const { _socket: bare } = socket;
+      let written = 0;
+      bare.on('close', () => resolve(written));
+      bare.on('error', () => {});
+      const part = Buffer.alloc(size / 500);
+      const more = (error) => {
+        if (error) return;
+        written += part.length;
+        if (written < size) bare.write(part, more);
+      };
+      bare.write(head);
+      bare.write(part, more);
+    });
+    socket.on('error', () => {});
+    socket.on('unexpected-response', reject);
+  });
+  assert.ok(taken < size / 2, `${taken} octets were taken`);
+});
+
 test('text is not AMQP', { skip }, async () => {
   const code = await new Promise((resolve, reject) => {
     const socket = new WebSocket(url);

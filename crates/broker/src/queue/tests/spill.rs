@@ -383,7 +383,7 @@ fn the_memory_of_a_long_queue_comes_back() {
 
 impl Spilled {
     /// What the pager does up to the moment in which the messages go to the shadow.
-    fn to_unload(&mut self, keep: Room, batch: Room) -> Vec<Entry> {
+    fn ask_for_load(&mut self, keep: Room, batch: Room) -> Vec<Entry> {
         let before = self.dropped.len();
         let (queue, dropped) = (&self.queue, &mut self.dropped);
         let load = queue.to_unload(keep, batch, &self.arena, dropped);
@@ -416,12 +416,12 @@ fn numbers(entries: &[Entry]) -> Vec<u64> {
 fn the_back_goes_to_the_shadow_first_and_comes_back_in_its_place() {
     let mut world = Spilled::new();
     world.push_unlogged(0..9);
-    let load = world.to_unload(TWO, Room { messages: 3, ..TWO });
+    let load = world.ask_for_load(TWO, Room { messages: 3, ..TWO });
     assert_eq!(numbers(&load), [6, 7, 8]);
     assert!(world.unload(&load));
     assert!(!world.unload(&load), "they are there already");
     world.push_unlogged(9..11);
-    let load = world.to_unload(TWO, TWO);
+    let load = world.ask_for_load(TWO, TWO);
     assert_eq!(numbers(&load), [9, 10]);
     assert!(world.unload(&load));
     let stats = world.queue.stats();
@@ -437,10 +437,10 @@ fn a_large_message_goes_to_the_shadow_alone() {
         messages: 9,
         bytes: 5,
     };
-    let load = world.to_unload(Room { messages: 0, ..TWO }, bytes);
+    let load = world.ask_for_load(Room { messages: 0, ..TWO }, bytes);
     assert_eq!(numbers(&load), [3]);
     let bytes = Room { bytes: 25, ..bytes };
-    let load = world.to_unload(Room { messages: 0, ..TWO }, bytes);
+    let load = world.ask_for_load(Room { messages: 0, ..TWO }, bytes);
     assert_eq!(numbers(&load), [2, 3]);
     let emptied = world.queue.purge();
     crate::flow::release(&world.arena, &emptied.entries);
@@ -455,7 +455,7 @@ fn a_page_that_knows_nothing_of_the_shadow_comes_too_late() {
     world.push_unlogged(4..6);
     let page = world.queue.page_wanted(TWO).unwrap();
     let read = world.read(page);
-    let load = world.to_unload(TWO, TWO);
+    let load = world.ask_for_load(TWO, TWO);
     assert_eq!(numbers(&load), [4, 5]);
     assert!(world.unload(&load));
     assert!(!world.hand_in(page, read), "4 and 5 are not in it");
@@ -467,13 +467,13 @@ fn what_came_back_from_the_shadow_does_not_go_there_again() {
     let mut world = Spilled::new();
     let none = Room { messages: 0, ..TWO };
     world.push_unlogged(0..4);
-    let load = world.to_unload(none, Room::ALL);
+    let load = world.ask_for_load(none, Room::ALL);
     assert!(world.unload(&load));
     assert!(world.page(Room::ALL));
     assert_eq!(world.queue.stats().paged_out, 0);
-    assert!(world.to_unload(none, Room::ALL).is_empty());
+    assert!(world.ask_for_load(none, Room::ALL).is_empty());
     world.push_unlogged(4..6);
-    let load = world.to_unload(none, Room::ALL);
+    let load = world.ask_for_load(none, Room::ALL);
     assert_eq!(numbers(&load), [4, 5]);
     assert!(world.unload(&load));
     assert_eq!(world.drain(), (0..6).collect::<Vec<_>>());
@@ -489,7 +489,7 @@ fn neither_what_a_consumer_is_about_to_get_nor_what_it_had_goes_to_the_shadow() 
     let mut taken = Vec::new();
     world.queue.take(1, usize::MAX, &mut taken);
     assert!(world.queue.requeue(None, &taken, &mut world.wakes));
-    let load = world.to_unload(none, Room::ALL);
+    let load = world.ask_for_load(none, Room::ALL);
     assert_eq!(numbers(&load), [3, 4, 5]);
     assert!(world.unload(&load));
     world.queue.cancel(id, &mut world.wakes);
@@ -500,10 +500,10 @@ fn neither_what_a_consumer_is_about_to_get_nor_what_it_had_goes_to_the_shadow() 
 fn nothing_of_a_deleted_queue_goes_to_its_shadow() {
     let mut world = Spilled::new();
     world.push_unlogged(0..4);
-    let load = world.to_unload(TWO, TWO);
+    let load = world.ask_for_load(TWO, TWO);
     let emptied = world.queue.delete(DeleteIf::default()).unwrap().unwrap();
     crate::flow::release(&world.arena, &emptied.entries);
     assert!(!world.unload(&load) && !world.queue.has_shadow());
-    assert!(world.to_unload(TWO, TWO).is_empty());
+    assert!(world.ask_for_load(TWO, TWO).is_empty());
     assert_eq!(world.arena.segments(), 0);
 }

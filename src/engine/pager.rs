@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use backbone_broker::definitions::SHADOW;
 use backbone_broker::durable::Durable;
 use backbone_broker::pager::Pager;
 use backbone_broker::queue::{Queue, Wakes};
@@ -104,7 +105,11 @@ fn report_damages(vhost: &Vhost, reported: usize) -> usize {
     let queues = vhost.topology().queues();
     let damages = log.damages();
     for damage in damages.iter().skip(reported) {
-        let named = queues.iter().filter(|q| damage.queues.contains(&q.id()));
+        let hit = |queue: &&Arc<Queue>| {
+            let mut ids = damage.queues.iter().map(|id| id & !SHADOW);
+            ids.any(|id| id == queue.id())
+        };
+        let named = queues.iter().filter(hit);
         let queues: Vec<&str> = named.map(|queue| &**queue.name()).collect();
         let (file, offset, bytes) = (&*damage.file, damage.offset, damage.bytes);
         tracing::error!(

@@ -308,7 +308,7 @@ impl Pager {
 
     /// What came back from a queue's shadow below `until` is in memory alone again.
     fn settle_shadow(&self, queue: &Queue, until: u64) {
-        if queue.has_shadow() {
+        if queue.has_shadow() && !queue.is_deleted() {
             let (mut batch, gone) = (Batch::new(), 0..until);
             batch.settle(queue.shadow(), std::slice::from_ref(&gone), Reason::Drop);
             self.durable.settle(&mut batch);

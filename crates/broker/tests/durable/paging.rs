@@ -133,6 +133,26 @@ fn a_queue_without_consumers_takes_many_times_the_memory_that_there_is() {
 }
 
 #[test]
+fn whoever_sees_that_memory_is_tight_calls_once() {
+    let (mut flood, queues) = Flood::new();
+    let calls = |node: &Node| {
+        (0..3).for_each(|_| node.pager.call_if_tight());
+        node.asked.lock().len()
+    };
+    assert_eq!(calls(&flood.node), 0);
+    for _ in 0..40 {
+        let (publisher, rng) = (&mut flood.publisher, &mut flood.rng);
+        flood.node.publish(publisher, "", QUEUES[2].0, false, rng);
+    }
+    flood.publisher.commit();
+    assert_eq!(calls(&flood.node), 1);
+    flood.node.pager.heard_call();
+    assert_eq!(calls(&flood.node), 2);
+    assert_eq!(flood.drain(&queues[2]).len(), 40);
+    flood.ends();
+}
+
+#[test]
 fn what_is_persistent_and_what_is_not_keep_their_order() {
     for part in 2..5 {
         let (mut flood, queues) = Flood::new();

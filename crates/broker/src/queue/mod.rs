@@ -18,6 +18,7 @@
 //! Lock order: a queue with a flow before the queues it feeds; no other two queues together.
 
 mod consumer;
+mod shadow;
 mod spill;
 mod state;
 #[cfg(test)]
@@ -112,6 +113,8 @@ pub struct Queue {
     busy: AtomicBool,
     /// As in the state.
     deleted: AtomicBool,
+    /// Messages went to its shadow once. Written under the lock.
+    has_shadow: AtomicBool,
     published: AtomicU64,
     state: Mutex<State>,
 }
@@ -132,6 +135,7 @@ impl Queue {
             flow: ArcSwapOption::empty(),
             busy: AtomicBool::new(true),
             deleted: AtomicBool::new(false),
+            has_shadow: AtomicBool::new(false),
             published: AtomicU64::new(0),
             state: Mutex::default(),
         }

@@ -18,7 +18,7 @@ use crate::maintain::{Maintenance, Snapshots, Stats};
 use crate::observe::Histogram;
 use crate::reader::Files;
 use crate::recovery::Damage;
-use crate::space::Space;
+use crate::space::{Space, Spare};
 use crate::state::State;
 use crate::tail::{Stored, Tail};
 use crate::writer::Io;
@@ -174,6 +174,8 @@ pub(crate) struct Prepared {
     pub serial: u32,
     pub size: u32,
     pub file: Arc<dyn File>,
+    /// So much of it was written before, from its beginning.
+    pub warm_bytes: u32,
     pub privileged: bool,
 }
 
@@ -333,19 +335,34 @@ impl Shared {
     /// Makes the next segment ready, for a batch that needs so many bytes. Nothing to do if it is.
     pub fn prepare(&self, needed: u32, privileged: bool) -> Result<()> {
         let _one_at_a_time = self.preparing.lock();
-        let (serial, unfit) = {
-            let mut front = self.front.lock();
-            if front.prepared.as_ref().is_some_and(|p| p.size >= needed) {
-                return Ok(());
-            }
-            front.next_serial += 1;
-            (front.next_serial - 1, front.prepared.take())
-        };
-        if let Some(unfit) = unfit {
-            self.live.write().remove(&unfit.serial);
-            self.space.give(&segment_name(unfit.serial), unfit.size)?;
+        let front = self.front.lock();
+        if front.prepared.as_ref().is_some_and(|p| p.size >= needed) {
+            return Ok(());
         }
-        let spare = self.space.take(needed, privileged);
+        drop(front);
+        self.make_ready(self.space.take(needed, privileged))
+    }
+
+    /// Makes the segment ready with which a run begins.
+    pub fn prepare_first(&self) -> Result<()> {
+        let _one_at_a_time = self.preparing.lock();
+        self.make_ready(self.space.take_first())
+    }
+
+    /// Replaces the segment that is ready by a warm one, if it is cold and there is one.
+    pub fn prefer_warm(&self) -> Result<()> {
+        let _one_at_a_time = self.preparing.lock();
+        let ready = {
+            let front = self.front.lock();
+            let ready = front.prepared.as_ref().filter(|p| !p.privileged);
+            ready.map(|ready| (ready.size, ready.warm_bytes))
+        };
+        let warmer = ready.and_then(|(bytes, warm)| self.space.take_warmer(bytes, warm));
+        warmer.map_or(Ok(()), |spare| self.make_ready(Ok(spare)))
+    }
+
+    /// Makes a segment of a spare, in place of the one that is ready. Call it with `preparing` locked.
+    fn make_ready(&self, spare: Result<Spare>) -> Result<()> {
         if spare
             .as_ref()
             .map_or_else(LogError::is_full, |spare| spare.from_reserve)
@@ -353,6 +370,11 @@ impl Shared {
             self.set_health(Health::Full);
         }
         let spare = spare.map_err(|error| self.no_file_now(error))?;
+        let serial = {
+            let mut front = self.front.lock();
+            front.next_serial += 1;
+            front.next_serial - 1
+        };
         self.space
             .activate(&spare.name, serial)
             .inspect_err(|error| self.fail(error))?;
@@ -361,20 +383,24 @@ impl Shared {
             let error = self.no_file_now(LogError::io(format!("open {name}"), source));
             if error.is_full() {
                 // As a spare it waits for the next time; if that fails, it is a leftover that a start removes.
-                let _ = self.space.give(&name, spare.bytes);
+                let _ = self.space.give(&name, spare.bytes, spare.warm_bytes);
             } else {
                 self.fail(&error);
             }
             error
         })?;
         self.live.write().insert(serial);
-        self.front.lock().prepared = Some(Prepared {
+        let unfit = self.front.lock().prepared.replace(Prepared {
             serial,
             size: spare.bytes,
             file,
+            warm_bytes: spare.warm_bytes,
             privileged: spare.from_reserve,
         });
-        Ok(())
+        let Some(unfit) = unfit else { return Ok(()) };
+        self.live.write().remove(&unfit.serial);
+        self.space
+            .give(&segment_name(unfit.serial), unfit.size, unfit.warm_bytes)
     }
 
     /// An error in making a file; too many open ones are as no room: not the log's end, and nobody's fault here.

@@ -408,3 +408,84 @@ impl Shared {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::batch::Batch;
+    use crate::config::Config;
+    use crate::disk::SimDisk;
+    use crate::record::Target;
+
+    const SEGMENT_BYTES: u32 = 16 << 10;
+    const STEP: usize = 4 << 10;
+
+    fn open(disk: &SimDisk) -> Log {
+        let config = Config {
+            segment_bytes: SEGMENT_BYTES,
+            copy_bytes_a_step: STEP,
+            reserve_segments: 1,
+            ..Config::default()
+        };
+        let opened = Log::open(Arc::new(disk.clone()), config, |_| ());
+        opened.expect("opens").0
+    }
+
+    /// Appends a message of more than a step, and syncs it.
+    fn publish(log: &Log, seq: u64) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.publish(&[Target { queue: 1, seq }], false, |out| {
+            out.resize(out.len() + STEP + 100, 1)
+        });
+        log.append(&mut batch)?;
+        log.write_step()?;
+        log.sync_step()?;
+        Ok(())
+    }
+
+    fn next_is_warm(log: &Log) -> bool {
+        let front = log.shared.front.lock();
+        let next = front.prepared.as_ref().expect("one is ready");
+        next.warm_bytes == SEGMENT_BYTES
+    }
+
+    #[test]
+    fn a_quiet_log_goes_on_in_a_warm_segment() {
+        let log = open(&SimDisk::new());
+        for life in 0..3 {
+            for _ in 0..20 {
+                log.maintain().expect("keeps house");
+            }
+            assert!(next_is_warm(&log));
+            for seq in 0..3 {
+                publish(&log, life * 3 + seq).expect("publishes");
+            }
+        }
+        assert!(log.stats().segments > 2);
+    }
+
+    #[test]
+    fn nothing_is_warmed_while_much_is_appended_or_the_disk_is_full() {
+        let disk = SimDisk::new();
+        let log = open(&disk);
+        let mut seq = 0;
+        for _ in 0..30 {
+            publish(&log, seq).expect("publishes");
+            log.maintain().expect("keeps house");
+            assert!(!next_is_warm(&log));
+            seq += 1;
+        }
+        disk.set_capacity(disk.used_bytes());
+        while publish(&log, seq).is_ok() {
+            seq += 1;
+        }
+        while log.maintain().expect("keeps house") {}
+        let calls = disk.calls();
+        for _ in 0..10 {
+            log.maintain().expect("keeps house");
+        }
+        assert_eq!((log.health(), disk.calls()), (Health::Full, calls));
+    }
+}

@@ -153,6 +153,12 @@ impl Batch {
         self.eager = true;
     }
 
+    /// Leaves its sync to the next batch that somebody waits for, or to housekeeping: nobody waits for this one. The last
+    /// word before it is appended.
+    pub fn relax(&mut self) {
+        self.eager = false;
+    }
+
     /// Empties the batch; its memory stays.
     pub fn clear(&mut self) {
         let data = std::mem::take(&mut self.data);

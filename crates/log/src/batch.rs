@@ -20,7 +20,8 @@ pub struct Batch {
     /// Empty, or room for the header and the records so far.
     data: Vec<u8>,
     records: u32,
-    records_crc: u32,
+    /// The checksums of all records, in order.
+    sums: Vec<u8>,
     needs_room: bool,
     eager: bool,
     references: Vec<u32>,
@@ -216,7 +217,7 @@ impl Batch {
         self.data[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
         let crc = crc32c::crc32c(&self.data[start + 4..]).to_le_bytes();
         self.data[start..start + 4].copy_from_slice(&crc);
-        self.records_crc = crc32c::crc32c_append(self.records_crc, &crc);
+        self.sums.extend_from_slice(&crc);
         self.records += 1;
     }
 
@@ -225,9 +226,9 @@ impl Batch {
         self.len().next_multiple_of(BATCH_ALIGNMENT as usize)
     }
 
-    /// Goes to memory of its own size if it fills less than half of what it has, and hands that back.
+    /// Goes to memory of its own size if it fills less than a quarter of what it has, and hands that back.
     pub(crate) fn fit_memory(&mut self, recycle: impl FnOnce(Vec<u8>)) {
-        if self.data.len() < self.data.capacity() / 2 {
+        if self.data.len() < self.data.capacity() / 4 {
             let mut exact = Vec::with_capacity(self.stored_len());
             exact.extend_from_slice(&self.data);
             recycle(std::mem::replace(&mut self.data, exact));
@@ -253,7 +254,8 @@ impl Batch {
     pub(crate) fn seal(&mut self, mut header: BatchHeader) -> Vec<u8> {
         header.length = self.data.len() as u32;
         header.records = self.records;
-        header.encode(&mut self.data[..BATCH_HEADER_BYTES], self.records_crc);
+        let sum = crc32c::crc32c(&self.sums);
+        header.encode(&mut self.data[..BATCH_HEADER_BYTES], sum);
         let mut data = std::mem::take(self).data;
         data.resize(data.len().next_multiple_of(BATCH_ALIGNMENT as usize), 0);
         data

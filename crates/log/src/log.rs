@@ -167,6 +167,7 @@ pub(crate) struct Front {
 #[derive(Default)]
 pub(crate) struct Unapplied {
     pub items: VecDeque<Item>,
+    /// Of memory.
     pub bytes: usize,
     /// The thread that applies sleeps and wants to be woken.
     pub sleeps: bool,
@@ -303,7 +304,7 @@ impl Log {
 impl Unapplied {
     fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
-        self.bytes -= item.bytes();
+        self.bytes -= item.memory();
         Some(item)
     }
 }
@@ -503,7 +504,7 @@ impl Shared {
 
     fn apply_later(&self, item: Item) {
         let mut unapplied = self.unapplied.lock();
-        unapplied.bytes += item.bytes();
+        unapplied.bytes += item.memory();
         unapplied.items.push_back(item);
         if unapplied.bytes >= APPLY_BYTES && std::mem::take(&mut unapplied.sleeps) {
             self.apply_due.notify_all();

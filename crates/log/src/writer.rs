@@ -112,7 +112,9 @@ impl Log {
                 break;
             }
             // Whoever has it looks once more after giving it back.
-            let Some(io) = shared.io.try_lock() else { return };
+            let Some(io) = shared.io.try_lock() else {
+                return;
+            };
             // What went wrong is told by the log's health; the thread tries again if that may help.
             if shared.write(io).is_err() {
                 break;
@@ -179,6 +181,14 @@ impl Item {
         match self {
             Self::Segment(opened) => (opened.serial, SEGMENT_HEADER_BYTES),
             Self::Batch(batch) => (batch.serial, batch.offset + batch.data.len() as u32),
+        }
+    }
+
+    /// Bytes of memory.
+    pub fn memory(&self) -> usize {
+        match self {
+            Self::Segment(_) => 0,
+            Self::Batch(batch) => batch.data.capacity(),
         }
     }
 

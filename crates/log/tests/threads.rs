@@ -171,7 +171,7 @@ fn a_write_that_fails_where_it_was_appended_fails_the_log() {
     let disk = SimDisk::new();
     let (log, _) = Log::open(Arc::new(disk.clone()), config(), |_| ()).expect("opens");
     let before = log.written();
-    let running = log.start(|trouble| drop(trouble)).expect("starts");
+    let running = log.start(drop).expect("starts");
     // Housekeeping writes too.
     disk.fail_writes(1000);
     let mut batch = Batch::new();

@@ -214,8 +214,8 @@ impl Log {
         Ok(appended)
     }
 
-    /// As [`Log::append`], for who calls [`Log::write_soon`] as soon as he holds no lock: nobody else is told to write it
-    /// before.
+    /// As [`Log::append`], for who calls [`Log::write_soon`] as soon as he holds no lock: nobody else may be told to
+    /// write it.
     ///
     /// # Errors
     /// As [`Log::append`].
@@ -246,7 +246,13 @@ impl Log {
                 return Err(LogError::Full);
             }
             if front.size - front.offset >= bytes as u32 {
-                return Ok(shared.place(&mut front, batch));
+                let eager = batch.is_eager();
+                let placed = shared.place(&mut front, batch);
+                // To sync it the thread has to wake up anyway: the sooner it begins to, the better.
+                if eager && std::mem::take(&mut front.writer_sleeps) {
+                    shared.wake.notify_all();
+                }
+                return Ok(placed);
             }
             let needed = (bytes as u32 + SEGMENT_HEADER_BYTES).next_multiple_of(BLOCK_BYTES);
             if front.prepared.as_ref().is_some_and(|p| p.size >= needed) {

@@ -4,8 +4,8 @@
 //! was idle, the next batch goes at once.
 //!
 //! Whoever appended may write it too ([`Log::write_soon`]): into the page cache that is a copy, and takes less time than
-//! waking a thread that does it. It is done only where it is sure to be quick ([`Inline`]); a disk that stalls stalls
-//! the log's thread alone.
+//! waking a thread that does it. It is done only where it is most likely quick ([`Inline`]): a disk that stalls stalls
+//! one of them at most, once, and the log's thread from then on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,8 +31,10 @@ const UNSYNCED_BYTES_MAX: usize = 64 << 20;
 const SYNC_BYTES: usize = 16 << 20;
 /// A write that takes longer is slow, ...
 const SLOW: Duration = Duration::from_millis(2);
-/// ... and for so long after one the log's thread writes.
-const REST_AFTER_SLOW: Duration = Duration::from_millis(100);
+/// ... and for so long after one the log's thread writes; twice as long each time that it is soon slow again, ...
+const REST_US: u64 = 100_000;
+/// ... up to this.
+const REST_US_MAX: u64 = 10_000_000;
 /// Times that one who appended writes, if others append meanwhile.
 const INLINE_ROUNDS: usize = 2;
 
@@ -62,6 +64,8 @@ pub(crate) struct Inline {
     pub threads: AtomicBool,
     /// Not before, in microseconds since `began`.
     rests_until: AtomicU64,
+    /// How long the last rest is.
+    rest_us: AtomicU64,
 }
 
 impl Default for Inline {
@@ -70,6 +74,7 @@ impl Default for Inline {
             began: Instant::now(),
             threads: AtomicBool::new(false),
             rests_until: AtomicU64::new(0),
+            rest_us: AtomicU64::new(0),
         }
     }
 }
@@ -77,16 +82,26 @@ impl Default for Inline {
 impl Inline {
     fn is_allowed(&self) -> bool {
         let until = self.rests_until.load(Ordering::Relaxed);
-        self.threads.load(Ordering::Acquire)
-            && (until == 0 || until <= self.began.elapsed().as_micros() as u64)
+        self.threads.load(Ordering::Acquire) && (until == 0 || until <= self.now_us())
     }
 
+    fn now_us(&self) -> u64 {
+        self.began.elapsed().as_micros() as u64
+    }
+
+    /// Takes note of how long a write took, whoever did it.
     fn took(&self, since: Instant) {
-        if since.elapsed() >= SLOW {
-            let until = self.began.elapsed() + REST_AFTER_SLOW;
-            let until = until.as_micros() as u64;
-            self.rests_until.store(until, Ordering::Relaxed);
+        if since.elapsed() < SLOW {
+            return;
         }
+        let (now, last) = (self.now_us(), self.rest_us.load(Ordering::Relaxed));
+        let soon = now <= self.rests_until.load(Ordering::Relaxed) + last;
+        let rest = match soon {
+            true => (2 * last).clamp(REST_US, REST_US_MAX),
+            false => REST_US,
+        };
+        self.rest_us.store(rest, Ordering::Relaxed);
+        self.rests_until.store(now + rest, Ordering::Relaxed);
     }
 }
 

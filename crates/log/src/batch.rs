@@ -6,8 +6,8 @@ use std::ops::Range;
 use crate::arena::Position;
 use crate::format::{BATCH_ALIGNMENT, BATCH_HEADER_BYTES, BatchHeader};
 use crate::record::{
-    BY_REFERENCE, COPY, DEFINE, PUBLISH, REMOVE, Reason, SETTLE, Source, TRANSFER, TRANSIENT,
-    Target,
+    BY_REFERENCE, COPY, DEFINE, PUBLISH, REMOVE, Reason, SETTLE, SETTLE_MANY, Source, TRANSFER,
+    TRANSIENT, Target,
 };
 
 /// Records that become durable together, or not at all. Give it to [`Log::append`](crate::Log::append).
@@ -132,6 +132,22 @@ impl Batch {
         }
     }
 
+    /// The same of several queues.
+    pub fn settle_many(&mut self, sources: impl Iterator<Item = Source>, reason: Reason) {
+        let mut sources = sources.peekable();
+        while sources.peek().is_some() {
+            let (start, mut count) = (self.begin(SETTLE_MANY, reason as u8, 0), 0_u16);
+            for Source { queue, seqs } in sources.by_ref().take(Self::RANGES_MAX) {
+                for value in [queue, seqs.start, seqs.end] {
+                    self.data.extend_from_slice(&value.to_le_bytes());
+                }
+                count += 1;
+            }
+            self.data[start + 10..start + 12].copy_from_slice(&count.to_le_bytes());
+            self.end(start);
+        }
+    }
+
     /// The value of a key from now on.
     pub fn define(&mut self, key: &[u8], value: &[u8]) {
         let start = self.begin(DEFINE, 0, 0);
@@ -204,7 +220,7 @@ impl Batch {
         if self.data.is_empty() {
             self.data.resize(BATCH_HEADER_BYTES, 0);
         }
-        self.eager |= kind != SETTLE;
+        self.eager |= kind != SETTLE && kind != SETTLE_MANY;
         let start = self.data.len();
         let count = (count as u16).to_le_bytes();
         self.data

@@ -259,6 +259,11 @@ impl Fold<'_> {
             Record::Settle { queue, ranges, .. } => {
                 ranges.iter().for_each(|range| self.settle(queue, range));
             }
+            Record::SettleMany { sources, .. } => {
+                for source in sources.iter() {
+                    self.settle(source.queue, source.seqs);
+                }
+            }
             Record::Define { key, value } => {
                 self.definitions.insert(key.into(), value.into());
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -18,13 +18,17 @@ use crate::maintain::{Maintenance, Snapshots, Stats};
 use crate::observe::Histogram;
 use crate::reader::Files;
 use crate::recovery::Damage;
-use crate::space::Space;
+use crate::space::{Space, Spare};
 use crate::state::State;
 use crate::tail::{Stored, Tail};
-use crate::writer::Io;
+use crate::writer::{Inline, Io};
 
 /// Capacity in bytes of the buffers handed out for batches.
 const BUFFER_BYTES: usize = 256 << 10;
+/// Bytes of batches that are applied in one go. Fewer are applied by housekeeping, or by who asks for what they say.
+pub(crate) const APPLY_BYTES: usize = 256 << 10;
+/// Bytes of batches that wait to be applied at most, before whoever writes does it first.
+const UNAPPLIED_BYTES_MAX: usize = 4 << 20;
 /// Buffers kept for use again: 2 MiB at most.
 const BUFFERS_MAX: usize = 8;
 
@@ -94,20 +98,26 @@ pub(crate) struct Shared {
     pub identity: u64,
     pub alignment: usize,
     pub front: Mutex<Front>,
-    /// Rung when something waits and the writer sleeps.
+    /// Rung when there is something to do and the writer sleeps.
     pub wake: Condvar,
+    /// When others than the writer's thread may write.
+    pub inline: Inline,
     pub preparing: Mutex<()>,
     pub tail: RwLock<Tail>,
     /// Serial numbers of the segments that exist.
     pub live: RwLock<BTreeSet<u32>>,
     pub state: Mutex<State>,
     /// What was appended and is not in `state` yet.
-    pub unapplied: Mutex<VecDeque<Item>>,
+    pub unapplied: Mutex<Unapplied>,
+    /// Rung when there is enough of that, and the thread that applies it sleeps.
+    pub apply_due: Condvar,
     pub io: Mutex<Io>,
     pub unsynced: Mutex<Vec<(u32, Arc<dyn File>)>>,
     pub syncing: Mutex<()>,
-    /// Something was written and is not synced that is more than settlements.
+    /// Something was written that should be synced at once.
     pub sync_due: AtomicBool,
+    /// Bytes written since the last sync began.
+    pub unsynced_bytes: AtomicUsize,
     /// The last write found no room, although its file was there: room is not allocated in advance here.
     pub write_starves: AtomicBool,
     /// Some write did, since the log became full.
@@ -153,6 +163,16 @@ pub(crate) struct Front {
     pub stopping: bool,
 }
 
+/// What is not applied yet, in the order of the log.
+#[derive(Default)]
+pub(crate) struct Unapplied {
+    pub items: VecDeque<Item>,
+    /// Of memory.
+    pub bytes: usize,
+    /// The thread that applies sleeps and wants to be woken.
+    pub sleeps: bool,
+}
+
 /// Something to write, in the order of the log.
 #[derive(Clone)]
 pub(crate) enum Item {
@@ -174,6 +194,8 @@ pub(crate) struct Prepared {
     pub serial: u32,
     pub size: u32,
     pub file: Arc<dyn File>,
+    /// So much of it was written before, from its beginning.
+    pub warm_bytes: u32,
     pub privileged: bool,
 }
 
@@ -187,6 +209,17 @@ impl Log {
     /// about to go can be read until the copies are appended, and [`Log::resolve`] names it until then: transfer the
     /// payload itself ([`Batch::transfer_with`]) rather than try again.
     pub fn append(&self, batch: &mut Batch) -> Result<Appended> {
+        let appended = self.append_quietly(batch)?;
+        self.shared.wake_writer();
+        Ok(appended)
+    }
+
+    /// As [`Log::append`], for who calls [`Log::write_soon`] as soon as he holds no lock: nobody else may be told to
+    /// write it.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn append_quietly(&self, batch: &mut Batch) -> Result<Appended> {
         let (bytes, max) = (batch.stored_len(), self.shared.config.batch_bytes_max);
         if bytes > max as usize {
             let max = max as usize;
@@ -195,7 +228,7 @@ impl Log {
         self.append_whatever_size(batch)
     }
 
-    /// As [`Log::append`], for what was accepted once, perhaps under a larger limit.
+    /// As [`Log::append_quietly`], for what was accepted once, perhaps under a larger limit.
     pub(crate) fn append_whatever_size(&self, batch: &mut Batch) -> Result<Appended> {
         assert!(!batch.is_empty(), "an empty batch has nothing to promise");
         let shared = &*self.shared;
@@ -213,8 +246,10 @@ impl Log {
                 return Err(LogError::Full);
             }
             if front.size - front.offset >= bytes as u32 {
+                let eager = batch.is_eager();
                 let placed = shared.place(&mut front, batch);
-                if std::mem::take(&mut front.writer_sleeps) {
+                // To sync it the thread has to wake up anyway: the sooner it begins to, the better.
+                if eager && std::mem::take(&mut front.writer_sleeps) {
                     shared.wake.notify_all();
                 }
                 return Ok(placed);
@@ -272,6 +307,14 @@ impl Log {
     }
 }
 
+impl Unapplied {
+    fn pop(&mut self) -> Option<Item> {
+        let item = self.items.pop_front()?;
+        self.bytes -= item.memory();
+        Some(item)
+    }
+}
+
 impl Shared {
     fn place(&self, front: &mut Front, batch: &mut Batch) -> Appended {
         let number = front.next_number;
@@ -297,9 +340,7 @@ impl Shared {
             data,
         });
         self.tail.write().push(Arc::clone(&stored));
-        self.unapplied
-            .lock()
-            .push_back(Item::Batch(Arc::clone(&stored)));
+        self.apply_later(Item::Batch(Arc::clone(&stored)));
         front.waiting.push_back(Item::Batch(stored));
         Appended {
             lsn: number,
@@ -324,28 +365,41 @@ impl Shared {
             size: prepared.size,
             file: prepared.file,
         });
-        self.unapplied
-            .lock()
-            .push_back(Item::Segment(Arc::clone(&opened)));
+        self.apply_later(Item::Segment(Arc::clone(&opened)));
         front.waiting.push_back(Item::Segment(opened));
     }
 
     /// Makes the next segment ready, for a batch that needs so many bytes. Nothing to do if it is.
     pub fn prepare(&self, needed: u32, privileged: bool) -> Result<()> {
         let _one_at_a_time = self.preparing.lock();
-        let (serial, unfit) = {
-            let mut front = self.front.lock();
-            if front.prepared.as_ref().is_some_and(|p| p.size >= needed) {
-                return Ok(());
-            }
-            front.next_serial += 1;
-            (front.next_serial - 1, front.prepared.take())
-        };
-        if let Some(unfit) = unfit {
-            self.live.write().remove(&unfit.serial);
-            self.space.give(&segment_name(unfit.serial), unfit.size)?;
+        let front = self.front.lock();
+        if front.prepared.as_ref().is_some_and(|p| p.size >= needed) {
+            return Ok(());
         }
-        let spare = self.space.take(needed, privileged);
+        drop(front);
+        self.make_ready(self.space.take(needed, privileged))
+    }
+
+    /// Makes the segment ready with which a run begins.
+    pub fn prepare_first(&self) -> Result<()> {
+        let _one_at_a_time = self.preparing.lock();
+        self.make_ready(self.space.take_first())
+    }
+
+    /// Replaces the segment that is ready by a warm one, if it is cold and there is one.
+    pub fn prefer_warm(&self) -> Result<()> {
+        let _one_at_a_time = self.preparing.lock();
+        let ready = {
+            let front = self.front.lock();
+            let ready = front.prepared.as_ref().filter(|p| !p.privileged);
+            ready.map(|ready| (ready.size, ready.warm_bytes))
+        };
+        let warmer = ready.and_then(|(bytes, warm)| self.space.take_warmer(bytes, warm));
+        warmer.map_or(Ok(()), |spare| self.make_ready(Ok(spare)))
+    }
+
+    /// Makes a segment of a spare, in place of the one that is ready. Call it with `preparing` locked.
+    fn make_ready(&self, spare: Result<Spare>) -> Result<()> {
         if spare
             .as_ref()
             .map_or_else(LogError::is_full, |spare| spare.from_reserve)
@@ -353,6 +407,11 @@ impl Shared {
             self.set_health(Health::Full);
         }
         let spare = spare.map_err(|error| self.no_file_now(error))?;
+        let serial = {
+            let mut front = self.front.lock();
+            front.next_serial += 1;
+            front.next_serial - 1
+        };
         self.space
             .activate(&spare.name, serial)
             .inspect_err(|error| self.fail(error))?;
@@ -361,20 +420,24 @@ impl Shared {
             let error = self.no_file_now(LogError::io(format!("open {name}"), source));
             if error.is_full() {
                 // As a spare it waits for the next time; if that fails, it is a leftover that a start removes.
-                let _ = self.space.give(&name, spare.bytes);
+                let _ = self.space.give(&name, spare.bytes, spare.warm_bytes);
             } else {
                 self.fail(&error);
             }
             error
         })?;
         self.live.write().insert(serial);
-        self.front.lock().prepared = Some(Prepared {
+        let unfit = self.front.lock().prepared.replace(Prepared {
             serial,
             size: spare.bytes,
             file,
+            warm_bytes: spare.warm_bytes,
             privileged: spare.from_reserve,
         });
-        Ok(())
+        let Some(unfit) = unfit else { return Ok(()) };
+        self.live.write().remove(&unfit.serial);
+        self.space
+            .give(&segment_name(unfit.serial), unfit.size, unfit.warm_bytes)
     }
 
     /// An error in making a file; too many open ones are as no room: not the log's end, and nobody's fault here.
@@ -421,20 +484,16 @@ impl Shared {
             let failed = matches!(health, Health::Failed { .. });
             self.failed.store(failed, Ordering::Release);
         }
-        for listener in self.listeners() {
+        for listener in &*self.listeners.read() {
             listener.health_changed(&health);
         }
-    }
-
-    pub fn listeners(&self) -> Vec<Arc<dyn Listener>> {
-        self.listeners.read().clone()
     }
 
     /// Applies everything that was appended to the state.
     pub fn apply(&self) {
         loop {
             let mut state = self.state.lock();
-            let Some(item) = self.unapplied.lock().pop_front() else {
+            let Some(item) = self.unapplied.lock().pop() else {
                 return;
             };
             match item {
@@ -447,6 +506,20 @@ impl Shared {
                 }
             }
         }
+    }
+
+    fn apply_later(&self, item: Item) {
+        let mut unapplied = self.unapplied.lock();
+        unapplied.bytes += item.memory();
+        unapplied.items.push_back(item);
+        if unapplied.bytes >= APPLY_BYTES && std::mem::take(&mut unapplied.sleeps) {
+            self.apply_due.notify_all();
+        }
+    }
+
+    /// Whether much more is left to apply than should be: then whoever comes by helps.
+    pub fn applying_lags(&self) -> bool {
+        self.unapplied.lock().bytes >= UNAPPLIED_BYTES_MAX
     }
 
     pub fn recycle(&self, mut buffer: Vec<u8>) {

@@ -1,5 +1,5 @@
 //! Housekeeping: index files, checkpoints, deletion of dead segments, copying mostly dead ones
-//! forward, and segments made ready in advance.
+//! forward, segments made ready in advance, and spares written over so that syncs are fast.
 //!
 //! What keeps a segment: a message in it that is not settled, or one elsewhere that refers to a body in
 //! it; or that it is not before the last checkpoint, so that its settlements and definitions are nowhere else.
@@ -40,6 +40,8 @@ pub(crate) struct Maintenance {
     pub counted: BTreeMap<u32, u64>,
     /// Segments that are damaged where somebody lives: never copied, so never deleted.
     pub quarantined: std::collections::BTreeSet<u32>,
+    /// Where the log ended the last time.
+    end: (u32, u32),
 }
 
 /// What housekeeping did since the log was opened.
@@ -122,6 +124,10 @@ impl Log {
         more |= indexed;
         more |= shared.delete_dead(&mut maintenance)?;
         more |= self.copy_forward(&mut maintenance)?;
+        let quiet = shared.is_quiet(&mut maintenance);
+        if !more && quiet {
+            more = shared.space.warm(shared.config.copy_bytes_a_step as u32)?;
+        }
         Ok(more)
     }
 
@@ -225,10 +231,22 @@ impl Shared {
 
     fn prepare_ahead(&self) -> Result<()> {
         let prepared = self.prepare(SEGMENT_HEADER_BYTES, false);
+        let prepared = prepared.and_then(|()| self.prefer_warm());
         match prepared.and_then(|()| self.space.fill_reserve()) {
             Err(LogError::Full) => Ok(()),
             other => other,
         }
+    }
+
+    /// Whether warming hurts nobody: there is room, and less than a portion was appended since the last time.
+    fn is_quiet(&self, maintenance: &mut Maintenance) -> bool {
+        let front = self.front.lock();
+        let end = (front.serial, front.offset);
+        drop(front);
+        let before = std::mem::replace(&mut maintenance.end, end);
+        let appended = end.1.saturating_sub(before.1) as usize;
+        let calm = end.0 == before.0 && appended < self.config.copy_bytes_a_step;
+        calm && *self.health.lock() == Health::Open
     }
 
     fn write_checkpoint(&self, maintenance: &mut Maintenance) -> Result<bool> {
@@ -362,7 +380,7 @@ impl Shared {
                 deleted = true;
             }
         }
-        if self.unapplied.lock().is_empty() {
+        if self.unapplied.lock().items.is_empty() {
             self.state.lock().forget_deleted();
         }
         Ok(deleted)
@@ -372,7 +390,7 @@ impl Shared {
     fn delete(&self, serial: u32) -> Result<bool> {
         self.front.lock().closing.insert(serial);
         self.apply();
-        let size = {
+        let (size, written) = {
             let mut state = self.state.lock();
             if !state.dead_segments(serial + 1).contains(&serial) {
                 self.front.lock().closing.remove(&serial);
@@ -380,13 +398,94 @@ impl Shared {
             }
             self.live.write().remove(&serial);
             let segment = state.segments.remove(&serial);
-            segment.map_or(0, |segment| segment.size)
+            segment.map_or((0, 0), |segment| (segment.size, segment.end))
         };
         self.front.lock().closing.remove(&serial);
         self.files.forget(serial);
         // Without its segment an index is nothing; recovery removes it if this does not.
         let _ = self.disk.remove(&index_name(serial));
-        self.space.give(&segment_name(serial), size)?;
+        self.space.give(&segment_name(serial), size, written)?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::batch::Batch;
+    use crate::config::Config;
+    use crate::disk::SimDisk;
+    use crate::record::Target;
+
+    const SEGMENT_BYTES: u32 = 16 << 10;
+    const STEP: usize = 4 << 10;
+
+    fn open(disk: &SimDisk) -> Log {
+        let config = Config {
+            segment_bytes: SEGMENT_BYTES,
+            copy_bytes_a_step: STEP,
+            reserve_segments: 1,
+            ..Config::default()
+        };
+        let opened = Log::open(Arc::new(disk.clone()), config, |_| ());
+        opened.expect("opens").0
+    }
+
+    /// Appends a message of more than a step, and syncs it.
+    fn publish(log: &Log, seq: u64) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.publish(&[Target { queue: 1, seq }], false, |out| {
+            out.resize(out.len() + STEP + 100, 1)
+        });
+        log.append(&mut batch)?;
+        log.write_step()?;
+        log.sync_step()?;
+        Ok(())
+    }
+
+    fn next_is_warm(log: &Log) -> bool {
+        let front = log.shared.front.lock();
+        let next = front.prepared.as_ref().expect("one is ready");
+        next.warm_bytes == SEGMENT_BYTES
+    }
+
+    #[test]
+    fn a_quiet_log_goes_on_in_a_warm_segment() {
+        let log = open(&SimDisk::new());
+        for life in 0..3 {
+            for _ in 0..20 {
+                log.maintain().expect("keeps house");
+            }
+            assert!(next_is_warm(&log));
+            for seq in 0..3 {
+                publish(&log, life * 3 + seq).expect("publishes");
+            }
+        }
+        assert!(log.stats().segments > 2);
+    }
+
+    #[test]
+    fn nothing_is_warmed_while_much_is_appended_or_the_disk_is_full() {
+        let disk = SimDisk::new();
+        let log = open(&disk);
+        let mut seq = 0;
+        for _ in 0..30 {
+            publish(&log, seq).expect("publishes");
+            log.maintain().expect("keeps house");
+            assert!(!next_is_warm(&log));
+            seq += 1;
+        }
+        disk.set_capacity(disk.used_bytes());
+        while publish(&log, seq).is_ok() {
+            seq += 1;
+        }
+        while log.maintain().expect("keeps house") {}
+        let calls = disk.calls();
+        for _ in 0..10 {
+            log.maintain().expect("keeps house");
+        }
+        assert_eq!((log.health(), disk.calls()), (Health::Full, calls));
     }
 }

@@ -124,11 +124,9 @@ impl Log {
         more |= indexed;
         more |= shared.delete_dead(&mut maintenance)?;
         more |= self.copy_forward(&mut maintenance)?;
-        let appended = shared.appended_lately(&mut maintenance);
-        let portion = shared.config.copy_bytes_a_step;
-        // Beside others' syncs a portion now and then: its own sync delays them.
-        if !more && appended.is_some_and(|bytes| bytes < portion) {
-            more = shared.space.warm(portion as u32)? && appended == Some(0);
+        let quiet = shared.is_quiet(&mut maintenance);
+        if !more && quiet {
+            more = shared.space.warm(shared.config.copy_bytes_a_step as u32)?;
         }
         Ok(more)
     }
@@ -240,15 +238,15 @@ impl Shared {
         }
     }
 
-    /// Bytes that were appended since the last time, unless they are many or there is no room.
-    fn appended_lately(&self, maintenance: &mut Maintenance) -> Option<usize> {
+    /// Whether warming hurts nobody: there is room, and less than a portion was appended since the last time.
+    fn is_quiet(&self, maintenance: &mut Maintenance) -> bool {
         let front = self.front.lock();
         let end = (front.serial, front.offset);
         drop(front);
         let before = std::mem::replace(&mut maintenance.end, end);
         let appended = end.1.saturating_sub(before.1) as usize;
-        let known = end.0 == before.0 && *self.health.lock() == Health::Open;
-        known.then_some(appended)
+        let calm = end.0 == before.0 && appended < self.config.copy_bytes_a_step;
+        calm && *self.health.lock() == Health::Open
     }
 
     fn write_checkpoint(&self, maintenance: &mut Maintenance) -> Result<bool> {

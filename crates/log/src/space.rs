@@ -347,13 +347,7 @@ mod tests {
         let disk = SimDisk::new();
         let old = format!("{:016x}.spare", 7);
         disk.put(&old, vec![9; BYTES as usize]);
-        let space = Space::new(
-            Arc::new(disk.clone()),
-            BYTES,
-            1,
-            4,
-            std::slice::from_ref(&old),
-        );
+        let space = Space::new(Arc::new(disk.clone()), BYTES, 1, 4, &[old.clone()]);
         for warm in [STEP, 2 * STEP, 3 * STEP, 4 * STEP] {
             assert!(!has_warm(&space));
             let more = space.warm(STEP).expect("warms");

@@ -3,8 +3,7 @@
 /// Limits and sizes. All have defaults that suit a server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Bytes of a segment's file. A batch that needs more gets a segment of its own size; the first of a run has 4 MiB
-    /// at most.
+    /// Bytes of a segment's file. A batch that needs more gets a segment of its own size.
     pub segment_bytes: u32,
     /// Bytes of recent batches kept in memory for readers, besides what waits to be written.
     pub tail_bytes: usize,
@@ -20,7 +19,7 @@ pub struct Config {
     pub spare_segments_max: usize,
     /// A sealed segment with less than this part of its file alive, in percent, is copied forward.
     pub copy_below_percent: u32,
-    /// Bytes copied forward, or written over spares, in one [`Log::maintain`](crate::Log::maintain).
+    /// Bytes copied forward in one [`Log::maintain`](crate::Log::maintain).
     pub copy_bytes_a_step: usize,
     /// Bytes of a batch at most.
     pub batch_bytes_max: u32,

@@ -23,8 +23,8 @@
 //! 5. A queue that dropped its entries gets them back with [`Log::load`] (`load.rs`), and bytes with
 //!    [`Log::read`] (`reader.rs`).
 //! 6. [`Log::maintain`] (`maintain.rs`, `copy.rs`, `space.rs`) writes index files of sealed segments and
-//!    checkpoints (`checkpoint.rs`), copies forward what is alive in mostly dead segments, recycles
-//!    the dead ones, and writes over spare files in advance.
+//!    checkpoints (`checkpoint.rs`), copies forward what is alive in mostly dead segments, and recycles
+//!    the dead ones.
 //! 7. [`Log::open`] (`recovery.rs`) reads the newest checkpoint and applies the batches behind it, by the
 //!    code of step 4 (`scan.rs` finds them; layout in `format.rs`). A [`Survey`] (`survey.rs`) stops before
 //!    anything is written, and shows or verifies what is there.

@@ -18,7 +18,7 @@ use crate::maintain::{Maintenance, Snapshots, Stats};
 use crate::observe::Histogram;
 use crate::reader::Files;
 use crate::recovery::Damage;
-use crate::space::{Space, Spare};
+use crate::space::Space;
 use crate::state::State;
 use crate::tail::{Stored, Tail};
 use crate::writer::{Inline, Io};
@@ -194,8 +194,6 @@ pub(crate) struct Prepared {
     pub serial: u32,
     pub size: u32,
     pub file: Arc<dyn File>,
-    /// So much of it was written before, from its beginning.
-    pub warm_bytes: u32,
     pub privileged: bool,
 }
 
@@ -372,34 +370,19 @@ impl Shared {
     /// Makes the next segment ready, for a batch that needs so many bytes. Nothing to do if it is.
     pub fn prepare(&self, needed: u32, privileged: bool) -> Result<()> {
         let _one_at_a_time = self.preparing.lock();
-        let front = self.front.lock();
-        if front.prepared.as_ref().is_some_and(|p| p.size >= needed) {
-            return Ok(());
-        }
-        drop(front);
-        self.make_ready(self.space.take(needed, privileged))
-    }
-
-    /// Makes the segment ready with which a run begins.
-    pub fn prepare_first(&self) -> Result<()> {
-        let _one_at_a_time = self.preparing.lock();
-        self.make_ready(self.space.take_first())
-    }
-
-    /// Replaces the segment that is ready by a warm one, if it is cold and there is one.
-    pub fn prefer_warm(&self) -> Result<()> {
-        let _one_at_a_time = self.preparing.lock();
-        let ready = {
-            let front = self.front.lock();
-            let ready = front.prepared.as_ref().filter(|p| !p.privileged);
-            ready.map(|ready| (ready.size, ready.warm_bytes))
+        let (serial, unfit) = {
+            let mut front = self.front.lock();
+            if front.prepared.as_ref().is_some_and(|p| p.size >= needed) {
+                return Ok(());
+            }
+            front.next_serial += 1;
+            (front.next_serial - 1, front.prepared.take())
         };
-        let warmer = ready.and_then(|(bytes, warm)| self.space.take_warmer(bytes, warm));
-        warmer.map_or(Ok(()), |spare| self.make_ready(Ok(spare)))
-    }
-
-    /// Makes a segment of a spare, in place of the one that is ready. Call it with `preparing` locked.
-    fn make_ready(&self, spare: Result<Spare>) -> Result<()> {
+        if let Some(unfit) = unfit {
+            self.live.write().remove(&unfit.serial);
+            self.space.give(&segment_name(unfit.serial), unfit.size)?;
+        }
+        let spare = self.space.take(needed, privileged);
         if spare
             .as_ref()
             .map_or_else(LogError::is_full, |spare| spare.from_reserve)
@@ -407,11 +390,6 @@ impl Shared {
             self.set_health(Health::Full);
         }
         let spare = spare.map_err(|error| self.no_file_now(error))?;
-        let serial = {
-            let mut front = self.front.lock();
-            front.next_serial += 1;
-            front.next_serial - 1
-        };
         self.space
             .activate(&spare.name, serial)
             .inspect_err(|error| self.fail(error))?;
@@ -420,24 +398,20 @@ impl Shared {
             let error = self.no_file_now(LogError::io(format!("open {name}"), source));
             if error.is_full() {
                 // As a spare it waits for the next time; if that fails, it is a leftover that a start removes.
-                let _ = self.space.give(&name, spare.bytes, spare.warm_bytes);
+                let _ = self.space.give(&name, spare.bytes);
             } else {
                 self.fail(&error);
             }
             error
         })?;
         self.live.write().insert(serial);
-        let unfit = self.front.lock().prepared.replace(Prepared {
+        self.front.lock().prepared = Some(Prepared {
             serial,
             size: spare.bytes,
             file,
-            warm_bytes: spare.warm_bytes,
             privileged: spare.from_reserve,
         });
-        let Some(unfit) = unfit else { return Ok(()) };
-        self.live.write().remove(&unfit.serial);
-        self.space
-            .give(&segment_name(unfit.serial), unfit.size, unfit.warm_bytes)
+        Ok(())
     }
 
     /// An error in making a file; too many open ones are as no room: not the log's end, and nobody's fault here.

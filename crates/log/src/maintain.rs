@@ -1,5 +1,5 @@
 //! Housekeeping: index files, checkpoints, deletion of dead segments, copying mostly dead ones
-//! forward, segments made ready in advance, and spares written over so that syncs are fast.
+//! forward, and segments made ready in advance.
 //!
 //! What keeps a segment: a message in it that is not settled, or one elsewhere that refers to a body in
 //! it; or that it is not before the last checkpoint, so that its settlements and definitions are nowhere else.
@@ -40,8 +40,6 @@ pub(crate) struct Maintenance {
     pub counted: BTreeMap<u32, u64>,
     /// Segments that are damaged where somebody lives: never copied, so never deleted.
     pub quarantined: std::collections::BTreeSet<u32>,
-    /// Where the log ended the last time.
-    end: (u32, u32),
 }
 
 /// What housekeeping did since the log was opened.
@@ -124,10 +122,6 @@ impl Log {
         more |= indexed;
         more |= shared.delete_dead(&mut maintenance)?;
         more |= self.copy_forward(&mut maintenance)?;
-        let quiet = shared.is_quiet(&mut maintenance);
-        if !more && quiet {
-            more = shared.space.warm(shared.config.copy_bytes_a_step as u32)?;
-        }
         Ok(more)
     }
 
@@ -231,22 +225,10 @@ impl Shared {
 
     fn prepare_ahead(&self) -> Result<()> {
         let prepared = self.prepare(SEGMENT_HEADER_BYTES, false);
-        let prepared = prepared.and_then(|()| self.prefer_warm());
         match prepared.and_then(|()| self.space.fill_reserve()) {
             Err(LogError::Full) => Ok(()),
             other => other,
         }
-    }
-
-    /// Whether warming hurts nobody: there is room, and less than a portion was appended since the last time.
-    fn is_quiet(&self, maintenance: &mut Maintenance) -> bool {
-        let front = self.front.lock();
-        let end = (front.serial, front.offset);
-        drop(front);
-        let before = std::mem::replace(&mut maintenance.end, end);
-        let appended = end.1.saturating_sub(before.1) as usize;
-        let calm = end.0 == before.0 && appended < self.config.copy_bytes_a_step;
-        calm && *self.health.lock() == Health::Open
     }
 
     fn write_checkpoint(&self, maintenance: &mut Maintenance) -> Result<bool> {
@@ -390,7 +372,7 @@ impl Shared {
     fn delete(&self, serial: u32) -> Result<bool> {
         self.front.lock().closing.insert(serial);
         self.apply();
-        let (size, written) = {
+        let size = {
             let mut state = self.state.lock();
             if !state.dead_segments(serial + 1).contains(&serial) {
                 self.front.lock().closing.remove(&serial);
@@ -398,13 +380,13 @@ impl Shared {
             }
             self.live.write().remove(&serial);
             let segment = state.segments.remove(&serial);
-            segment.map_or((0, 0), |segment| (segment.size, segment.end))
+            segment.map_or(0, |segment| segment.size)
         };
         self.front.lock().closing.remove(&serial);
         self.files.forget(serial);
         // Without its segment an index is nothing; recovery removes it if this does not.
         let _ = self.disk.remove(&index_name(serial));
-        self.space.give(&segment_name(serial), size, written)?;
+        self.space.give(&segment_name(serial), size)?;
         Ok(true)
     }
 }

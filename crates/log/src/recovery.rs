@@ -175,7 +175,7 @@ impl Log {
             let removed = shared.disk.remove(name);
             removed.map_err(|e| LogError::io(format!("remove {name}"), e))?;
         }
-        match shared.prepare_first() {
+        match shared.prepare(SEGMENT_HEADER_BYTES, true) {
             // Then nothing can be appended until there is room.
             Err(LogError::Full) => return Ok(()),
             other => other?,

@@ -388,6 +388,7 @@ mod tests {
                 shared: None,
                 no_ack: false,
                 exclusive: false,
+                priority: 0,
             };
             mover.resume(spec).unwrap();
             mover

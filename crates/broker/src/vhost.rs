@@ -23,8 +23,9 @@ use crate::error::{Error, Resource};
 use crate::flow::{self, Flow};
 use crate::pager::Pager;
 use crate::publisher::add_number;
-use crate::queue::{DeleteIf, Emptied, Queue, QueueOptions, Refused, Room, Wakes};
+use crate::queue::{DeleteIf, Emptied, Features, Queue, QueueOptions, Refused, Room, Wakes};
 use crate::record::{Entry, Record};
+use crate::replies::Replies;
 use crate::topology::{Topology, Unlogged, check_equivalent, check_same, clean_name};
 
 /// Ids of queues that are marked in the log as used at a time, long before they are: one small batch for so many.
@@ -73,6 +74,7 @@ pub struct Vhost {
     random: RandomState,
     /// Senders that do not get their own messages, with the identities of their inboxes.
     exclude_own: DashMap<Box<[u8]>, u64>,
+    replies: Replies,
     /// Exchanges that connections cannot delete, and whether they may declare them otherwise.
     protected_exchanges: DashMap<Box<str>, bool>,
 }
@@ -117,6 +119,7 @@ impl Vhost {
             marked: AtomicU64::new(0),
             random: RandomState::new(),
             exclude_own: DashMap::new(),
+            replies: Replies::default(),
             protected_exchanges: DashMap::new(),
         }
     }
@@ -237,6 +240,11 @@ impl Vhost {
         &self.topology
     }
 
+    /// Where answers go.
+    pub(crate) fn replies(&self) -> &Replies {
+        &self.replies
+    }
+
     /// Where the messages are.
     pub fn arena(&self) -> &Arc<Arena> {
         &self.arena
@@ -271,6 +279,7 @@ impl Vhost {
         } else {
             name
         };
+        Features::check(declare.arguments, Resource::queue(&name, &self.name))?;
         let options = QueueOptions {
             durable: declare.durable,
             auto_delete: declare.auto_delete,

@@ -81,13 +81,12 @@ impl Publisher {
         let exchange = &content.names[1..=exchange_len];
         let key = &content.names[exchange_len + 2..];
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
-        let topology = self.vhost.topology();
-        let generation = topology.generation();
+        let generation = self.vhost.topology().generation();
         let mut found = Targets::new();
         for key in std::iter::once(key).chain(carbon.keys.iter().copied()) {
             let (user, access) = (&self.origin.user, &self.origin.access);
             access.publish(user, self.vhost.name(), exchange, key)?;
-            topology.route(exchange, key, properties.headers(), &mut found)?;
+            self.vhost.route(exchange, key, properties, &mut found)?;
         }
         let mut header = Vec::new();
         let content = if carbon.blind {

@@ -341,8 +341,7 @@ impl Publisher {
         access.publish(user, self.vhost.name(), exchange, key)?;
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
         let mut targets = Targets::new();
-        let topology = self.vhost.topology();
-        let found = topology.route(exchange, key, properties.headers(), &mut targets)?;
+        let found = self.vhost.route(exchange, key, properties, &mut targets)?;
         let (generation, keep) = (found.generation, found.cacheable);
         let number = self
             .routes

@@ -18,6 +18,7 @@
 //! Lock order: a queue with a flow before the queues it feeds; no other two queues together.
 
 mod consumer;
+mod features;
 mod spill;
 mod state;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use consumer::{Bell, ConsumerSpec, SharedCredit};
+pub(crate) use features::{Features, consumer_priority};
 
 use crate::durable::Level;
 use crate::flow::Flow;
@@ -125,6 +127,11 @@ impl std::fmt::Debug for Queue {
 impl Queue {
     /// An empty queue. `id` is never used again in this process.
     pub fn new(name: &str, id: u64, options: QueueOptions) -> Self {
+        let features = Features::of(&options.arguments);
+        let state = State {
+            single_active: features.single_active,
+            ..State::default()
+        };
         Self {
             name: name.into(),
             id,
@@ -133,7 +140,7 @@ impl Queue {
             busy: AtomicBool::new(true),
             deleted: AtomicBool::new(false),
             published: AtomicU64::new(0),
-            state: Mutex::default(),
+            state: Mutex::new(state),
         }
     }
 
@@ -273,7 +280,8 @@ impl Queue {
         if state.deleted {
             return Err(Refused::Deleted);
         }
-        if state.exclusive || (spec.exclusive && state.consumer_count > 0) {
+        let alone = state.consumer_count == 0 && !state.single_active;
+        if state.exclusive || (spec.exclusive && !alone) {
             return Err(Refused::ExclusiveUse);
         }
         state.exclusive = spec.exclusive;
@@ -292,6 +300,27 @@ impl Queue {
         }
         state.dispatch(wakes);
         self.after(&mut state, wakes);
+        self.is_unused(&state)
+    }
+
+    /// The same for one whose channel ends, and puts back `held`, what it held unsettled, marked as redelivered, before
+    /// anybody else gets anything: a consumer that takes over gets these first.
+    pub fn leave(&self, id: ConsumerId, held: &[Entry], wakes: &mut Wakes) -> Left {
+        let mut state = self.state.lock();
+        let there = state.remove_consumer(id);
+        state.settled(None, held.len() as u32);
+        if !state.deleted {
+            state.put_all_back(held);
+            state.dispatch(wakes);
+            self.after(&mut state, wakes);
+        }
+        Left {
+            unused: there && self.is_unused(&state),
+            taken: !state.deleted,
+        }
+    }
+
+    fn is_unused(&self, state: &State) -> bool {
         self.options.auto_delete && state.consumer_count == 0 && !state.deleted
     }
 
@@ -359,10 +388,7 @@ impl Queue {
         if state.deleted {
             return false;
         }
-        for entry in entries {
-            let flags = entry.flags | Entry::REDELIVERED;
-            state.put_back(Entry { flags, ..*entry });
-        }
+        state.put_all_back(entries);
         state.dispatch(wakes);
         self.after(&mut state, wakes);
         true
@@ -429,6 +455,7 @@ impl Queue {
             state.consumer_count = 0;
             state.mover = None;
             state.turn.clear();
+            state.active = None;
             let emptied = state.empty();
             self.note(&state);
             (emptied, consumers)
@@ -453,6 +480,15 @@ impl Queue {
         let idle = only_the_mover && state.ready_len() == 0 && state.unsettled == 0;
         self.busy.store(!idle, Ordering::Release);
     }
+}
+
+/// What [`Queue::leave`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// It was the last consumer of an auto-delete queue.
+    pub unused: bool,
+    /// The messages are back. If not, the queue is deleted, and the copies are the caller's.
+    pub taken: bool,
 }
 
 /// Conditions of a delete.

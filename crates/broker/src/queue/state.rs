@@ -36,7 +36,13 @@ pub(crate) struct State {
     /// Entries assigned to consumers and not fetched.
     pub(super) assigned: u64,
     pub(super) serials: Vec<u64>,
+    /// Whose turn it is: by priority, and in the order in which they came. With a single active consumer: who is next
+    /// to be that.
     pub(super) turn: VecDeque<u32>,
+    /// Only one of the consumers gets messages at a time: the active one.
+    pub(super) single_active: bool,
+    /// Its slot. `None`: there is no consumer.
+    pub(super) active: Option<u32>,
     pub(super) exclusive: bool,
     /// The consumer that is this queue's flow.
     pub(super) mover: Option<ConsumerId>,
@@ -97,6 +103,14 @@ impl State {
         assert!(twin.is_none(), "a message came back twice");
     }
 
+    /// Puts back what was handed out, marked as redelivered.
+    pub(super) fn put_all_back(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let flags = entry.flags | Entry::REDELIVERED;
+            self.put_back(Entry { flags, ..*entry });
+        }
+    }
+
     pub(super) fn consumer(&mut self, id: ConsumerId) -> Option<&mut Consumer> {
         let slot = id.slot as usize;
         if self.serials.get(slot) != Some(&id.serial) {
@@ -121,7 +135,10 @@ impl State {
             slot: slot as u32,
             serial: self.serials[slot],
         };
-        self.enter_turn(id.slot);
+        match self.single_active {
+            true => self.wait_to_be_active(id.slot),
+            false => self.enter_turn(id.slot),
+        }
         id
     }
 
@@ -133,6 +150,9 @@ impl State {
             .take()
             .expect("the consumer was just seen");
         self.turn.retain(|slot| *slot != id.slot);
+        if self.active == Some(id.slot) {
+            self.active = self.turn.pop_front();
+        }
         self.consumer_count -= 1;
         self.exclusive &= !consumer.spec.exclusive;
         if self.mover == Some(id) {
@@ -170,17 +190,39 @@ impl State {
     pub(super) fn enter_turn(&mut self, slot: u32) {
         if let Some(Some(consumer)) = self.consumers.get_mut(slot as usize)
             && !consumer.in_turn
+            && !self.single_active
             && consumer.has_room()
         {
             consumer.in_turn = true;
-            self.turn.push_back(slot);
+            let priority = consumer.spec.priority;
+            self.line_up(slot, priority);
+        }
+    }
+
+    /// Puts a consumer behind those of its priority and of higher ones.
+    fn line_up(&mut self, slot: u32, priority: i64) {
+        let lower = |other: &&u32| {
+            let consumer = self.consumers[**other as usize].as_ref();
+            consumer.is_some_and(|consumer| consumer.spec.priority < priority)
+        };
+        let behind = self.turn.iter().rev().take_while(lower).count();
+        self.turn.insert(self.turn.len() - behind, slot);
+    }
+
+    /// Makes a consumer the active one, or one that waits for that.
+    fn wait_to_be_active(&mut self, slot: u32) {
+        if self.active.is_none() {
+            self.active = Some(slot);
+        } else if let Some(Some(consumer)) = self.consumers.get(slot as usize) {
+            let priority = consumer.spec.priority;
+            self.line_up(slot, priority);
         }
     }
 
     /// Gives what waits to the consumers with room: the only one is woken to fetch by itself,
     /// several get it assigned in rotation.
     pub(super) fn dispatch(&mut self, wakes: &mut Wakes) {
-        if self.consumer_count == 1 {
+        if self.consumer_count == 1 || self.single_active {
             self.wake_only(wakes);
             return;
         }
@@ -208,8 +250,13 @@ impl State {
 
     pub(super) fn wake_only(&mut self, wakes: &mut Wakes) {
         let waiting = self.waiting();
-        let consumer = self.consumers.iter_mut().flatten().next();
-        let consumer = consumer.expect("the count says that there is one");
+        let consumer = match self.single_active {
+            false => self.consumers.iter_mut().flatten().next(),
+            true => self
+                .active
+                .and_then(|slot| self.consumers[slot as usize].as_mut()),
+        };
+        let Some(consumer) = consumer else { return };
         if !consumer.assigned.is_empty() || (waiting && consumer.has_room()) {
             wake(consumer, wakes);
         }
@@ -223,7 +270,10 @@ impl State {
         out: &mut Vec<Entry>,
         wakes: &mut Wakes,
     ) -> Fetch {
-        let only = self.consumer_count == 1;
+        let only = match self.single_active {
+            false => self.consumer_count == 1,
+            true => self.active == Some(id.slot),
+        };
         let (mut count, mut bytes) = (0, 0);
         while count < count_max && bytes < bytes_max {
             let Some(consumer) = self.consumer(id) else {

@@ -26,6 +26,7 @@ mod deliver;
 mod exchange;
 mod methods;
 mod queue;
+mod reply;
 mod settle;
 mod source;
 mod tx;

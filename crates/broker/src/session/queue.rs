@@ -31,6 +31,14 @@ impl Core {
         };
         let origin = self.publisher.origin();
         let vhost = Arc::clone(self.publisher.vhost());
+        if let Some(answers) = vhost.declare_reply(&queue) {
+            answers?;
+            if !declare.no_wait {
+                declare_ok(channel.id, &queue, 0, 1, out);
+            }
+            channel.last_queue = Some(queue.into_owned());
+            return Ok(());
+        }
         origin
             .access
             .declare_queue(&origin.user, vhost.name(), &queue)?;
@@ -57,12 +65,8 @@ impl Core {
                 true => declared.name(),
                 false => &*queue,
             };
-            let ok = DeclareOk {
-                queue: ShortStr::new(answered.as_bytes()).expect("a declared name fits"),
-                message_count: u32::try_from(stats.ready).unwrap_or(u32::MAX),
-                consumer_count: stats.consumers,
-            };
-            ok.write(channel.id, &mut out.bytes);
+            let ready = u32::try_from(stats.ready).unwrap_or(u32::MAX);
+            declare_ok(channel.id, answered, ready, stats.consumers, out);
         }
         Ok(())
     }
@@ -161,6 +165,15 @@ impl Core {
         }
         Ok(())
     }
+}
+
+fn declare_ok(channel: u16, queue: &str, ready: u32, consumers: u32, out: &mut OutBuf) {
+    let ok = DeclareOk {
+        queue: ShortStr::new(queue.as_bytes()).expect("a declared name fits"),
+        message_count: ready,
+        consumer_count: consumers,
+    };
+    ok.write(channel, &mut out.bytes);
 }
 
 /// The queue that a method names; empty: the one declared last on the channel.

@@ -132,14 +132,8 @@ impl Core {
         taken.sort_by_key(Unacked::source);
         for run in taken.chunk_by(|a, b| a.source() == b.source()) {
             let index = run[0].source();
-            let entries: Vec<Entry> = run.iter().map(Unacked::entry).collect();
+            let entries = self.give_back(channel, index, run);
             let source = self.sources.get(index);
-            source.held -= run.len() as u32;
-            if source.shared
-                && let Some(shared) = &channel.shared
-            {
-                shared.give(run.len() as u32);
-            }
             let queue = Arc::clone(&source.queue);
             if !queue.requeue(source.consumer, &entries, &mut self.wakes) {
                 crate::flow::release(self.publisher.vhost().arena(), &entries);
@@ -148,6 +142,23 @@ impl Core {
             self.sources.sweep(index);
         }
         self.wakes.ring();
+    }
+
+    /// Takes account of messages of one source that are put back, which are returned as entries.
+    pub(super) fn give_back(
+        &mut self,
+        channel: &Channel,
+        index: u32,
+        held: &[Unacked],
+    ) -> Vec<Entry> {
+        let source = self.sources.get(index);
+        source.held -= held.len() as u32;
+        if source.shared
+            && let Some(shared) = &channel.shared
+        {
+            shared.give(held.len() as u32);
+        }
+        held.iter().map(Unacked::entry).collect()
     }
 
     /// Room under a channel's shared limit is room for all its consumers.

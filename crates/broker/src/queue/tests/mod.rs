@@ -5,7 +5,8 @@
 //! each time it is asked. The rotation, exactly: a consumer with room enters at the back when it
 //! joins, after each message that it is assigned, and when it gets room back (settle, requeue,
 //! poke, a fetch that finds nothing); the one at the front gets the lowest message, or leaves when
-//! it has no room.
+//! it has no room. Priorities: who enters stands before all of lower priority. Single active: the first that
+//! joined has everything; when it goes, the one that waits with the highest priority, longest, is next.
 
 mod ops;
 mod spill;
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use backbone_log::{Arena, Position};
+use backbone_wire::table::{TableBuf, Value};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -45,6 +47,7 @@ struct Member {
     no_ack: bool,
     exclusive: bool,
     mover: bool,
+    priority: i64,
     shared: Option<usize>,
     assigned: VecDeque<u64>,
     held: Vec<Entry>,
@@ -86,6 +89,9 @@ struct World {
     waiting: BTreeSet<u64>,
     members: Vec<Member>,
     turn: VecDeque<u64>,
+    /// Whether there is a single active consumer, and which that is.
+    single: bool,
+    active: Option<u64>,
     /// Held by nobody who is a consumer now, with the limit that they count against.
     orphans: Vec<(Entry, Option<usize>)>,
     next_seq: u64,
@@ -95,10 +101,18 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(single: bool) -> Self {
+        let mut arguments = TableBuf::new();
+        arguments.put("x-single-active-consumer", &Value::Bool(single));
+        let options = QueueOptions {
+            arguments: arguments.as_table().as_bytes().to_vec(),
+            ..QueueOptions::default()
+        };
         Self {
             arena: Arena::new(),
-            queue: Queue::new("q", 1, QueueOptions::default()),
+            queue: Queue::new("q", 1, options),
+            single,
+            active: None,
             bells: Arc::default(),
             limits: Default::default(),
             known: BTreeMap::new(),
@@ -122,11 +136,13 @@ impl World {
                 shared,
                 exclusive,
                 mover,
-            } => self.consume(prefetch, no_ack, shared, exclusive, mover),
+                priority,
+            } => self.consume(prefetch, no_ack, shared, exclusive, (mover, priority)),
             Op::Fetch(who, count, bytes) => self.fetch(who, count, bytes),
             Op::Settle(who, count) => self.settle(who, count),
             Op::Requeue(who, which) => self.requeue(who, which),
-            Op::Cancel(who) => self.cancel(who),
+            Op::Cancel(who) => self.cancel(who, false),
+            Op::Leave(who) => self.cancel(who, true),
             Op::Take(count) => self.take(count),
             Op::Purge => self.purge(),
             Op::Limit(which, limit) => {
@@ -176,7 +192,7 @@ impl World {
         no_ack: bool,
         shared: Option<usize>,
         exclusive: bool,
-        mover: bool,
+        (mover, priority): (bool, i64),
     ) {
         if mover && self.members.iter().any(|m| m.mover) {
             return;
@@ -190,13 +206,14 @@ impl World {
             shared: shared.map(|which| Arc::clone(&self.limits[which].credit)),
             no_ack,
             exclusive: exclusive && !mover,
+            priority,
         };
         let result = if mover {
             self.queue.attach_mover(spec, &mut self.wakes)
         } else {
             self.queue.consume(spec, &mut self.wakes)
         };
-        let alone = self.members.is_empty();
+        let alone = self.members.is_empty() && !self.single;
         let taken = self.members.iter().any(|m| m.exclusive) || (exclusive && !alone);
         let id = match result {
             Ok(id) => id,
@@ -214,13 +231,18 @@ impl World {
             no_ack,
             exclusive: exclusive && !mover,
             mover,
+            priority,
             shared,
             assigned: VecDeque::new(),
             held: Vec::new(),
             taking: 0,
             told: false,
         });
-        self.enter(key);
+        match (self.single, self.active) {
+            (true, None) => self.active = Some(key),
+            (true, Some(_)) => self.line_up(key, priority),
+            (false, _) => self.enter(key),
+        }
         self.dispatch();
     }
 
@@ -247,7 +269,7 @@ impl World {
 
     /// What consumer `at` should get, and whether it should come again by itself.
     fn expect_fetch(&mut self, at: usize, count: usize, bytes_max: usize) -> (Vec<u64>, bool) {
-        let only = self.members.len() == 1;
+        let only = self.is_only(at);
         let mut out: Vec<u64> = Vec::new();
         while out.len() < count && out.len() * 10 < bytes_max {
             let key = self.members[at].key;
@@ -341,14 +363,28 @@ impl World {
         self.poke_all(shared.into_iter());
     }
 
-    fn cancel(&mut self, who: usize) {
+    /// A consumer goes; with `back`, what it holds is put back before anybody else gets something.
+    fn cancel(&mut self, who: usize, back: bool) {
         let Some(at) = self.pick(who) else { return };
         let member = self.members.remove(at);
-        assert!(!self.queue.cancel(member.id, &mut self.wakes));
         self.turn.retain(|key| *key != member.key);
+        if self.active == Some(member.key) {
+            self.active = self.turn.pop_front();
+        }
         self.waiting.extend(member.assigned);
-        let held = member.held.into_iter().map(|e| (e, member.shared));
-        self.orphans.extend(held);
+        if back {
+            self.give(member.held.iter().filter_map(|_| member.shared));
+            let left = self.queue.leave(member.id, &member.held, &mut self.wakes);
+            assert!(left.taken && !left.unused);
+            for entry in &member.held {
+                self.waiting.insert(entry.seq);
+                self.known.get_mut(&entry.seq).unwrap().redelivered = true;
+            }
+        } else {
+            assert!(!self.queue.cancel(member.id, &mut self.wakes));
+            let held = member.held.into_iter().map(|e| (e, member.shared));
+            self.orphans.extend(held);
+        }
         self.dispatch();
         self.poke_all(member.shared.into_iter());
         // Again is nothing.
@@ -416,6 +452,7 @@ impl World {
         self.waiting.clear();
         self.forget(&gone);
         self.turn.clear();
+        self.active = None;
         self.deleted = true;
     }
 
@@ -470,8 +507,28 @@ impl World {
 
     fn enter(&mut self, key: u64) {
         let at = self.members.iter().position(|m| m.key == key).unwrap();
-        if !self.turn.contains(&key) && self.has_room(at) {
-            self.turn.push_back(key);
+        if !self.single && !self.turn.contains(&key) && self.has_room(at) {
+            self.line_up(key, self.members[at].priority);
+        }
+    }
+
+    fn line_up(&mut self, key: u64, priority: i64) {
+        let of = |key: &u64| {
+            self.members
+                .iter()
+                .find(|m| m.key == *key)
+                .unwrap()
+                .priority
+        };
+        let place = self.turn.iter().position(|other| of(other) < priority);
+        self.turn.insert(place.unwrap_or(self.turn.len()), key);
+    }
+
+    /// Whether what waits is for this consumer alone.
+    fn is_only(&self, at: usize) -> bool {
+        match self.single {
+            true => self.active == Some(self.members[at].key),
+            false => self.members.len() == 1,
         }
     }
 
@@ -493,7 +550,7 @@ impl World {
     }
 
     fn dispatch(&mut self) {
-        if self.members.len() == 1 {
+        if self.members.len() == 1 || self.single {
             return;
         }
         while !self.waiting.is_empty() {
@@ -538,6 +595,7 @@ impl World {
         assert_eq!(self.queue.is_idle(), idle);
         for (at, member) in self.members.iter().enumerate() {
             let may_fetch = !self.waiting.is_empty() && self.has_room(at);
+            let may_fetch = may_fetch && (!self.single || self.is_only(at));
             assert!(
                 member.told || (member.assigned.is_empty() && !may_fetch),
                 "{} sleeps although something is there for it",
@@ -575,8 +633,11 @@ proptest! {
     })]
 
     #[test]
-    fn a_queue_does_what_the_model_does(ops in proptest::collection::vec(op(), 1..150)) {
-        let mut world = World::new();
+    fn a_queue_does_what_the_model_does(
+        ops in proptest::collection::vec(op(), 1..150),
+        single in prop_oneof![3 => Just(false), 1 => Just(true)],
+    ) {
+        let mut world = World::new(single);
         for op in &ops {
             world.apply(op);
         }

@@ -88,7 +88,7 @@ fn report_damages(vhost: &Vhost, reported: usize) -> usize {
     let queues = vhost.topology().queues();
     let damages = log.damages();
     for damage in damages.iter().skip(reported) {
-        let named = queues.iter().filter(|q| damage.queues.contains(&q.id()));
+        let named = queues.iter().filter(|q| q.has_any_id(&damage.queues));
         let queues: Vec<&str> = named.map(|queue| &**queue.name()).collect();
         let (file, offset, bytes) = (&*damage.file, damage.offset, damage.bytes);
         tracing::error!(

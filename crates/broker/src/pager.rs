@@ -184,7 +184,7 @@ impl Pager {
     /// Lets `queue` give up what it has in memory and in the log, but for what it needs soon.
     pub fn page_out(&self, queue: &Queue) {
         let mut dropped = Vec::new();
-        queue.page_out(self.keep(), &mut dropped);
+        queue.each_part(|part| part.page_out(self.keep(), &mut dropped));
         self.paged_out
             .fetch_add(dropped.len() as u64, Ordering::Relaxed);
         flow::release(&self.arena, &dropped);

@@ -182,7 +182,7 @@ impl Vhost {
         }
         if !numbers.is_empty() && !queue.is_deleted() {
             let mut batch = Batch::new();
-            batch.settle(queue.id(), &numbers, reason);
+            queue.settle_in(&mut batch, &numbers, reason);
             self.settle(&mut batch);
         }
     }
@@ -212,11 +212,13 @@ impl Vhost {
             let Some(pager) = &self.pager else {
                 return left;
             };
-            if left == 0 || out.len() >= count_max || !queue.is_all_spilled() {
+            let level = queue.spilled_level();
+            let part = level.as_deref().unwrap_or(queue);
+            if left == 0 || out.len() >= count_max || !part.is_all_spilled() {
                 return left;
             }
             let mut wakes = Wakes::default();
-            let paged = pager.page_in(queue, &mut wakes);
+            let paged = pager.page_in(part, &mut wakes);
             wakes.ring();
             // What cannot be read now may be the next time.
             if !paged.unwrap_or(false) {
@@ -289,7 +291,8 @@ impl Vhost {
             lenient: declare.lenient,
             level: self.level_of(&declare)?,
         };
-        let id = self.new_queue_id()?;
+        let features = Features::of(&options.arguments);
+        let id = self.new_queue_ids(1 + u64::from(features.priority_max.unwrap_or(0)))?;
         let definition = (options.durable && options.owner.is_none()).then(|| QueueDefinition {
             id,
             vhost: self.name.to_string(),
@@ -298,11 +301,9 @@ impl Vhost {
             arguments: options.arguments.clone(),
             level: options.level,
             protected: options.protected,
+            priority_max: features.priority_max,
         });
-        let queue = Arc::new(Queue::new(&name, id, options));
-        if let Some(pager) = &self.pager {
-            queue.set_page_bell(pager.bell(&queue));
-        }
+        let queue = Queue::shared(&name, id, options, features, self.pager.as_ref());
         match definition {
             Some(definition) => {
                 let handle = Arc::clone(&queue);
@@ -369,20 +370,39 @@ impl Vhost {
         let Some(emptied) = queue.delete_after(condition, || forget(queue))? else {
             return Ok(0);
         };
+        let mut count = emptied.count;
+        match queue.is_ranked() {
+            false => self.give_up(queue, &emptied),
+            true => queue.each_part(|level| {
+                let emptied = level.delete(DeleteIf::default());
+                let emptied = emptied.expect("an unconditional delete is never refused");
+                let emptied = emptied.unwrap_or_default();
+                count += emptied.count;
+                self.give_up(level, &emptied);
+            }),
+        }
+        add(&self.counters.queues_deleted, 1);
+        Ok(count)
+    }
+
+    /// Gives up what a deleted queue, or a part of one, had.
+    fn give_up(&self, queue: &Queue, emptied: &Emptied) {
         flow::release(&self.arena, &emptied.entries);
         if !emptied.in_flight {
             self.forget_messages(queue);
         }
-        add(&self.counters.queues_deleted, 1);
-        Ok(emptied.count)
     }
 
     /// Drops the ready messages of a queue; returns how many.
     pub fn purge(&self, queue: &Queue) -> u64 {
-        let emptied = queue.purge();
-        flow::release(&self.arena, &emptied.entries);
-        self.settle_purged(queue, &emptied);
-        emptied.count
+        let mut count = 0;
+        queue.each_part(|part| {
+            let emptied = part.purge();
+            flow::release(&self.arena, &emptied.entries);
+            self.settle_purged(part, &emptied);
+            count += emptied.count;
+        });
+        count
     }
 
     fn settle_purged(&self, queue: &Queue, emptied: &Emptied) {
@@ -456,11 +476,11 @@ impl Vhost {
         name
     }
 
-    /// An id that no queue ever had. Called under `control`.
-    fn new_queue_id(&self) -> Result<u64, Error> {
-        let id = self.numbers.fetch_add(1, Ordering::Relaxed);
-        if self.journal.is_some() && id >= self.marked.load(Ordering::Relaxed) {
-            self.mark_ids(id + IDS_A_MARK)?;
+    /// The first of `count` ids in a row that no queue ever had. Called under `control`.
+    fn new_queue_ids(&self, count: u64) -> Result<u64, Error> {
+        let id = self.numbers.fetch_add(count, Ordering::Relaxed);
+        if self.journal.is_some() && id + count > self.marked.load(Ordering::Relaxed) {
+            self.mark_ids(id + count + IDS_A_MARK)?;
         }
         Ok(id)
     }

@@ -39,7 +39,8 @@ impl<'a> Carbon<'a> {
                     for item in array.iter() {
                         match item {
                             Ok(Value::LongStr(key)) => keys.push(key),
-                            Ok(other) => return Err(unacceptable(name, &other)),
+                            // As in RabbitMQ, what is no string is no key.
+                            Ok(_) => {}
                             Err(error) => {
                                 return Err(Error::new(error.reply_code(), error.to_string()));
                             }

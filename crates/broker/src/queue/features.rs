@@ -5,6 +5,7 @@ use backbone_wire::table::{Table, Value};
 use crate::error::{Error, Resource};
 
 const SINGLE_ACTIVE: &str = "x-single-active-consumer";
+const PRIORITY_MAX: &str = "x-max-priority";
 /// The consume argument that gives a consumer its priority.
 const PRIORITY: &str = "x-priority";
 const CANCEL_ON_FAILOVER: &str = "x-cancel-on-ha-failover";
@@ -14,6 +15,8 @@ const CANCEL_ON_FAILOVER: &str = "x-cancel-on-ha-failover";
 pub(crate) struct Features {
     /// Only one of its consumers gets messages at a time.
     pub(crate) single_active: bool,
+    /// The highest priority of a priority queue.
+    pub(crate) priority_max: Option<u8>,
 }
 
 impl Features {
@@ -21,8 +24,11 @@ impl Features {
     pub(crate) fn of(arguments: &[u8]) -> Self {
         let table = Table::from_bytes(arguments).unwrap_or(Table::EMPTY);
         let single_active = table.get(SINGLE_ACTIVE).and_then(|value| value.as_bool());
+        let priority_max = table.get(PRIORITY_MAX).and_then(|value| value.as_i64());
+        let priority_max = priority_max.and_then(|max| u8::try_from(max).ok());
         Self {
             single_active: single_active.unwrap_or(false),
+            priority_max: priority_max.filter(|max| *max > 0),
         }
     }
 
@@ -31,7 +37,22 @@ impl Features {
     /// # Errors
     /// 406 `invalid arg 'x-single-active-consumer' for queue 'q' in vhost '/': {unacceptable_type,longstr}`.
     pub(crate) fn check(arguments: Table<'_>, queue: Resource<'_>) -> Result<(), Error> {
-        check_bool(SINGLE_ACTIVE, arguments, queue)
+        check_bool(SINGLE_ACTIVE, arguments, queue)?;
+        let Some(value) = arguments.get(PRIORITY_MAX) else {
+            return Ok(());
+        };
+        match value.as_i64() {
+            None => Err(not_an_integer(PRIORITY_MAX, &value, queue)),
+            Some(0..=255) => Ok(()),
+            Some(max) => {
+                let what = if max < 0 {
+                    "value_negative"
+                } else {
+                    "max_value_exceeded"
+                };
+                Err(invalid(PRIORITY_MAX, queue, &format!("{{{what},{max}}}")))
+            }
+        }
     }
 }
 

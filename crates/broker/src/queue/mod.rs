@@ -19,6 +19,7 @@
 
 mod consumer;
 mod features;
+mod levels;
 mod spill;
 mod state;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use crate::durable::Level;
 use crate::flow::Flow;
 use crate::record::Entry;
 use consumer::Consumer;
+use levels::Levels;
 pub use spill::{Emptied, Room};
 pub(crate) use spill::{Page, Pushed};
 pub(crate) use state::State;
@@ -115,6 +117,8 @@ pub struct Queue {
     /// As in the state.
     deleted: AtomicBool,
     published: AtomicU64,
+    /// Of a priority queue: where its messages are.
+    levels: Option<Arc<Levels>>,
     state: Mutex<State>,
 }
 
@@ -128,18 +132,23 @@ impl Queue {
     /// An empty queue. `id` is never used again in this process.
     pub fn new(name: &str, id: u64, options: QueueOptions) -> Self {
         let features = Features::of(&options.arguments);
+        Self::with(&name.into(), id, options, features)
+    }
+
+    fn with(name: &Arc<str>, id: u64, options: QueueOptions, features: Features) -> Self {
         let state = State {
             single_active: features.single_active,
             ..State::default()
         };
         Self {
-            name: name.into(),
+            name: Arc::clone(name),
             id,
             options,
             flow: ArcSwapOption::empty(),
             busy: AtomicBool::new(true),
             deleted: AtomicBool::new(false),
             published: AtomicU64::new(0),
+            levels: None,
             state: Mutex::new(state),
         }
     }
@@ -211,18 +220,23 @@ impl Queue {
     /// Numbers about the queue.
     pub fn stats(&self) -> QueueStats {
         let state = self.state.lock();
-        QueueStats {
+        let mut stats = QueueStats {
             ready: state.ready_len(),
             paged_out: state.paged_out(),
             unsettled: state.unsettled,
             consumers: state.consumer_count - u32::from(state.mover.is_some()),
             published: self.published.load(Ordering::Relaxed),
-        }
+        };
+        self.add_levels(&mut stats);
+        stats
     }
 
     /// Appends `entries` in order. False when the queue is deleted: nothing was taken then, and
     /// the copies stay the caller's.
     pub fn push(&self, entries: &[Entry], wakes: &mut Wakes) -> bool {
+        if let Some(lowest) = self.lowest() {
+            return lowest.push(entries, wakes);
+        }
         self.push_locked(&mut self.state.lock(), entries, wakes)
     }
 
@@ -363,7 +377,11 @@ impl Queue {
             state.unsettled += 1;
         }
         self.note(&state);
-        state.ready_len()
+        let left = state.ready_len();
+        let mut late = std::mem::take(&mut state.late);
+        drop(state);
+        late.ring();
+        left
     }
 
     /// Settles `count` messages that were handed out; `consumer` gets its credit back. Whose
@@ -470,6 +488,9 @@ impl Queue {
     fn after(&self, state: &mut State, wakes: &mut Wakes) {
         if state.spill.is_some() {
             state.ask_for_page(wakes);
+        }
+        if !state.late.0.is_empty() {
+            wakes.0.append(&mut state.late.0);
         }
         self.note(state);
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::consumer::Consumer;
+use super::levels::Levels;
 use super::spill::{Room, Spill};
 use super::{Bell, ConsumerId, Fetch, Wakes};
 use crate::record::Entry;
@@ -44,6 +45,12 @@ pub(crate) struct State {
     /// Its slot. `None`: there is no consumer.
     pub(super) active: Option<u32>,
     pub(super) exclusive: bool,
+    /// Of a priority queue: where its messages are.
+    pub(super) levels: Option<Arc<Levels>>,
+    /// Of a level of one: what to ring with which key when messages wait.
+    pub(super) front: Option<(Arc<dyn Bell>, u8)>,
+    /// Bells of levels, to be rung once the locks are released.
+    pub(super) late: Wakes,
     /// The consumer that is this queue's flow.
     pub(super) mover: Option<ConsumerId>,
     pub(super) deleted: bool,
@@ -56,14 +63,22 @@ impl State {
     }
 
     pub(super) fn ready_len(&self) -> u64 {
-        self.ready.len() as u64 + self.returned.len() as u64 + self.assigned + self.spilled_len()
+        let levels = self.levels.as_ref().map_or(0, |levels| levels.ready_len());
+        let here = self.ready.len() as u64 + self.returned.len() as u64 + self.spilled_len();
+        here + self.assigned + levels
     }
 
     pub(super) fn waiting(&self) -> bool {
+        if let Some(levels) = &self.levels {
+            return levels.peek().is_some();
+        }
         !self.ready.is_empty() || !self.returned.is_empty()
     }
 
     pub(super) fn peek(&self) -> Option<Entry> {
+        if let Some(levels) = &self.levels {
+            return levels.peek();
+        }
         let first = self.ready.front();
         match self.returned.first_key_value() {
             Some((seq, entry)) if first.is_none_or(|first| *seq < first.seq) => Some(*entry),
@@ -73,6 +88,11 @@ impl State {
 
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Entry> {
+        if let Some(levels) = &self.levels {
+            let mut drawn = Vec::with_capacity(1);
+            levels.draw(1, usize::MAX, &mut drawn, &mut self.late);
+            return drawn.pop();
+        }
         // Asked first: the map has hardly ever something, and looking for its first is dear.
         let entry = match self.returned.is_empty() {
             true => self.pop_ready(),
@@ -99,6 +119,9 @@ impl State {
     }
 
     pub(super) fn put_back(&mut self, entry: Entry) {
+        if let Some(levels) = &self.levels {
+            return levels.put_back(entry);
+        }
         let twin = self.returned.insert(entry.seq, entry);
         assert!(twin.is_none(), "a message came back twice");
     }
@@ -226,6 +249,10 @@ impl State {
             self.wake_only(wakes);
             return;
         }
+        if let Some((front, level)) = &self.front {
+            // Also when a page turned out to be empty, since the front may wait for it.
+            return wakes.0.push((Arc::clone(front), u64::from(*level)));
+        }
         while self.waiting() {
             let Some(slot) = self.turn.pop_front() else {
                 return;
@@ -318,6 +345,9 @@ impl State {
         bytes_max: usize,
         out: &mut Vec<Entry>,
     ) {
+        if self.levels.is_some() {
+            return self.take_from_levels(id, count_max, bytes_max, out);
+        }
         let waiting = self.ready.len() + self.returned.len();
         let consumer = self.consumer(id).expect("the caller has seen it");
         let room = consumer.take_credits(count_max.min(waiting));
@@ -344,6 +374,26 @@ impl State {
         }
         let consumer = self.consumer(id).expect("the caller has seen it");
         consumer.give_unused((room - count) as u32);
+    }
+
+    /// The same from the levels of a priority queue.
+    #[cold]
+    fn take_from_levels(
+        &mut self,
+        id: ConsumerId,
+        count_max: usize,
+        bytes_max: usize,
+        out: &mut Vec<Entry>,
+    ) {
+        let consumer = self.consumer(id).expect("the caller has seen it");
+        let room = consumer.take_credits(count_max);
+        let before = out.len();
+        if let Some(levels) = &self.levels {
+            levels.draw(room, bytes_max, out, &mut self.late);
+        }
+        let unused = room - (out.len() - before);
+        let consumer = self.consumer(id).expect("the caller has seen it");
+        consumer.give_unused(unused as u32);
     }
 }
 

@@ -80,7 +80,10 @@ impl Core {
         let queue = queue_name(channel, bind.queue)?;
         self.may_configure("queue", &queue)?;
         let vhost = self.publisher.vhost();
-        vhost.queue(&queue, self.conn)?;
+        // Of a missing exchange and a missing queue, the exchange is told of.
+        if vhost.topology().queue(&queue).is_some() {
+            vhost.queue(&queue, self.conn)?;
+        }
         let both_empty = bind.queue.is_empty() && bind.routing_key.is_empty();
         let key = if both_empty {
             queue.as_bytes()

@@ -116,7 +116,7 @@ impl Core {
             if !source.owed.is_empty() {
                 let mut owed = std::mem::take(&mut source.owed);
                 if !source.queue.is_deleted() {
-                    batch.settle(source.queue.id(), &owed, Reason::Ack);
+                    source.queue.settle_in(&mut batch, &owed, Reason::Ack);
                 }
                 owed.clear();
                 source.owed = owed;

@@ -6,7 +6,8 @@
 //! joins, after each message that it is assigned, and when it gets room back (settle, requeue,
 //! poke, a fetch that finds nothing); the one at the front gets the lowest message, or leaves when
 //! it has no room. Priorities: who enters stands before all of lower priority. Single active: the first that
-//! joined has everything; when it goes, the one that waits with the highest priority, longest, is next.
+//! joined has everything; when it goes, the one that waits with the highest priority, longest, is next. A priority
+//! queue: the numbers of its messages are in the order in which they go out, so that the lowest is always next.
 
 mod ops;
 mod spill;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use backbone_log::{Arena, Position};
+use backbone_wire::properties::PropertiesBuilder;
 use backbone_wire::table::{TableBuf, Value};
 use parking_lot::Mutex;
 use proptest::prelude::*;
@@ -23,6 +25,9 @@ use proptest::test_runner::RngSeed;
 use super::consumer::ASSIGNED_MAX;
 use super::*;
 use ops::{Op, op};
+
+/// Levels of the priority queues.
+const LEVELS: usize = 4;
 
 #[derive(Default)]
 struct Bells {
@@ -81,7 +86,11 @@ struct Known {
 
 struct World {
     arena: Arena,
-    queue: Queue,
+    queue: Arc<Queue>,
+    /// Whether it is a priority queue.
+    ranked: bool,
+    /// What was put into each of its levels.
+    levels: [u64; LEVELS],
     bells: Arc<Bells>,
     limits: [Limit; 2],
     /// All messages that are somewhere.
@@ -101,16 +110,22 @@ struct World {
 }
 
 impl World {
-    fn new(single: bool) -> Self {
+    fn new(single: bool, ranked: bool) -> Self {
         let mut arguments = TableBuf::new();
         arguments.put("x-single-active-consumer", &Value::Bool(single));
+        if ranked {
+            arguments.put("x-max-priority", &Value::U8(LEVELS as u8 - 1));
+        }
         let options = QueueOptions {
             arguments: arguments.as_table().as_bytes().to_vec(),
             ..QueueOptions::default()
         };
+        let features = Features::of(&options.arguments);
         Self {
             arena: Arena::new(),
-            queue: Queue::new("q", 1, options),
+            queue: Queue::shared("q", 1, options, features, None),
+            ranked,
+            levels: [0; LEVELS],
             single,
             active: None,
             bells: Arc::default(),
@@ -168,6 +183,9 @@ impl World {
                 Entry::unplaced(position, 10)
             })
             .collect();
+        if self.ranked {
+            return self.push_by_priority(entries);
+        }
         let taken = self.queue.push(&entries, &mut self.wakes);
         assert_eq!(taken, !self.deleted);
         if !taken {
@@ -184,6 +202,67 @@ impl World {
             self.next_seq += 1;
         }
         self.dispatch();
+    }
+
+    /// Puts each message into the level of its priority: as a publisher does, one push a level.
+    fn push_by_priority(&mut self, entries: Vec<Entry>) {
+        let mut homes: Vec<(u8, Vec<Entry>)> = Vec::new();
+        for entry in entries {
+            self.next_seq += 1;
+            // Now and then one above the highest level.
+            let priority = (self.next_seq * 7 / 3 % (LEVELS as u64 + 1)) as u8;
+            match homes.iter_mut().find(|(other, _)| *other == priority) {
+                Some((_, list)) => list.push(entry),
+                None => homes.push((priority, vec![entry])),
+            }
+        }
+        for (priority, entries) in homes {
+            let properties = PropertiesBuilder {
+                priority: Some(priority),
+                ..PropertiesBuilder::default()
+            };
+            let mut header = Vec::new();
+            crate::record::write_header(&mut header, 0, &properties.build());
+            let taken = self.queue.home(&header).push(&entries, &mut self.wakes);
+            assert_eq!(taken, !self.deleted);
+            if !taken {
+                self.next_seq -= entries.len() as u64;
+                crate::flow::release(&self.arena, &entries);
+                continue;
+            }
+            let level = priority.min(LEVELS as u8 - 1);
+            for entry in entries {
+                let number = &mut self.levels[usize::from(level)];
+                let seq = levels::tag(level, *number);
+                *number += 1;
+                let known = Known {
+                    segment: entry.segment,
+                    offset: entry.offset,
+                    redelivered: false,
+                };
+                self.known.insert(seq, known);
+                self.waiting.insert(seq);
+            }
+            self.wakes.ring();
+            self.dispatch();
+        }
+    }
+
+    /// What `empty` takes out of all parts of the queue, with the numbers by which they are handed out.
+    fn emptied(&self, empty: impl Fn(&Queue) -> Vec<Entry>) -> Vec<Entry> {
+        let mut all = Vec::new();
+        self.queue.each_part(|part| {
+            let level = (part.id() - 1) as u8;
+            all.extend(empty(part).into_iter().map(|entry| match self.ranked {
+                true => Entry {
+                    seq: levels::tag(level, entry.seq),
+                    ..entry
+                },
+                false => entry,
+            }));
+        });
+        all.sort_by_key(|entry| entry.seq);
+        all
     }
 
     fn consume(
@@ -404,7 +483,7 @@ impl World {
     }
 
     fn purge(&mut self) {
-        let gone = self.queue.purge().entries;
+        let gone = self.emptied(|part| part.purge().entries);
         let seqs: Vec<u64> = gone.iter().map(|e| e.seq).collect();
         assert_eq!(seqs, self.waiting.iter().copied().collect::<Vec<_>>());
         self.check_entries(&gone);
@@ -436,7 +515,14 @@ impl World {
         if condition.empty && self.ready() > 0 {
             return assert_eq!(result, Err(Refused::NotEmpty));
         }
-        let gone = result.unwrap().expect("it was not deleted before").entries;
+        let mut gone = result.unwrap().expect("it was not deleted before").entries;
+        if self.ranked {
+            assert!(gone.is_empty(), "the front has nothing");
+            gone = self.emptied(|part| {
+                let deleted = part.delete(DeleteIf::default()).unwrap();
+                deleted.expect("once").entries
+            });
+        }
         let mut keys = Vec::new();
         for member in std::mem::take(&mut self.members) {
             keys.push(member.key);
@@ -592,7 +678,7 @@ impl World {
         assert_eq!(self.queue.stats(), stats);
         let only_the_mover = self.members.len() == 1 && self.members[0].mover;
         let idle = only_the_mover && stats.ready == 0 && stats.unsettled == 0;
-        assert_eq!(self.queue.is_idle(), idle);
+        assert!(self.ranked || self.queue.is_idle() == idle);
         for (at, member) in self.members.iter().enumerate() {
             let may_fetch = !self.waiting.is_empty() && self.has_room(at);
             let may_fetch = may_fetch && (!self.single || self.is_only(at));
@@ -626,7 +712,7 @@ impl World {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 400,
+        cases: 600,
         failure_persistence: None,
         rng_seed: RngSeed::Fixed(1),
         ..ProptestConfig::default()
@@ -636,8 +722,9 @@ proptest! {
     fn a_queue_does_what_the_model_does(
         ops in proptest::collection::vec(op(), 1..150),
         single in prop_oneof![3 => Just(false), 1 => Just(true)],
+        ranked in prop_oneof![2 => Just(false), 1 => Just(true)],
     ) {
-        let mut world = World::new(single);
+        let mut world = World::new(single, ranked);
         for op in &ops {
             world.apply(op);
         }

@@ -159,8 +159,10 @@ async fn messages_keep_their_priority_through_a_crash_and_what_is_done_with_stay
             peer.ack(1, message.tag);
         }
     }
-    // The answer says that the acknowledgement was written.
+    // What comes after it is on the disk, and so is the acknowledgement.
     peer.ready("q");
+    publish(&mut peer, "other", None, true, &other.to_string());
+    peer.confirmed(count + other + 1);
     server.kill();
     let mut server = Server::on(server.data_dir(), &[]).await;
     let mut expected: Vec<u64> = (0..count).filter(|number| *number != 10).collect();
@@ -183,7 +185,7 @@ async fn messages_keep_their_priority_through_a_crash_and_what_is_done_with_stay
         .count();
     all.insert(highest - 1, "new".to_owned());
     assert_eq!(peer.take_all("q"), all);
-    let others: Vec<u64> = (0..other).collect();
+    let others: Vec<u64> = (0..=other).collect();
     assert_eq!(peer.take_all("other"), texts(&others));
 }
 

@@ -269,8 +269,8 @@ impl Peer {
         let method = match what {
             0 => Method::ChannelOpen(channel::Open),
             1 => Method::ChannelClose(channel::Close::default()),
-            _ if choices.next() % 4 == 0 => {
-                let active = choices.next() % 4 != 0;
+            _ if choices.next().is_multiple_of(4) => {
+                let active = !choices.next().is_multiple_of(4);
                 Method::ChannelFlow(channel::Flow { active })
             }
             _ => Method::ChannelCloseOk(channel::CloseOk),
@@ -400,7 +400,7 @@ impl Peer {
                 requeue: bit(1),
             }),
             17 => Method::BasicRecover(basic::Recover {
-                requeue: flags % 16 != 0,
+                requeue: !flags.is_multiple_of(16),
             }),
             _ => Method::BasicQos(basic::Qos {
                 prefetch_size: u32::from(flags == 255),

@@ -80,6 +80,7 @@ pub fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhost>, Arc<Gate>),
     let gate = Gate::new(Arc::clone(&arena), Some(Arc::clone(&durable)), limit_bytes);
     let vhost = Vhost::new("/", node_number(), arena);
     let (pager, wanted) = engine::pager(&vhost, &durable, limit_bytes / 2);
+    let gate = gate.with_pager(Arc::clone(&pager));
     let vhost = Arc::new(vhost.with_log(durable, pager, config.durability.of_vhost("/")));
     report_restored(&vhost.restore(config.bus.lenient_declare)?);
     engine::start_pager(&vhost, wanted)?;

@@ -1,6 +1,7 @@
 //! From the first byte to `connection.open-ok` (AMQP 0-9-1 §2.2.4, §4.2.2).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backbone_broker::Error;
@@ -10,9 +11,9 @@ use backbone_wire::frame::{self, FrameKind};
 use backbone_wire::method::{Method, connection};
 use backbone_wire::table::{Table, TableBuf, Value};
 use backbone_wire::{PROTOCOL_HEADER, ShortStr};
-use tokio::net::TcpStream;
 
 use super::buffers::ReadBuffer;
+use super::stream::Stream;
 use super::{Registered, Shared};
 use crate::auth::{Identity, IdentityKind};
 
@@ -56,7 +57,7 @@ impl From<std::io::Error> for Failed {
 }
 
 struct Handshake<'a> {
-    stream: &'a TcpStream,
+    stream: &'a mut Stream,
     shared: &'a Shared,
     input: &'a mut ReadBuffer,
     consumed: usize,
@@ -64,7 +65,7 @@ struct Handshake<'a> {
 
 /// Agrees with the peer on a connection. What it sent beyond stays in `input`.
 pub(super) async fn run(
-    stream: &TcpStream,
+    stream: &mut Stream,
     registered: &Registered,
     loopback: bool,
     input: &mut ReadBuffer,
@@ -118,7 +119,10 @@ impl Handshake<'_> {
             version_major: 0,
             version_minor: 9,
             server_properties: properties.as_table(),
-            mechanisms: b"PLAIN AMQPLAIN",
+            mechanisms: match self.stream.certified_name() {
+                Some(_) => b"PLAIN AMQPLAIN EXTERNAL",
+                None => b"PLAIN AMQPLAIN",
+            },
             locales: b"en_US",
         };
         start.write(0, &mut out);
@@ -152,16 +156,27 @@ impl Handshake<'_> {
         registered: &Registered,
         loopback: bool,
     ) -> Result<Identity, Failed> {
-        let credentials = match &login.mechanism[..] {
-            b"PLAIN" => plain(&login.response),
-            b"AMQPLAIN" => amqplain(&login.response),
+        let auth = &self.shared.auth;
+        let identity = match &login.mechanism[..] {
+            b"PLAIN" | b"AMQPLAIN" => {
+                let credentials = match &login.mechanism[..] {
+                    b"PLAIN" => plain(&login.response),
+                    _ => amqplain(&login.response),
+                };
+                credentials.and_then(|(user, password)| {
+                    registered.claim(&user);
+                    auth.login(&user, &password, loopback).ok()
+                })
+            }
+            b"EXTERNAL" => self.stream.certified_name().and_then(|user| {
+                registered.claim(&user);
+                auth.login_certified(&user).ok()
+            }),
             _ => None,
         };
-        if let Some((user, password)) = credentials {
-            registered.claim(&user);
-            if let Ok(identity) = self.shared.auth.login(&user, &password, loopback) {
-                return Ok(identity);
-            }
+        if let Some(identity) = identity {
+            registered.known.store(true, Ordering::Release);
+            return Ok(identity);
         }
         if !login.failure_close {
             tokio::time::sleep(REFUSED_DELAY).await;
@@ -287,6 +302,7 @@ impl Handshake<'_> {
         loop {
             // Nobody who says nothing, or stops half way, holds a buffer.
             self.input.rest();
+            self.stream.rest();
             self.stream.readable().await?;
             match self.stream.try_read(self.input.room(FRAME_BYTES_MAX)) {
                 Ok(0) => return Err(Failed::Dropped),
@@ -300,22 +316,9 @@ impl Handshake<'_> {
         }
     }
 
-    async fn write(&self, bytes: &[u8]) -> Result<(), Failed> {
-        write_all(self.stream, bytes).await.map_err(Failed::from)
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Failed> {
+        self.stream.write_all(bytes).await.map_err(Failed::from)
     }
-}
-
-/// Writes all of `bytes`.
-pub(super) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        stream.writable().await?;
-        match stream.try_write(bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// The lower of both limits; a peer may not ask for more than ours, and 0 is more.

@@ -150,6 +150,28 @@ impl Authenticator {
         })
     }
 
+    /// Who `user` is, of whom a certificate says that it is the peer.
+    ///
+    /// # Errors
+    /// [`Denied`] for an unknown name, and for `guest`, who has no certificate.
+    pub fn login_certified(&self, user: &str) -> Result<Identity, Denied> {
+        let mut operators = self.operators.iter();
+        let operator =
+            operators.find(|operator| &*operator.name == user && !operator.loopback_only);
+        let identity = match operator {
+            Some(operator) => Some((operator.name.clone(), IdentityKind::Operator)),
+            None => {
+                let client = self.clients.get(user).map(|entry| entry.key().clone());
+                client.map(|name| (name, IdentityKind::Client))
+            }
+        };
+        let identity = identity.map(|(name, kind)| Identity { name, kind });
+        identity.ok_or_else(|| {
+            self.events.login_failed(user);
+            Denied
+        })
+    }
+
     /// Makes `client_id` able to log in from now on with the secret behind `hash`, and with no other.
     /// The record in the state store is the caller's to write, before this call.
     pub fn put_client_secret(&self, client_id: &str, hash: SecretHash) {

@@ -38,7 +38,17 @@ impl Raw {
         password: &str,
         heartbeat_s: u16,
     ) -> Result<Self, (u16, String)> {
-        let mut raw = Self::silent(address);
+        Self::silent(address).log_in(user, password, heartbeat_s)
+    }
+
+    /// The same on a connection on which no AMQP was spoken yet.
+    pub fn log_in(
+        mut self,
+        user: &str,
+        password: &str,
+        heartbeat_s: u16,
+    ) -> Result<Self, (u16, String)> {
+        let raw = &mut self;
         raw.send(&PROTOCOL_HEADER);
         raw.expect("connection.start");
         let mut capabilities = TableBuf::new();
@@ -73,7 +83,7 @@ impl Raw {
         raw.expect_or_close("connection.open-ok")?;
         raw.method(1, &Method::ChannelOpen(channel::Open));
         raw.expect("channel.open-ok");
-        Ok(raw)
+        Ok(self)
     }
 
     /// A connection on which nothing was said yet.

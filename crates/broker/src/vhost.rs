@@ -194,8 +194,12 @@ impl Vhost {
 
     /// Has the log forget all messages of a deleted queue. Called once nothing of it is in flight.
     pub(crate) fn forget_messages(&self, queue: &Queue) {
-        if let (Some(durable), true) = (&self.durable, queue.level() != Level::Memory) {
+        let Some(durable) = &self.durable else { return };
+        if queue.level() != Level::Memory {
             durable.forget(queue.id());
+        }
+        if queue.has_shadow() {
+            durable.forget(queue.shadow());
         }
     }
 
@@ -240,6 +244,12 @@ impl Vhost {
     /// Exchanges, bindings and routes.
     pub fn topology(&self) -> &Topology<Arc<Queue>> {
         &self.topology
+    }
+
+    /// All queues that messages are in: of a priority queue its levels.
+    pub fn stores(&self) -> Vec<Arc<Queue>> {
+        let queues = self.topology.queues();
+        queues.iter().flat_map(|queue| queue.stores()).collect()
     }
 
     /// Where answers go.
@@ -410,7 +420,15 @@ impl Vhost {
         for entry in emptied.entries.iter().filter(|entry| entry.is_logged()) {
             add_number(&mut numbers, entry.seq);
         }
-        numbers.extend(emptied.spilled.iter().cloned());
+        if queue.level() != Level::Memory {
+            numbers.extend(emptied.spilled.iter().cloned());
+        }
+        if queue.has_shadow() {
+            let mut batch = Batch::new();
+            let gone = 0..emptied.shadow_from;
+            batch.settle(queue.shadow(), std::slice::from_ref(&gone), Reason::Purge);
+            self.settle(&mut batch);
+        }
         if !numbers.is_empty() {
             let mut batch = Batch::new();
             batch.settle(queue.id(), &numbers, Reason::Purge);

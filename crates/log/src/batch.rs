@@ -197,7 +197,8 @@ impl Batch {
         if self.data.is_empty() {
             self.data.resize(BATCH_HEADER_BYTES, 0);
         }
-        self.eager |= kind != SETTLE;
+        // Nobody waits for what a restart forgets.
+        self.eager |= kind != SETTLE && !(kind == PUBLISH && flags & TRANSIENT != 0);
         let start = self.data.len();
         let count = (count as u16).to_le_bytes();
         self.data
@@ -233,7 +234,7 @@ impl Batch {
         self.needs_room
     }
 
-    /// Whether it should be synced at once: it is more than settlements.
+    /// Whether it should be synced at once: it is more than settlements and transient messages.
     pub(crate) fn is_eager(&self) -> bool {
         self.eager
     }

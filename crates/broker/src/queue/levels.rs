@@ -288,6 +288,17 @@ impl Queue {
         }
     }
 
+    /// The queues that have its messages.
+    pub(crate) fn stores(self: &Arc<Self>) -> Vec<Arc<Self>> {
+        match &self.levels {
+            None => vec![Arc::clone(self)],
+            Some(levels) => levels
+                .in_use()
+                .map(|(_, level)| Arc::clone(level))
+                .collect(),
+        }
+    }
+
     /// Of a priority queue, where messages go of which nobody said more.
     pub(super) fn lowest(&self) -> Option<Arc<Self>> {
         let levels = self.levels.as_ref()?;

@@ -20,6 +20,7 @@
 mod consumer;
 mod features;
 mod levels;
+mod shadow;
 mod spill;
 mod state;
 #[cfg(test)]
@@ -116,6 +117,8 @@ pub struct Queue {
     busy: AtomicBool,
     /// As in the state.
     deleted: AtomicBool,
+    /// Messages went to its shadow once. Written under the lock.
+    has_shadow: AtomicBool,
     published: AtomicU64,
     /// Of a priority queue: where its messages are.
     levels: Option<Arc<Levels>>,
@@ -147,6 +150,7 @@ impl Queue {
             flow: ArcSwapOption::empty(),
             busy: AtomicBool::new(true),
             deleted: AtomicBool::new(false),
+            has_shadow: AtomicBool::new(false),
             published: AtomicU64::new(0),
             levels: None,
             state: Mutex::new(state),

@@ -18,6 +18,10 @@ pub(crate) struct State {
     pub(super) returned: BTreeMap<u64, Entry>,
     /// What waits in the log instead.
     pub(super) spill: Option<Box<Spill>>,
+    /// Nothing below this number is in the queue's shadow, nor will be.
+    pub(super) shadow_from: u64,
+    /// How often messages went to the shadow.
+    pub(super) unloads: u64,
     /// Numbers that were reserved and are neither pushed nor given up.
     pub(super) in_flight: Vec<Range<u64>>,
     /// Numbers without messages in the log, which it was not told of yet.

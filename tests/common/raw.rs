@@ -20,6 +20,9 @@ pub struct Raw {
     input: Vec<u8>,
 }
 
+/// A frame: kind, channel, payload.
+pub type Owned = (FrameKind, u16, Vec<u8>);
+
 /// A short string.
 pub fn short(text: &str) -> ShortStr<'_> {
     ShortStr::new(text.as_bytes()).unwrap()
@@ -162,7 +165,7 @@ impl Raw {
     }
 
     /// The next frame: kind, channel, payload. `None` at the end of the stream.
-    pub fn frame(&mut self) -> Option<(FrameKind, u16, Vec<u8>)> {
+    pub fn frame(&mut self) -> Option<Owned> {
         let (owned, used) = self.next_frame()?;
         self.input.drain(..used);
         Some(owned)
@@ -175,7 +178,7 @@ impl Raw {
     }
 
     /// The next frame, which stays, and its length.
-    fn next_frame(&mut self) -> Option<((FrameKind, u16, Vec<u8>), usize)> {
+    fn next_frame(&mut self) -> Option<(Owned, usize)> {
         loop {
             let parsed = frame::parse(&self.input, FRAME_MAX as usize).unwrap();
             if let Some((frame, used)) = parsed {

@@ -23,6 +23,8 @@ const HIGHEST: u8 = 4;
 #[derive(Default)]
 struct Known {
     priorities: Vec<u8>,
+    /// Which of them outlive a power loss.
+    persistent: Vec<bool>,
     /// The log's disk has them.
     promised: usize,
     /// They are in the queue, or out.
@@ -72,8 +74,9 @@ impl Known {
             let body = body(number as u64, 8 + rng.below(200));
             let (mut names, mut header) = (Vec::new(), Vec::new());
             record::write_names(&mut names, b"", b"ranked");
+            self.persistent.push(!rng.once_in(4));
             let properties = PropertiesBuilder {
-                delivery_mode: Some(2),
+                delivery_mode: Some(1 + u8::from(self.persistent[number])),
                 priority: Some(self.priorities[number]),
                 ..PropertiesBuilder::default()
             };
@@ -139,9 +142,10 @@ impl Known {
         let there: BTreeSet<usize> = numbers.iter().copied().collect();
         assert_eq!(there.len(), numbers.len(), "none twice");
         for number in 0..self.promised {
-            let settled = self.settled.contains(&number);
+            let settled = self.settled.contains(&number) || !self.persistent[number];
             assert!(settled || there.contains(&number), "{number} is lost");
         }
+        assert!(there.iter().all(|number| self.persistent[*number]));
         assert!(there.is_disjoint(&self.gone), "what was done with is back");
         let mut wakes = Wakes::default();
         assert!(queue.requeue(None, &got, &mut wakes));

@@ -70,7 +70,7 @@ fn serve(vhost: &Weak<Vhost>, wanted: &Receiver<Weak<Queue>>) {
 /// Makes room if memory is tight; says when to look again.
 fn make_room(vhost: &Vhost, pager: &Pager) -> Duration {
     let [_, before, _] = pager.counts();
-    if pager.is_tight() && pager.relieve(&vhost.topology().queues()) {
+    if pager.is_tight() && pager.relieve(&vhost.stores()) {
         return GO_ON;
     }
     // If there was nothing to be given up, calls are heard with the next look only.
@@ -105,11 +105,8 @@ fn report_damages(vhost: &Vhost, reported: usize) -> usize {
     let queues = vhost.topology().queues();
     let damages = log.damages();
     for damage in damages.iter().skip(reported) {
-        let hit = |queue: &&Arc<Queue>| {
-            let mut ids = damage.queues.iter().map(|id| id & !SHADOW);
-            ids.any(|id| id == queue.id())
-        };
-        let named = queues.iter().filter(hit);
+        let ids: Vec<u64> = damage.queues.iter().map(|id| id & !SHADOW).collect();
+        let named = queues.iter().filter(|queue| queue.has_any_id(&ids));
         let queues: Vec<&str> = named.map(|queue| &**queue.name()).collect();
         let (file, offset, bytes) = (&*damage.file, damage.offset, damage.bytes);
         tracing::error!(

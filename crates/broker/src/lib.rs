@@ -16,6 +16,7 @@ pub mod pager;
 pub mod publisher;
 pub mod queue;
 pub mod record;
+mod replies;
 pub mod restore;
 pub mod session;
 pub mod topic_rule;

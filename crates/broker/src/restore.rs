@@ -1,7 +1,6 @@
 //! What a start finds in the log: the exchanges, queues and bindings of a vhost, and what is left of those that are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use backbone_log::{Log, QueueInfo};
@@ -9,7 +8,7 @@ use backbone_wire::table::Table;
 
 use crate::definitions::{BindingKey, Definition, ExchangeDefinition, QueueDefinition, SHADOW};
 use crate::error::Error;
-use crate::queue::{Queue, QueueOptions};
+use crate::queue::{Features, Queue, QueueOptions};
 use crate::vhost::{IDS_A_MARK, Vhost};
 
 /// What [`Vhost::restore`] did.
@@ -91,13 +90,21 @@ impl Vhost {
                 lenient: lenient && definition.protected,
                 level: definition.level,
             };
-            let queue = Arc::new(Queue::new(&definition.name, definition.id, options));
-            if let Some(pager) = self.pager() {
-                queue.set_page_bell(pager.bell(&queue));
+            let features = Features {
+                priority_max: definition.priority_max,
+                ..Features::of(&options.arguments)
+            };
+            let (name, id) = (&definition.name, definition.id);
+            let queue = Queue::shared(name, id, options, features, self.pager());
+            for (id, level) in definition.ids().zip(0..) {
+                let (live, low, next) = numbers_of(id, stored);
+                match definition.priority_max {
+                    None => queue.restore(live, low, next),
+                    Some(_) if next == 0 => {}
+                    Some(_) => queue.restore_level(level, live, low, next),
+                }
+                restored.messages += live;
             }
-            let (live, low, next) = numbers_of(definition.id, stored);
-            queue.restore(live, low, next);
-            restored.messages += live;
             self.topology().restore_queue(definition, queue);
             restored.queues += 1;
         }
@@ -126,7 +133,7 @@ impl Vhost {
         stored: &Stored,
         restored: &mut Restored,
     ) -> Result<(), Error> {
-        let known: BTreeSet<u64> = found.queues.iter().map(|queue| queue.id).collect();
+        let known: BTreeSet<u64> = found.queues.iter().flat_map(|queue| queue.ids()).collect();
         let used = known.iter().chain(stored.keys()).map(|id| id & !SHADOW);
         let next = used.max().map_or(1, |id| id + 1).max(found.next_id);
         self.numbers.fetch_max(next, Ordering::Relaxed);

@@ -23,8 +23,9 @@ use crate::error::{Error, Resource};
 use crate::flow::{self, Flow};
 use crate::pager::Pager;
 use crate::publisher::add_number;
-use crate::queue::{DeleteIf, Emptied, Queue, QueueOptions, Refused, Room, Wakes};
+use crate::queue::{DeleteIf, Emptied, Features, Queue, QueueOptions, Refused, Room, Wakes};
 use crate::record::{Entry, Record};
+use crate::replies::Replies;
 use crate::topology::{Topology, Unlogged, check_equivalent, check_same, clean_name};
 
 /// Ids of queues that are marked in the log as used at a time, long before they are: one small batch for so many.
@@ -73,6 +74,7 @@ pub struct Vhost {
     random: RandomState,
     /// Senders that do not get their own messages, with the identities of their inboxes.
     exclude_own: DashMap<Box<[u8]>, u64>,
+    replies: Replies,
     /// Exchanges that connections cannot delete, and whether they may declare them otherwise.
     protected_exchanges: DashMap<Box<str>, bool>,
 }
@@ -117,6 +119,7 @@ impl Vhost {
             marked: AtomicU64::new(0),
             random: RandomState::new(),
             exclude_own: DashMap::new(),
+            replies: Replies::default(),
             protected_exchanges: DashMap::new(),
         }
     }
@@ -180,7 +183,7 @@ impl Vhost {
         }
         if !numbers.is_empty() && !queue.is_deleted() {
             let mut batch = Batch::new();
-            batch.settle(queue.id(), &numbers, reason);
+            queue.settle_in(&mut batch, &numbers, reason);
             self.settle(&mut batch);
         }
     }
@@ -214,11 +217,13 @@ impl Vhost {
             let Some(pager) = &self.pager else {
                 return left;
             };
-            if left == 0 || out.len() >= count_max || !queue.is_all_spilled() {
+            let level = queue.spilled_level();
+            let part = level.as_deref().unwrap_or(queue);
+            if left == 0 || out.len() >= count_max || !part.is_all_spilled() {
                 return left;
             }
             let mut wakes = Wakes::default();
-            let paged = pager.page_in(queue, &mut wakes);
+            let paged = pager.page_in(part, &mut wakes);
             wakes.ring();
             // What cannot be read now may be the next time.
             if !paged.unwrap_or(false) {
@@ -240,6 +245,17 @@ impl Vhost {
     /// Exchanges, bindings and routes.
     pub fn topology(&self) -> &Topology<Arc<Queue>> {
         &self.topology
+    }
+
+    /// All queues that messages are in: of a priority queue its levels.
+    pub fn stores(&self) -> Vec<Arc<Queue>> {
+        let queues = self.topology.queues();
+        queues.iter().flat_map(|queue| queue.stores()).collect()
+    }
+
+    /// Where answers go.
+    pub(crate) fn replies(&self) -> &Replies {
+        &self.replies
     }
 
     /// Where the messages are.
@@ -276,6 +292,7 @@ impl Vhost {
         } else {
             name
         };
+        Features::check(declare.arguments, Resource::queue(&name, &self.name))?;
         let options = QueueOptions {
             durable: declare.durable,
             auto_delete: declare.auto_delete,
@@ -285,7 +302,8 @@ impl Vhost {
             lenient: declare.lenient,
             level: self.level_of(&declare)?,
         };
-        let id = self.new_queue_id()?;
+        let features = Features::of(&options.arguments);
+        let id = self.new_queue_ids(1 + u64::from(features.priority_max.unwrap_or(0)))?;
         let definition = (options.durable && options.owner.is_none()).then(|| QueueDefinition {
             id,
             vhost: self.name.to_string(),
@@ -294,11 +312,9 @@ impl Vhost {
             arguments: options.arguments.clone(),
             level: options.level,
             protected: options.protected,
+            priority_max: features.priority_max,
         });
-        let queue = Arc::new(Queue::new(&name, id, options));
-        if let Some(pager) = &self.pager {
-            queue.set_page_bell(pager.bell(&queue));
-        }
+        let queue = Queue::shared(&name, id, options, features, self.pager.as_ref());
         match definition {
             Some(definition) => {
                 let handle = Arc::clone(&queue);
@@ -365,20 +381,39 @@ impl Vhost {
         let Some(emptied) = queue.delete_after(condition, || forget(queue))? else {
             return Ok(0);
         };
+        let mut count = emptied.count;
+        match queue.is_ranked() {
+            false => self.give_up(queue, &emptied),
+            true => queue.each_part(|level| {
+                let emptied = level.delete(DeleteIf::default());
+                let emptied = emptied.expect("an unconditional delete is never refused");
+                let emptied = emptied.unwrap_or_default();
+                count += emptied.count;
+                self.give_up(level, &emptied);
+            }),
+        }
+        add(&self.counters.queues_deleted, 1);
+        Ok(count)
+    }
+
+    /// Gives up what a deleted queue, or a part of one, had.
+    fn give_up(&self, queue: &Queue, emptied: &Emptied) {
         flow::release(&self.arena, &emptied.entries);
         if !emptied.in_flight {
             self.forget_messages(queue);
         }
-        add(&self.counters.queues_deleted, 1);
-        Ok(emptied.count)
     }
 
     /// Drops the ready messages of a queue; returns how many.
     pub fn purge(&self, queue: &Queue) -> u64 {
-        let emptied = queue.purge();
-        flow::release(&self.arena, &emptied.entries);
-        self.settle_purged(queue, &emptied);
-        emptied.count
+        let mut count = 0;
+        queue.each_part(|part| {
+            let emptied = part.purge();
+            flow::release(&self.arena, &emptied.entries);
+            self.settle_purged(part, &emptied);
+            count += emptied.count;
+        });
+        count
     }
 
     fn settle_purged(&self, queue: &Queue, emptied: &Emptied) {
@@ -461,11 +496,11 @@ impl Vhost {
         name
     }
 
-    /// An id that no queue ever had. Called under `control`.
-    fn new_queue_id(&self) -> Result<u64, Error> {
-        let id = self.numbers.fetch_add(1, Ordering::Relaxed);
-        if self.journal.is_some() && id >= self.marked.load(Ordering::Relaxed) {
-            self.mark_ids(id + IDS_A_MARK)?;
+    /// The first of `count` ids in a row that no queue ever had. Called under `control`.
+    fn new_queue_ids(&self, count: u64) -> Result<u64, Error> {
+        let id = self.numbers.fetch_add(count, Ordering::Relaxed);
+        if self.journal.is_some() && id + count > self.marked.load(Ordering::Relaxed) {
+            self.mark_ids(id + count + IDS_A_MARK)?;
         }
         Ok(id)
     }

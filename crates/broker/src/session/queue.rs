@@ -31,6 +31,14 @@ impl Core {
         };
         let origin = self.publisher.origin();
         let vhost = Arc::clone(self.publisher.vhost());
+        if let Some(answers) = vhost.declare_reply(&queue) {
+            answers?;
+            if !declare.no_wait {
+                declare_ok(channel.id, &queue, 0, 1, out);
+            }
+            channel.last_queue = Some(queue.into_owned());
+            return Ok(());
+        }
         origin
             .access
             .declare_queue(&origin.user, vhost.name(), &queue)?;
@@ -57,12 +65,8 @@ impl Core {
                 true => declared.name(),
                 false => &*queue,
             };
-            let ok = DeclareOk {
-                queue: ShortStr::new(answered.as_bytes()).expect("a declared name fits"),
-                message_count: u32::try_from(stats.ready).unwrap_or(u32::MAX),
-                consumer_count: stats.consumers,
-            };
-            ok.write(channel.id, &mut out.bytes);
+            let ready = u32::try_from(stats.ready).unwrap_or(u32::MAX);
+            declare_ok(channel.id, answered, ready, stats.consumers, out);
         }
         Ok(())
     }
@@ -76,7 +80,10 @@ impl Core {
         let queue = queue_name(channel, bind.queue)?;
         self.may_configure("queue", &queue)?;
         let vhost = self.publisher.vhost();
-        vhost.queue(&queue, self.conn)?;
+        // Of a missing exchange and a missing queue, the exchange is told of.
+        if vhost.topology().queue(&queue).is_some() {
+            vhost.queue(&queue, self.conn)?;
+        }
         let both_empty = bind.queue.is_empty() && bind.routing_key.is_empty();
         let key = if both_empty {
             queue.as_bytes()
@@ -161,6 +168,15 @@ impl Core {
         }
         Ok(())
     }
+}
+
+fn declare_ok(channel: u16, queue: &str, ready: u32, consumers: u32, out: &mut OutBuf) {
+    let ok = DeclareOk {
+        queue: ShortStr::new(queue.as_bytes()).expect("a declared name fits"),
+        message_count: ready,
+        consumer_count: consumers,
+    };
+    ok.write(channel, &mut out.bytes);
 }
 
 /// The queue that a method names; empty: the one declared last on the channel.

@@ -169,9 +169,10 @@ impl Vhost {
         self.pager.as_ref()
     }
 
-    /// Tells the log what is done with; the number of its batch. If that takes nothing any more, it comes back with the restart.
+    /// Tells the log what is done with; the number of its batch. If that takes nothing any more, it comes back with the
+    /// restart. Call it without any lock.
     pub fn settle(&self, batch: &mut Batch) -> Option<u64> {
-        self.durable.as_ref()?.settle(batch)
+        self.durable.as_ref()?.settle_and_write(batch)
     }
 
     /// Tells the log that `entries` of `queue` are done with, as far as they are there.
@@ -433,7 +434,8 @@ impl Vhost {
             let mut batch = Batch::new();
             batch.settle(queue.id(), &numbers, Reason::Purge);
             batch.hurry();
-            if let Some(lsn) = self.settle(&mut batch) {
+            let durable = self.durable.as_ref();
+            if let Some(lsn) = durable.and_then(|durable| durable.settle(&mut batch)) {
                 self.note_change(lsn);
             }
         }

@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use backbone_log::{Batch, Reason};
+use backbone_log::{Batch, Reason, Source};
 use backbone_wire::properties::Properties;
 
 use super::{Bell, Features, Queue, QueueOptions, QueueStats, Wakes};
@@ -335,20 +335,24 @@ impl Queue {
         self.levels.as_ref()?.first_spilled()
     }
 
+    /// What messages with these numbers, as they were handed out, are in the log.
+    pub(crate) fn in_log(&self, numbers: Range<u64>) -> Source {
+        let (queue, seqs) = match &self.levels {
+            None => (self.id, numbers),
+            Some(_) => {
+                let (level, start) = untag(numbers.start);
+                let end = start + (numbers.end - numbers.start);
+                (self.id + u64::from(level), start..end)
+            }
+        };
+        Source { queue, seqs }
+    }
+
     /// Adds to `batch` that the messages with these numbers, as they were handed out, are done with.
     pub(crate) fn settle_in(&self, batch: &mut Batch, numbers: &[Range<u64>], reason: Reason) {
-        if self.levels.is_none() {
-            batch.settle(self.id, numbers, reason);
-            return;
-        }
-        let level = |range: &Range<u64>| untag(range.start).0;
-        for run in numbers.chunk_by(|a, b| level(a) == level(b)) {
-            let id = self.id + u64::from(level(&run[0]));
-            let own = run.iter().map(|range| {
-                let start = untag(range.start).1;
-                start..start + (range.end - range.start)
-            });
-            batch.settle(id, &own.collect::<Vec<_>>(), reason);
+        match self.levels {
+            None => batch.settle(self.id, numbers, reason),
+            Some(_) => batch.settle_many(numbers.iter().cloned().map(|n| self.in_log(n)), reason),
         }
     }
 

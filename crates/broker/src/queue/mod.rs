@@ -75,11 +75,16 @@ pub struct ConsumerId {
 pub struct Wakes(pub(super) Vec<(Arc<dyn Bell>, u64)>);
 
 impl Wakes {
-    /// Rings them all, in order.
+    /// Rings them all, in order; the same bell once for neighbours.
     pub fn ring(&mut self) {
-        for (bell, key) in self.0.drain(..) {
-            bell.ring(key);
+        for run in self.0.chunk_by(|(a, _), (b, _)| Arc::ptr_eq(a, b)) {
+            let (bell, key) = &run[0];
+            match run.len() {
+                1 => bell.ring(*key),
+                _ => bell.ring_all(&mut run.iter().map(|(_, key)| *key)),
+            }
         }
+        self.0.clear();
     }
 }
 

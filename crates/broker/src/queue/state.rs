@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::consumer::Consumer;
 use super::levels::Levels;
 use super::spill::{Room, Spill};
@@ -23,7 +25,7 @@ pub(crate) struct State {
     /// How often messages went to the shadow.
     pub(super) unloads: u64,
     /// Numbers that were reserved and are neither pushed nor given up.
-    pub(super) in_flight: Vec<Range<u64>>,
+    pub(super) in_flight: SmallVec<[Range<u64>; 1]>,
     /// Numbers without messages in the log, which it was not told of yet.
     pub(super) gaps: Vec<Range<u64>>,
     /// No number from here on was ever handed out.

@@ -111,16 +111,24 @@ impl Core {
     /// Tells the log what was settled since the last time, in one batch.
     fn settle_in_log(&mut self) {
         let mut batch = Batch::new();
-        for index in &self.settled {
-            let source = self.sources.get(*index);
-            if !source.owed.is_empty() {
-                let mut owed = std::mem::take(&mut source.owed);
-                if !source.queue.is_deleted() {
-                    source.queue.settle_in(&mut batch, &owed, Reason::Ack);
-                }
-                owed.clear();
-                source.owed = owed;
+        if let [index] = self.settled[..] {
+            let source = self.sources.get(index);
+            if !source.owed.is_empty() && !source.queue.is_deleted() {
+                source
+                    .queue
+                    .settle_in(&mut batch, &source.owed, Reason::Ack);
             }
+            source.owed.clear();
+        } else {
+            let mut owed = std::mem::take(&mut self.owed_many);
+            for index in &self.settled {
+                let source = self.sources.get(*index);
+                let there = !source.queue.is_deleted();
+                let numbers = source.owed.drain(..).filter(|_| there);
+                owed.extend(numbers.map(|numbers| source.queue.in_log(numbers)));
+            }
+            batch.settle_many(owed.drain(..), Reason::Ack);
+            self.owed_many = owed;
         }
         if !batch.is_empty() {
             self.publisher.vhost().settle(&mut batch);

@@ -120,6 +120,10 @@ async fn an_address_is_unroutable_once_its_consumer_or_channel_is_gone() {
     client.expect("tx.select-ok");
     client.publish_with(1, ("", "requests", false), &asks, b"x");
     assert_eq!(client.closed(1), (406, text.to_owned()));
+    // A missing exchange is told of first.
+    client.publish_with(1, ("nowhere", "x", false), &asks, b"x");
+    let missing = "NOT_FOUND - no exchange 'nowhere' in vhost '/'".to_owned();
+    assert_eq!(client.closed(1), (404, missing));
     // Each consumer has an address of its own, and it goes with the channel.
     client.consume_with(1, REPLY_TO, "answers", true, &[]);
     let second = address(&ask(&mut client, &mut worker, b"2"));

@@ -320,6 +320,11 @@ impl Publisher {
         Ok(Routed::Queues)
     }
 
+    /// Says what is wrong with a message's exchange, or the right to publish there.
+    pub fn check_exchange(&mut self, content: Content<'_>) -> Result<(), Error> {
+        self.route(content).map(drop)
+    }
+
     /// Says what is wrong with a message's exchange, its keys or the right to publish with them,
     /// if anything.
     pub fn check(&mut self, content: Content<'_>) -> Result<(), Error> {

@@ -219,6 +219,7 @@ impl Core {
         mandatory: bool,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
+        self.publisher.check_exchange(content)?;
         self.check_user(content.header)?;
         let changed = self.with_address(channel, content.header, content.body.len())?;
         let content = Content {

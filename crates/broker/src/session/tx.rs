@@ -103,14 +103,16 @@ impl Core {
         mandatory: bool,
     ) -> Result<(), Error> {
         let message = Record::read(&stored, 0);
-        self.check_user(message.header)?;
-        self.publisher.check(Content {
+        let content = Content {
             names: message.names,
             header: message.header,
             body: message.body,
-        })?;
+        };
+        self.publisher.check_exchange(content)?;
+        self.check_user(message.header)?;
         let body = message.body;
         let changed = self.with_address(channel, message.header, body.len())?;
+        self.publisher.check(content)?;
         let changed = changed.map(|header| {
             let mut whole = Vec::new();
             record::begin(

@@ -74,11 +74,16 @@ impl State {
         here + self.assigned + levels
     }
 
+    #[inline]
     pub(super) fn waiting(&self) -> bool {
-        if let Some(levels) = &self.levels {
-            return levels.peek().is_some();
-        }
-        !self.ready.is_empty() || !self.returned.is_empty()
+        !self.ready.is_empty() || !self.returned.is_empty() || self.levels_wait()
+    }
+
+    /// Whether something waits in the levels of a priority queue.
+    #[inline]
+    fn levels_wait(&self) -> bool {
+        let levels = self.levels.as_ref();
+        levels.is_some_and(|levels| levels.peek().is_some())
     }
 
     pub(super) fn peek(&self) -> Option<Entry> {
@@ -94,10 +99,8 @@ impl State {
 
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Entry> {
-        if let Some(levels) = &self.levels {
-            let mut drawn = Vec::with_capacity(1);
-            levels.draw(1, usize::MAX, &mut drawn, &mut self.late);
-            return drawn.pop();
+        if self.levels.is_some() {
+            return self.pop_of_levels();
         }
         // Asked first: the map has hardly ever something, and looking for its first is dear.
         let entry = match self.returned.is_empty() {
@@ -106,6 +109,14 @@ impl State {
         }?;
         self.handed_out = self.handed_out.max(entry.seq + 1);
         Some(entry)
+    }
+
+    #[cold]
+    fn pop_of_levels(&mut self) -> Option<Entry> {
+        let levels = self.levels.as_ref()?;
+        let mut drawn = Vec::with_capacity(1);
+        levels.draw(1, usize::MAX, &mut drawn, &mut self.late);
+        drawn.pop()
     }
 
     #[inline]

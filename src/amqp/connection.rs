@@ -30,7 +30,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::buffers::{self, ReadBuffer};
 use super::doorbell::{Doorbell, News};
-use super::handshake::{self, Failed, Opened};
+use super::handshake::{self, Failed, Opened, Places};
 use super::{Registered, Shared};
 use crate::runtime::arbiters::Stay;
 
@@ -52,8 +52,7 @@ const ALARM_POLL: Duration = Duration::from_millis(100);
 /// Serves one accepted socket to its end.
 pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Registered) {
     let mut input = ReadBuffer::default();
-    let loopback = crate::auth::is_loopback(registered.peer.ip());
-    let agreed = handshake::run(&stream, &registered, loopback, &mut input);
+    let agreed = handshake::run(&stream, &registered, &mut input);
     let agreed = tokio::select! {
         agreed = timeout(shared.handshake_timeout, agreed) => agreed,
         // Whoever is told to go before it is open is dropped.
@@ -125,6 +124,7 @@ struct Connection {
     unread_bytes: u64,
     closing_since: Option<Instant>,
     stay: Stay,
+    _places: Places,
     /// Given up when everything that the connection held is given back.
     _registered: Registered,
 }
@@ -158,7 +158,7 @@ impl Connection {
             out_bytes_max: shared.out_bytes_max,
             cancel_notify: opened.cancel_notify,
         };
-        let publisher = Publisher::new(Arc::clone(&shared.vhost), origin);
+        let publisher = Publisher::new(opened.vhost, origin);
         let session = Session::new(
             publisher,
             registered.id,
@@ -182,6 +182,7 @@ impl Connection {
             unread_bytes: 0,
             closing_since: None,
             stay: Stay::default(),
+            _places: opened.places,
             _registered: registered,
         }
     }
@@ -283,8 +284,7 @@ impl Connection {
             true => self.session.progressed(&mut self.out),
             false => self.session.go_on(&mut self.out),
         }
-        if let Some(reason) = news.close.take() {
-            let text = format!("broker forced connection closure with reason '{reason}'");
+        if let Some(text) = news.close.take() {
             self.session
                 .close(ReplyCode::ConnectionForced, text, &mut self.out);
         }

@@ -10,6 +10,7 @@ use backbone_broker::durable::Durable;
 use backbone_broker::pager::Pager;
 use backbone_broker::queue::{Queue, Wakes};
 use backbone_broker::vhost::Vhost;
+use backbone_broker::vhosts::Vhosts;
 
 /// How often it looks whether memory is tight.
 const LOOK: Duration = Duration::from_millis(100);
@@ -27,24 +28,28 @@ pub fn pager(vhost: &Vhost, durable: &Arc<Durable>, tight_bytes: usize) -> (Arc<
     (Arc::new(pager), Wanted(receiver))
 }
 
-/// Starts the thread; it ends with the vhost.
+/// Starts the thread; it ends with the vhosts.
 ///
 /// # Errors
 /// No thread can be made.
-pub fn start(vhost: &Arc<Vhost>, wanted: Wanted) -> std::io::Result<()> {
-    let vhost = Arc::downgrade(vhost);
+pub fn start(vhosts: &Arc<Vhosts>, wanted: Wanted) -> std::io::Result<()> {
+    let vhosts = Arc::downgrade(vhosts);
     let thread = thread::Builder::new().name("pager".into());
-    thread.spawn(move || serve(&vhost, &wanted.0)).map(drop)
+    thread.spawn(move || serve(&vhosts, &wanted.0)).map(drop)
 }
 
-fn serve(vhost: &Weak<Vhost>, wanted: &Receiver<Weak<Queue>>) {
+fn serve(vhosts: &Weak<Vhosts>, wanted: &Receiver<Weak<Queue>>) {
     let mut failed = Vec::new();
     let mut looked = Instant::now();
     let mut reported = 0;
     loop {
         let asked = wanted.recv_timeout(LOOK.saturating_sub(looked.elapsed()));
-        let Some(vhost) = vhost.upgrade() else { return };
-        let Some(pager) = vhost.pager() else { return };
+        let Some(vhosts) = vhosts.upgrade() else {
+            return;
+        };
+        let Some(pager) = vhosts.first().pager() else {
+            return;
+        };
         match asked {
             Ok(queue) => page_in(pager, queue, &mut failed),
             Err(RecvTimeoutError::Timeout) => {}
@@ -57,9 +62,9 @@ fn serve(vhost: &Weak<Vhost>, wanted: &Receiver<Weak<Queue>>) {
             page_in(pager, queue, &mut failed);
         }
         if pager.is_tight() {
-            pager.relieve(&vhost.topology().queues());
+            pager.relieve(&vhosts.queues());
         }
-        reported = report_damages(&vhost, reported);
+        reported = report_damages(&vhosts, reported);
         looked = Instant::now();
     }
 }
@@ -78,14 +83,14 @@ fn page_in(pager: &Pager, wanted: Weak<Queue>, failed: &mut Vec<Weak<Queue>>) {
 }
 
 /// Says where bytes of the log were found to be damaged since `reported` were, and whose messages may have been there.
-fn report_damages(vhost: &Vhost, reported: usize) -> usize {
-    let Some(log) = vhost.durable().map(|durable| durable.log()) else {
+fn report_damages(vhosts: &Vhosts, reported: usize) -> usize {
+    let Some(log) = vhosts.first().durable().map(|durable| durable.log()) else {
         return reported;
     };
     if log.observe().damages == reported {
         return reported;
     }
-    let queues = vhost.topology().queues();
+    let queues = vhosts.queues();
     let damages = log.damages();
     for damage in damages.iter().skip(reported) {
         let named = queues.iter().filter(|q| damage.queues.contains(&q.id()));

@@ -40,6 +40,7 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
     web::Data::new(Services {
         config: Arc::new(config),
         auth,
+        close_vhost: Arc::new(|_| {}),
         bus,
         engine,
         telemetry,

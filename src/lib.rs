@@ -22,7 +22,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amqp::Amqp;
+use amqp::{Amqp, TlsError, Transport};
 use auth::{Authenticator, UserChange, UserError};
 use backbone_log::{LogError, Running};
 use bus::{Bus, BusError, BusParts};
@@ -51,6 +51,9 @@ pub enum RunError {
     /// Users could not be brought back from the state store.
     #[error(transparent)]
     Users(#[from] UserError),
+    /// Certificates could not be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The bus could not be brought back from the state store.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -73,7 +76,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let lifecycle = Lifecycle::default();
     // Listening for signals starts first, so that none is missed while the rest starts.
     let termination = actix_rt::spawn(runtime::termination());
+    let hangups = runtime::hangups()?;
     let server = Server::start(Arc::new(config), &lifecycle).await?;
+    actix_rt::spawn(reload_certificates(hangups, server.amqp.clone()));
     let drain = Duration::from_millis(server.config.shutdown.drain_ms);
     let Server {
         amqp, http, log, ..
@@ -126,7 +131,7 @@ impl Server {
             telemetry.events(),
             Arc::clone(&gate),
             Arc::clone(&arbiters),
-        );
+        )?;
         let engine = Engine::new(vhosts, gate);
         follow_users(&auth, &engine, &amqp).await?;
         let closing = amqp.clone();
@@ -142,18 +147,29 @@ impl Server {
         add_metrics(&telemetry, &amqp, &engine, &bus);
 
         let amqp_listeners = runtime::bind("amqp.bind", &config.amqp.bind)?;
+        let tls_listeners = runtime::bind("amqp.tls_bind", &config.amqp.tls_bind)?;
         let http_listeners = runtime::bind("http.bind", &config.http.bind)?;
         let http_addresses = local_addresses(&http_listeners)?;
         for address in local_addresses(&amqp_listeners)? {
             say(format_args!("listening amqp {address}"));
         }
+        for address in local_addresses(&tls_listeners)? {
+            say(format_args!("listening amqps {address}"));
+        }
         for listener in amqp_listeners {
-            amqp.listen(listener, lifecycle);
+            amqp.listen(listener, Transport::Tcp, lifecycle);
+        }
+        for listener in tls_listeners {
+            amqp.listen(listener, Transport::Tls, lifecycle);
         }
         let closing = amqp.clone();
         let services = http::Services {
             config: Arc::clone(&config),
             close_vhost: Arc::new(move |vhost| closing.close_vhost(vhost)),
+            serve_amqp: {
+                let amqp = amqp.clone();
+                Box::new(move |stream, peer, local| amqp.serve_local(stream, peer, local))
+            },
             auth,
             bus,
             engine,
@@ -226,6 +242,16 @@ fn add_metrics(telemetry: &Telemetry, amqp: &Amqp, engine: &Engine, bus: &Bus) {
 
 fn local_addresses(listeners: &[TcpListener]) -> std::io::Result<Vec<std::net::SocketAddr>> {
     listeners.iter().map(TcpListener::local_addr).collect()
+}
+
+/// Reads certificates again at each SIGHUP.
+async fn reload_certificates(mut hangups: runtime::Hangups, amqp: Amqp) {
+    while hangups.recv().await.is_some() {
+        match amqp.reload_certificates() {
+            Ok(()) => tracing::info!("certificates read again"),
+            Err(error) => tracing::error!(%error, "the certificates in use stay"),
+        }
+    }
 }
 
 /// Writes one line for whoever started us. A closed standard output is no reason to stop serving.

@@ -7,7 +7,6 @@
 
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
-use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,15 +21,12 @@ use backbone_wire::frame::HEARTBEAT;
 use backbone_wire::method::connection;
 use backbone_wire::{PROTOCOL_HEADER, ShortStr};
 use bytes::BufMut;
-use futures_util::FutureExt;
-use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::buffers::{self, ReadBuffer};
 use super::doorbell::{Doorbell, News};
 use super::handshake::{self, Failed, Opened, Places};
+use super::stream::Stream;
 use super::{Registered, Shared};
 use crate::runtime::arbiters::Stay;
 
@@ -50,9 +46,14 @@ const BETWEEN_BODIES_BYTES: usize = 4096;
 const ALARM_POLL: Duration = Duration::from_millis(100);
 
 /// Serves one accepted socket to its end.
-pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Registered) {
+pub(super) async fn serve(
+    mut stream: Stream,
+    shared: Arc<Shared>,
+    registered: Registered,
+    loopback: bool,
+) {
     let mut input = ReadBuffer::default();
-    let agreed = handshake::run(&stream, &registered, &mut input);
+    let agreed = handshake::run(&mut stream, &registered, loopback, &mut input);
     let agreed = tokio::select! {
         agreed = timeout(shared.handshake_timeout, agreed) => agreed,
         // Whoever is told to go before it is open is dropped.
@@ -70,10 +71,10 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Re
             method,
         })) => {
             let frame = handshake::close_frame(&error, class, method);
-            let _ = timeout(CLOSE_TIMEOUT, last_words(&stream, &frame, &mut input)).await;
+            let _ = timeout(CLOSE_TIMEOUT, last_words(&mut stream, &frame, &mut input)).await;
         }
         Ok(Err(Failed::OtherProtocol)) => {
-            let words = last_words(&stream, &PROTOCOL_HEADER, &mut input);
+            let words = last_words(&mut stream, &PROTOCOL_HEADER, &mut input);
             let _ = timeout(CLOSE_TIMEOUT, words).await;
         }
         Ok(Err(Failed::Dropped)) | Err(_) => {}
@@ -82,9 +83,9 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, registered: Re
 
 /// Says `frame`, and that nothing more comes, and waits until the peer closes: a socket that is closed
 /// with something unread is reset, and what was said last is lost.
-async fn last_words(stream: &TcpStream, frame: &[u8], input: &mut ReadBuffer) {
-    let said = handshake::write_all(stream, frame).await;
-    let shut = SockRef::from(stream).shutdown(Shutdown::Write);
+async fn last_words(stream: &mut Stream, frame: &[u8], input: &mut ReadBuffer) {
+    let said = stream.write_all(frame).await;
+    let shut = stream.shut_down_writing();
     if said.is_err() || shut.is_err() {
         return;
     }
@@ -103,7 +104,7 @@ async fn last_words(stream: &TcpStream, frame: &[u8], input: &mut ReadBuffer) {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     shared: Arc<Shared>,
     bell: Arc<Doorbell>,
     session: Session,
@@ -139,7 +140,7 @@ struct Woken {
 
 impl Connection {
     fn new(
-        stream: TcpStream,
+        stream: Stream,
         shared: Arc<Shared>,
         registered: Registered,
         opened: Opened,
@@ -219,7 +220,7 @@ impl Connection {
         if self.session.state() == State::Closed && self.out.is_empty() && !self.ended {
             let _ = timeout(
                 CLOSE_TIMEOUT,
-                last_words(&self.stream, &[], &mut self.input),
+                last_words(&mut self.stream, &[], &mut self.input),
             )
             .await;
         }
@@ -229,9 +230,8 @@ impl Connection {
     fn move_to(self, arbiter: usize) {
         let arbiter = self.shared.arbiters.handle(arbiter);
         arbiter.spawn_fn(move || {
-            let moved = self.stream.into_std().and_then(TcpStream::from_std);
             // The system refuses only when it is out of memory: the connection is closed then.
-            if let Ok(stream) = moved {
+            if let Ok(stream) = self.stream.moved_here() {
                 let stay = Stay::after_move();
                 let connection = Self {
                     stream,
@@ -248,6 +248,7 @@ impl Connection {
         buffers::lend(&mut self.out.bytes);
         if woken.writable {
             self.write_full = false;
+            self.flush()?;
         }
         self.hear();
         if woken.readable {
@@ -300,7 +301,7 @@ impl Connection {
         let read = match sink {
             Some((record, missing)) => {
                 asked = missing;
-                let read = self.stream.try_read_buf(&mut record.limit(missing));
+                let read = self.stream.try_read_buf(record.limit(missing));
                 self.session.body_received(*read.as_ref().unwrap_or(&0));
                 self.in_body = true;
                 read
@@ -323,20 +324,13 @@ impl Connection {
                 self.stay.carried(count);
                 self.heartbeat.received = true;
                 if count < asked {
-                    self.nothing_left();
+                    self.stream.nothing_left();
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
         Ok(())
-    }
-
-    /// Takes note that the system has nothing more for us, which a read that was not filled says: another read
-    /// would only be told so. What comes from now on raises a new event.
-    fn nothing_left(&self) {
-        let nothing = || Err::<(), _>(ErrorKind::WouldBlock.into());
-        let _ = self.stream.try_io(Interest::READABLE, nothing);
     }
 
     /// Handles what was read; returns how many bytes of it.
@@ -366,12 +360,24 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+        self.flush()
+    }
+
+    /// Hands what is enciphered to the socket, unless that said that it takes no more.
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.write_full {
+            return Ok(());
+        }
+        match self.stream.flush() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.write_full = true,
+            flushed => return flushed,
+        }
         Ok(())
     }
 
     fn is_over(&mut self) -> bool {
         match self.session.state() {
-            State::Closed if self.out.is_empty() => return true,
+            State::Closed if self.out.is_empty() && !self.stream.has_unsent() => return true,
             State::Closed | State::Closing if self.closed_too_long() => return true,
             _ => {}
         }
@@ -414,8 +420,7 @@ impl Connection {
     /// Whether the peer's last octet is there already: no more than a socket's buffer can come from
     /// it, and what it holds must not wait for the alarm to end, which may depend on it.
     fn has_hung_up(&self) -> bool {
-        let ready = self.stream.ready(Interest::READABLE).now_or_never();
-        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+        self.stream.has_hung_up()
     }
 
     /// Whether the peer shows life while it is not read: what it sends grows in the system's buffer.
@@ -446,8 +451,10 @@ impl Connection {
             timer.as_mut().reset(since + CLOSE_TIMEOUT);
         }
         self.input.rest();
+        self.stream.rest();
         buffers::give_back(&mut self.out.bytes);
-        let has_output = !self.out.is_empty() && !self.session.is_held(&mut self.out);
+        let has_output = self.stream.has_unsent()
+            || (!self.out.is_empty() && !self.session.is_held(&mut self.out));
         let look = poll_fn(
             |cx| match self.poll_woken(cx, timer.as_mut(), may_read, has_output) {
                 Poll::Pending if more => Poll::Ready(Woken::default()),

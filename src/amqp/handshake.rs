@@ -1,6 +1,7 @@
 //! From the first byte to `connection.open-ok` (AMQP 0-9-1 §2.2.4, §4.2.2).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backbone_broker::Error;
@@ -12,11 +13,11 @@ use backbone_wire::frame::{self, FrameKind};
 use backbone_wire::method::{Method, connection};
 use backbone_wire::table::{Table, TableBuf, Value};
 use backbone_wire::{PROTOCOL_HEADER, ShortStr};
-use tokio::net::TcpStream;
 
 use super::buffers::ReadBuffer;
+use super::stream::Stream;
 use super::{Registered, Shared};
-use crate::auth::{Identity, Peer, is_loopback};
+use crate::auth::{Identity, Peer};
 
 /// Smallest frame-max that a peer may ask for (AMQP 0-9-1 §4.2.3).
 const FRAME_MAX_MIN: u32 = 4096;
@@ -71,7 +72,7 @@ impl From<std::io::Error> for Failed {
 }
 
 struct Handshake<'a> {
-    stream: &'a TcpStream,
+    stream: &'a mut Stream,
     shared: &'a Shared,
     input: &'a mut ReadBuffer,
     consumed: usize,
@@ -79,8 +80,9 @@ struct Handshake<'a> {
 
 /// Agrees with the peer on a connection. What it sent beyond stays in `input`.
 pub(super) async fn run(
-    stream: &TcpStream,
+    stream: &mut Stream,
     registered: &Registered,
+    loopback: bool,
     input: &mut ReadBuffer,
 ) -> Result<Opened, Failed> {
     let mut handshake = Handshake {
@@ -92,7 +94,7 @@ pub(super) async fn run(
     handshake.protocol_header().await?;
     handshake.write_start().await?;
     let login = handshake.start_ok().await?;
-    let identity = handshake.login(&login, registered).await?;
+    let identity = handshake.login(&login, registered, loopback).await?;
     let agreed = handshake.tune().await?;
     let entered = handshake.open(registered, &identity).await?;
     handshake.input.consume(handshake.consumed);
@@ -141,7 +143,10 @@ impl Handshake<'_> {
             version_major: 0,
             version_minor: 9,
             server_properties: properties.as_table(),
-            mechanisms: b"PLAIN AMQPLAIN",
+            mechanisms: match self.stream.certified_name() {
+                Some(_) => b"PLAIN AMQPLAIN EXTERNAL",
+                None => b"PLAIN AMQPLAIN",
+            },
             locales: b"en_US",
         };
         start.write(0, &mut out);
@@ -169,23 +174,35 @@ impl Handshake<'_> {
         .await
     }
 
-    async fn login(&mut self, login: &Login, registered: &Registered) -> Result<Identity, Failed> {
-        let address = registered.peer.ip();
+    async fn login(
+        &mut self,
+        login: &Login,
+        registered: &Registered,
+        loopback: bool,
+    ) -> Result<Identity, Failed> {
+        let auth = &self.shared.auth;
         let peer = Peer {
-            address,
-            is_local: is_loopback(address),
+            address: registered.peer.ip(),
+            is_local: loopback,
         };
         let credentials = match &login.mechanism[..] {
             b"PLAIN" => plain(&login.response),
             b"AMQPLAIN" => amqplain(&login.response),
             _ => None,
         };
+        let mut identity = None;
         if let Some((user, password)) = credentials {
             registered.claim(&user);
-            let login = self.shared.auth.login(&user, &password, peer);
-            if let Ok(identity) = login.await {
-                return Ok(identity);
-            }
+            identity = auth.login(&user, &password, peer).await.ok();
+        } else if login.mechanism == b"EXTERNAL"
+            && let Some(user) = self.stream.certified_name()
+        {
+            registered.claim(&user);
+            identity = auth.login_certified(&user).ok();
+        }
+        if let Some(identity) = identity {
+            registered.known.store(true, Ordering::Release);
+            return Ok(identity);
         }
         if !login.failure_close {
             tokio::time::sleep(REFUSED_DELAY).await;
@@ -326,6 +343,7 @@ impl Handshake<'_> {
         loop {
             // Nobody who says nothing, or stops half way, holds a buffer.
             self.input.rest();
+            self.stream.rest();
             self.stream.readable().await?;
             match self.stream.try_read(self.input.room(FRAME_BYTES_MAX)) {
                 Ok(0) => return Err(Failed::Dropped),
@@ -339,22 +357,9 @@ impl Handshake<'_> {
         }
     }
 
-    async fn write(&self, bytes: &[u8]) -> Result<(), Failed> {
-        write_all(self.stream, bytes).await.map_err(Failed::from)
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Failed> {
+        self.stream.write_all(bytes).await.map_err(Failed::from)
     }
-}
-
-/// Writes all of `bytes`.
-pub(super) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        stream.writable().await?;
-        match stream.try_write(bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// The lower of both limits; a peer may not ask for more than ours, and 0 is more.

@@ -199,6 +199,27 @@ impl Authenticator {
         }
     }
 
+    /// Who `user` is, of whom a certificate says that it is the peer.
+    ///
+    /// # Errors
+    /// [`Denied`] for an unknown name, and for `guest`, who has no certificate.
+    pub fn login_certified(&self, user: &str) -> Result<Identity, Denied> {
+        let identity = match self.users.get(user) {
+            Some(user) => (!user.loopback_only).then(|| user.identity()),
+            None => {
+                let client = self.clients.get(user).map(|entry| entry.key().clone());
+                client.map(|name| Identity {
+                    name,
+                    kind: IdentityKind::Client,
+                })
+            }
+        };
+        identity.ok_or_else(|| {
+            self.events.login_failed(user);
+            Denied
+        })
+    }
+
     /// Makes `client_id` able to log in from now on with the secret behind `hash`, and with no other.
     /// The record in the state store is the caller's to write, before this call.
     pub fn put_client_secret(&self, client_id: &str, hash: SecretHash) {
@@ -231,10 +252,7 @@ impl Authenticator {
                 self.as_slow_as_any(matches, password).await
             }
         };
-        (matches && (peer.is_local || !user.loopback_only)).then(|| Identity {
-            name: Arc::clone(&user.name),
-            kind: IdentityKind::User(user.tags),
-        })
+        (matches && (peer.is_local || !user.loopback_only)).then(|| user.identity())
     }
 
     async fn login_client(&self, user: &str, password: &[u8]) -> Option<Identity> {

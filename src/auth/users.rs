@@ -17,6 +17,7 @@ use parking_lot::RwLock;
 use super::password::PasswordHash;
 use super::records::{Grant, Permission, TopicPermission, UserLimits, UserRecord};
 use super::tags::{IMPERSONATOR, Tags};
+use super::{Identity, IdentityKind};
 use crate::state::{RecordChange, StateError, StateStore, Table};
 
 /// The longest name of a user, in bytes: AMQP's short string.
@@ -45,6 +46,13 @@ impl User {
     /// The hash of its password as RabbitMQ shows it, and how that is made; none: it cannot log in.
     pub fn password_hash(&self) -> Option<(String, &'static str)> {
         self.password.as_ref().map(PasswordHash::export)
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        Identity {
+            name: Arc::clone(&self.name),
+            kind: IdentityKind::User(self.tags),
+        }
     }
 
     fn record(&self) -> UserRecord {

@@ -15,6 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use backbone_broker::durable::Level;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -34,6 +35,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The AMQP 0-9-1 listeners.
     pub amqp: Amqp,
+    /// Certificates of listeners with TLS.
+    pub tls: Tls,
     /// The HTTP listeners.
     pub http: Http,
     /// `/metrics`.
@@ -64,6 +67,10 @@ pub struct Config {
 pub struct Amqp {
     /// Addresses to listen on; port 0 takes a free one.
     pub bind: Vec<SocketAddr>,
+    /// Addresses to listen on with TLS.
+    pub tls_bind: Vec<SocketAddr>,
+    /// Networks of proxies, which have to say for whom they speak (PROXY protocol, version 2).
+    pub proxies: Vec<IpNet>,
     /// Heartbeat interval offered to clients, seconds; 0 offers none.
     pub heartbeat_s: u16,
     /// Channels of one connection, offered to clients.
@@ -72,6 +79,46 @@ pub struct Amqp {
     pub frame_max_bytes: u32,
     /// How long a peer may take from connecting to `connection.open`, milliseconds.
     pub handshake_timeout_ms: u64,
+}
+
+/// `[tls]`: certificates. The files are read at start and again at SIGHUP.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// The server's certificate and those between it and its authority, PEM.
+    pub certificate_file: PathBuf,
+    /// The key of the server's certificate, PEM.
+    pub key_file: PathBuf,
+    /// The authorities that sign clients' certificates, PEM.
+    pub client_ca_file: PathBuf,
+    /// Whether clients show certificates.
+    pub client_certificates: ClientCertificates,
+    /// What in a client's certificate is its user's name (mechanism `EXTERNAL`).
+    pub login_from: LoginFrom,
+}
+
+/// Whether clients show certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// They are not asked.
+    #[default]
+    None,
+    /// Those who do may log in with them.
+    Optional,
+    /// Those who do not are refused.
+    Required,
+}
+
+/// What in a client's certificate is its user's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoginFrom {
+    /// The subject's common name.
+    #[default]
+    CommonName,
+    /// The whole subject.
+    DistinguishedName,
 }
 
 /// `[http]`: listeners and routes.
@@ -223,6 +270,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("./data"),
             amqp: Amqp::default(),
+            tls: Tls::default(),
             http: Http::default(),
             metrics: Metrics::default(),
             admin: Admin::default(),
@@ -242,6 +290,8 @@ impl Default for Amqp {
     fn default() -> Self {
         Self {
             bind: vec![loopback(5672)],
+            tls_bind: Vec::new(),
+            proxies: Vec::new(),
             heartbeat_s: 60,
             channel_max: 2047,
             frame_max_bytes: 131_072,
@@ -347,6 +397,7 @@ impl Config {
         if amqp.handshake_timeout_ms == 0 {
             return Err(("amqp.handshake_timeout_ms", "must be at least 1".into()));
         }
+        self.validate_tls()?;
         self.validate_http()?;
         self.validate_accounts()?;
         let limits = &self.limits;
@@ -376,6 +427,25 @@ impl Config {
         if !is_log_level(&self.log.level) {
             let want = "must be off, error, warn, info, debug or trace, or directives such as info,backbone::amqp=debug";
             return Err(("log.level", want.into()));
+        }
+        Ok(())
+    }
+
+    fn validate_tls(&self) -> Result<(), (&'static str, String)> {
+        let tls = &self.tls;
+        if self.amqp.tls_bind.is_empty() {
+            return Ok(());
+        }
+        let asked = tls.client_certificates != ClientCertificates::None;
+        for (key, file, needed) in [
+            ("tls.certificate_file", &tls.certificate_file, true),
+            ("tls.key_file", &tls.key_file, true),
+            ("tls.client_ca_file", &tls.client_ca_file, asked),
+        ] {
+            if needed && file.as_os_str().is_empty() {
+                let why = "must name a file: amqp.tls_bind or tls.client_certificates needs it";
+                return Err((key, why.into()));
+            }
         }
         Ok(())
     }
@@ -454,6 +524,10 @@ mod tests {
             config.validate().unwrap_err().0
         };
         assert_eq!(blamed(|c| c.http.bind.clear()), "http.bind");
+        assert_eq!(
+            blamed(|c| c.amqp.tls_bind = vec![loopback(0)]),
+            "tls.certificate_file"
+        );
         assert_eq!(
             blamed(|c| c.amqp.frame_max_bytes = 4095),
             "amqp.frame_max_bytes"

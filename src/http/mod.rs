@@ -5,6 +5,7 @@
 //! its `Api` in `docs.rs`. Paths are repaired (doubled slashes, one at the end), never redirected, since
 //! clients turn a redirected POST into a GET. There is no access log: queries may hold secrets.
 
+mod amqp_socket;
 mod body;
 mod bus_errors;
 mod clients;
@@ -29,7 +30,10 @@ mod topic_permissions;
 mod users;
 mod vhosts;
 
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use actix_web::web::ServiceConfig;
 
@@ -45,10 +49,16 @@ use crate::engine::Engine;
 use crate::runtime::Lifecycle;
 use crate::telemetry::Telemetry;
 
+/// Serves whoever speaks AMQP at the other end, for the peer at this address, which may be on this machine. What is returned
+/// becomes true when the peer has proved who it is.
+pub type ServeAmqp = dyn Fn(UnixStream, SocketAddr, bool) -> Arc<AtomicBool> + Send + Sync;
+
 /// What handlers call; they take it as `web::Data<Services>`.
 pub struct Services {
     /// The configuration in force.
     pub config: Arc<Config>,
+    /// Serves whoever speaks AMQP at the other end.
+    pub serve_amqp: Box<ServeAmqp>,
     /// Names and secrets.
     pub auth: Arc<Authenticator>,
     /// Closes all connections to a vhost that is gone.
@@ -65,6 +75,7 @@ pub struct Services {
 
 /// Registers the routes of every module: a new feature adds its line here.
 fn configure(config: &mut ServiceConfig) {
+    amqp_socket::configure(config);
     health::configure(config);
     metrics::configure(config);
     docs::configure(config);

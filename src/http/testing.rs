@@ -39,6 +39,7 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
     let lifecycle = Lifecycle::default();
     web::Data::new(Services {
         config: Arc::new(config),
+        serve_amqp: Box::new(|_, _, _| Arc::default()),
         auth,
         close_vhost: Arc::new(|_| {}),
         bus,

@@ -65,6 +65,17 @@ impl Lifecycle {
     }
 }
 
+/// The signals that ask for files to be read again.
+pub type Hangups = tokio::signal::unix::Signal;
+
+/// SIGHUP, from now on.
+///
+/// # Errors
+/// The system does not let us listen for signals.
+pub fn hangups() -> std::io::Result<Hangups> {
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+}
+
 /// Waits for SIGTERM or SIGINT.
 ///
 /// # Errors

@@ -49,7 +49,27 @@ impl Raw {
         vhost: &str,
         heartbeat_s: u16,
     ) -> Result<Self, (u16, String)> {
-        let mut raw = Self::silent(address);
+        Self::silent(address).log_in_to(user, password, vhost, heartbeat_s)
+    }
+
+    /// The same on a connection on which no AMQP was spoken yet.
+    pub fn log_in(
+        self,
+        user: &str,
+        password: &str,
+        heartbeat_s: u16,
+    ) -> Result<Self, (u16, String)> {
+        self.log_in_to(user, password, "/", heartbeat_s)
+    }
+
+    fn log_in_to(
+        mut self,
+        user: &str,
+        password: &str,
+        vhost: &str,
+        heartbeat_s: u16,
+    ) -> Result<Self, (u16, String)> {
+        let raw = &mut self;
         raw.send(&PROTOCOL_HEADER);
         raw.expect("connection.start");
         let mut capabilities = TableBuf::new();
@@ -84,7 +104,7 @@ impl Raw {
         raw.expect_or_close("connection.open-ok")?;
         raw.method(1, &Method::ChannelOpen(channel::Open));
         raw.expect_or_close("channel.open-ok")?;
-        Ok(raw)
+        Ok(self)
     }
 
     /// The next method must be a close of the channel or the connection; its code and text. A channel is

@@ -69,7 +69,7 @@ async function startBroker() {
       const answer = await fetch(`http://127.0.0.1:${http}/health/ready`);
       await answer.arrayBuffer();
       if (answer.status === 200) {
-        return { url: `amqp://guest:guest@127.0.0.1:${amqp}`, stop };
+        return { url: `amqp://guest:guest@127.0.0.1:${amqp}`, http: `http://127.0.0.1:${http}`, stop };
       }
     } catch {
       // Not listening yet.

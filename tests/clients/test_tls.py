@@ -1,0 +1,196 @@
+"""TLS with unmodified pika: whom the server shows itself to, whom it lets in, and what goes through."""
+
+import os
+import signal
+import ssl
+import time
+
+import pika
+import pika.exceptions
+import pytest
+import trustme
+
+from support.server import free_ports, start_server, stop_server
+
+pytestmark = pytest.mark.skipif("AMQP_URL" in os.environ, reason="starts servers of its own")
+
+
+class Secured:
+    """A server with TLS, and the authorities that signed its certificate and clients'."""
+
+    def __init__(self, folder, **settings):
+        self.folder = folder
+        self.authority, self.clients = trustme.CA(), trustme.CA()
+        self.port = free_ports(1)[0]
+        self.write_certificate(self.authority)
+        self.clients.cert_pem.write_to_path(folder / "clients.pem")
+        environment = {
+            "BACKBONE_AMQP__TLS_BIND": f"127.0.0.1:{self.port}",
+            "BACKBONE_TLS__CERTIFICATE_FILE": str(folder / "server.pem"),
+            "BACKBONE_TLS__KEY_FILE": str(folder / "server.key"),
+            "BACKBONE_TLS__CLIENT_CA_FILE": str(folder / "clients.pem"),
+        }
+        environment.update({f"BACKBONE_TLS__{key.upper()}": value for key, value in settings.items()})
+        self.server = start_server(os.environ["BACKBONE_BIN"], environment)
+
+    def write_certificate(self, authority):
+        certificate = authority.issue_cert("localhost")
+        certificate.private_key_pem.write_to_path(self.folder / "server.key")
+        chain = self.folder / "server.pem"
+        chain.unlink(missing_ok=True)
+        for part in certificate.cert_chain_pems:
+            part.write_to_path(chain, append=True)
+
+    def connect(self, trust=None, user=None, certificate_of=None, **context_settings):
+        context = ssl.create_default_context()
+        (trust or self.authority).configure_trust(context)
+        for key, value in context_settings.items():
+            setattr(context, key, value)
+        if certificate_of:
+            self.clients.issue_cert(common_name=certificate_of).configure_cert(context)
+        credentials = pika.PlainCredentials(*user) if user else pika.credentials.ExternalCredentials()
+        parameters = pika.ConnectionParameters(
+            "127.0.0.1",
+            self.port,
+            credentials=credentials,
+            ssl_options=pika.SSLOptions(context, "localhost"),
+            socket_timeout=10,
+            stack_timeout=20,
+            connection_attempts=1,
+        )
+        return pika.BlockingConnection(parameters)
+
+
+@pytest.fixture
+def secured(tmp_path):
+    started = []
+
+    def start(**settings):
+        started.append(Secured(tmp_path, **settings))
+        return started[-1]
+
+    yield start
+    for each in started:
+        stop_server(each.server)
+
+
+GUEST = ("guest", "guest")
+REFUSED = (pika.exceptions.AMQPConnectionError, ssl.SSLError, ConnectionError)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_messages_of_all_sizes_go_both_ways(secured, version):
+    server = secured()
+    with server.connect(user=GUEST, maximum_version=version) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare("q")
+        bodies = [bytes([size % 251]) * size for size in (0, 1, 100, 16_384, 131_072, 3_000_000)] * 3
+        for body in bodies:
+            channel.basic_publish("", "q", body)
+        got = []
+        for method, _, body in channel.consume("q", inactivity_timeout=20):
+            assert method is not None, f"{len(got)} of {len(bodies)} came"
+            got.append(body)
+            channel.basic_ack(method.delivery_tag)
+            if len(got) == len(bodies):
+                break
+        assert got == bodies
+
+
+def test_many_small_messages_wait_for_a_slow_reader(secured):
+    server = secured()
+    count, body = 20_000, b"x" * 500
+    with server.connect(user=GUEST) as publisher, server.connect(user=GUEST) as consumer:
+        channel, other = publisher.channel(), consumer.channel()
+        channel.queue_declare("q")
+        seen = []
+
+        def take(_channel, method, _properties, _body):
+            seen.append(method.delivery_tag)
+
+        other.basic_consume("q", take, auto_ack=True)
+        for _ in range(count):
+            channel.basic_publish("", "q", body)
+        deadline = time.monotonic() + 60
+        while len(seen) < count and time.monotonic() < deadline:
+            consumer.process_data_events(time_limit=1)
+        assert seen == list(range(1, count + 1))
+
+
+def test_a_client_that_trusts_another_authority_does_not_connect(secured):
+    server = secured()
+    with pytest.raises(REFUSED):
+        server.connect(trust=trustme.CA(), user=GUEST)
+
+
+def test_the_name_in_a_good_certificate_is_the_user(secured):
+    server = secured(client_certificates="optional")
+    with server.connect(certificate_of="admin") as connection:
+        connection.channel().queue_declare("q")
+    with server.connect(user=GUEST) as connection:
+        connection.channel().queue_declare("q")
+
+
+@pytest.mark.parametrize("name", ["nobody", "guest", ""])
+def test_the_name_in_a_good_certificate_has_to_be_a_users(secured, name):
+    server = secured(client_certificates="optional")
+    with pytest.raises(REFUSED):
+        server.connect(certificate_of=name or "*")
+
+
+def test_without_a_certificate_there_is_no_external_login(secured):
+    server = secured(client_certificates="optional")
+    with pytest.raises(REFUSED):
+        server.connect()
+
+
+def test_where_certificates_are_required_nobody_comes_in_without_a_good_one(secured):
+    server = secured(client_certificates="required")
+    with pytest.raises(REFUSED):
+        server.connect(user=GUEST)
+    server.clients, good = trustme.CA(), server.clients
+    with pytest.raises(REFUSED):
+        server.connect(user=GUEST, certificate_of="admin")
+    server.clients = good
+    with server.connect(user=GUEST, certificate_of="admin") as connection:
+        connection.channel().queue_declare("q")
+
+
+def test_sighup_brings_a_new_certificate_and_leaves_connections_alone(secured):
+    server = secured()
+    old, new = server.authority, trustme.CA()
+    with server.connect(user=GUEST) as connection:
+        channel = connection.channel()
+        channel.queue_declare("q")
+        server.write_certificate(new)
+        server.server.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                server.connect(trust=new, user=GUEST).close()
+                break
+            except REFUSED:
+                assert time.monotonic() < deadline, "the new certificate is not shown"
+        with pytest.raises(REFUSED):
+            server.connect(trust=old, user=GUEST)
+        channel.queue_declare("q", passive=True)
+
+
+def test_sighup_with_a_file_that_cannot_be_used_changes_nothing(secured):
+    server = secured()
+    (server.folder / "server.pem").write_text("no certificate")
+    server.server.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while "the certificates in use stay" not in server.server.log_tail():
+        assert time.monotonic() < deadline, server.server.log_tail()
+        time.sleep(0.05)
+    server.connect(user=GUEST).close()
+
+
+def test_who_does_not_speak_tls_is_dropped(secured):
+    server = secured()
+    parameters = pika.ConnectionParameters("127.0.0.1", server.port, socket_timeout=10, stack_timeout=20)
+    with pytest.raises(REFUSED):
+        pika.BlockingConnection(parameters)
+    server.connect(user=GUEST).close()

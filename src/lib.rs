@@ -213,7 +213,7 @@ async fn open_auth(
 /// Lets connections follow what changes of users and their rights. What was granted in a vhost whose deletion was cut short
 /// is forgotten.
 async fn follow_users(auth: &Authenticator, engine: &Engine, amqp: &Amqp) -> Result<(), RunError> {
-    let is_there = |vhost: &str| engine.vhost(vhost).is_some();
+    let is_there = |vhost: &str| engine.has_vhost(vhost);
     auth.users().keep_vhosts(is_there).await?;
     let (engine, amqp) = (engine.clone(), amqp.clone());
     auth.users().listen(move |change| match change {

@@ -158,6 +158,9 @@ async fn every_operation_asks_for_its_permission() {
     ] {
         assert_eq!(peer.ask_in_vain(&method), refused(what), "{method:?}");
     }
+    let reserved = "ACCESS_REFUSED - queue name 'amq.zz' contains reserved prefix 'amq.*'";
+    let refusal = peer.ask_in_vain(&declare("amq.zz"));
+    assert_eq!(refusal, (403, reserved.to_owned()));
     let default = "ACCESS_REFUSED - operation not permitted on the default exchange";
     for method in [bind("wq", "", ""), exchange_with("", Table::EMPTY)] {
         assert_eq!(peer.ask_in_vain(&method), (403, default.to_owned()));
@@ -327,7 +330,7 @@ async fn only_an_impersonator_publishes_in_the_name_of_others() {
     let text =
         "PRECONDITION_FAILED - user_id property set to 'guest' but authenticated user was 'u'";
     assert_eq!(peer.refusal(), (406, text.to_owned()));
-    let tagged = json!({"tags": "impersonator"});
+    let tagged = json!({"tags": "impersonator", "password": "u"});
     assert_eq!(admin.put("/api/users/u", tagged).await.0, 204);
     let mut peer = login(&server).unwrap();
     peer.confirmed(&as_guest);

@@ -44,7 +44,7 @@ async fn users_are_made_shown_changed_and_deleted() {
     assert_eq!(admin.put("/api/users/copy", exported).await.0, 201);
     let copy = Admin::as_user(&server, "copy", "p");
     assert_eq!(copy.get("/api/whoami").await.0, 200);
-    // Tags alone leave the password.
+    // What is not said again is taken away.
     assert_eq!(
         admin
             .put("/api/users/copy", json!({"tags": "monitoring"}))
@@ -52,7 +52,7 @@ async fn users_are_made_shown_changed_and_deleted() {
             .0,
         204
     );
-    assert_eq!(copy.get("/api/whoami").await.0, 200);
+    assert_eq!(copy.get("/api/whoami").await.0, 401);
 
     let delete = json!({"users": ["copy", "none"]});
     assert_eq!(admin.post("/api/users/bulk-delete", delete).await.0, 400);
@@ -211,9 +211,13 @@ async fn tags_decide_who_looks_and_who_changes() {
         let vhosts = own.get("/api/vhosts").await.1.as_array().unwrap().len();
         let queues = own.get("/api/queues/other").await;
         match name {
-            "monitoring" => assert_eq!((vhosts, queues.0), (2, 200)),
+            "monitoring" => {
+                assert_eq!((vhosts, queues.0), (2, 200));
+                assert_eq!(own.get("/metrics").await.0, 200);
+            }
             _ => {
                 assert_eq!(vhosts, 1, "{name}");
+                assert_eq!(own.get("/metrics").await.0, 403);
                 let reason = "User not authorised to access virtual host";
                 assert_eq!(told(&queues), (401, "not_authorised", reason));
             }
@@ -286,6 +290,7 @@ async fn the_command_line_manages_users_vhosts_and_permissions() {
         &["user", "add", "u", "--password", "p", "--tag", "management"],
         &["user", "limit", "u", "max-channels", "-1"],
         &["user", "set", "u", "--password", "q"],
+        &["user", "set", "u", "--tag", "management"],
         &["permission", "set", "u", "--vhost", "v/1", "--write", "^w"],
         &[
             "permission",

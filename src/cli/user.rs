@@ -4,11 +4,11 @@ use std::io::BufRead;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::call::Call;
 use super::client::{path_segment, plain};
-use super::{Failure, RemoteArgs};
+use super::{Failure, OPERATOR, RemoteArgs};
 use crate::config::Environment;
 
 #[derive(Args)]
@@ -24,7 +24,7 @@ enum UserCommand {
         #[command(flatten)]
         remote: RemoteArgs,
     },
-    /// Make a user; what it may do is said by `permission set`
+    /// Make a user; what it may do is said by `permission set`. Without a password it cannot log in
     Add {
         #[command(flatten)]
         remote: RemoteArgs,
@@ -107,8 +107,10 @@ pub(super) async fn run(args: UserArgs, environment: &Environment) -> Result<(),
             password,
             tag,
         } => {
-            let password = password.read()?;
-            let body = body(password, &tag);
+            let body = match password.read()? {
+                Some(password) => json!({"tags": tag, "password": password}),
+                None => json!({"tags": tag}),
+            };
             Call::new(remote, Method::PUT, &["users", &name]).with_body(body)
         }
         UserCommand::Set {
@@ -117,11 +119,17 @@ pub(super) async fn run(args: UserArgs, environment: &Environment) -> Result<(),
             password,
             tag,
         } => {
-            let tags = match tag {
-                Some(tags) => tags,
-                None => tags_of(&remote, &name, environment).await?,
+            let before = user(&remote, &name, environment).await?;
+            let tags = tag.map_or_else(|| before["tags"].clone(), |tags| json!(tags));
+            // What is not said again is taken away.
+            let body = match password.read()? {
+                Some(password) => json!({"tags": tags, "password": password}),
+                None => json!({
+                    "tags": tags,
+                    "password_hash": before["password_hash"],
+                    "hashing_algorithm": before["hashing_algorithm"],
+                }),
             };
-            let body = body(password.read()?, &tags);
             Call::new(remote, Method::PUT, &["users", &name]).with_body(body)
         }
         UserCommand::Limit {
@@ -140,27 +148,14 @@ pub(super) async fn run(args: UserArgs, environment: &Environment) -> Result<(),
     call.run(environment, line).await
 }
 
-/// The tags that a user has, since the server wants to be told all of them.
-async fn tags_of(
+/// A user as the server shows it.
+async fn user(
     remote: &RemoteArgs,
     name: &str,
     environment: &Environment,
-) -> Result<Vec<String>, Failure> {
-    let api = remote.connect(environment, &super::OPERATOR)?;
-    let user = api.json(Method::GET, &["api", "users", name], None).await?;
-    let tags = user["tags"].as_array().into_iter().flatten();
-    Ok(tags
-        .filter_map(|tag| Some(tag.as_str()?.to_owned()))
-        .collect())
-}
-
-fn body(password: Option<String>, tags: &[String]) -> Value {
-    let mut body = Map::new();
-    body.insert("tags".into(), json!(tags));
-    if let Some(password) = password {
-        body.insert("password".into(), password.into());
-    }
-    Value::Object(body)
+) -> Result<Value, Failure> {
+    let api = remote.connect(environment, &OPERATOR)?;
+    Ok(api.json(Method::GET, &["api", "users", name], None).await?)
 }
 
 fn line(user: &Value) -> String {

@@ -37,7 +37,12 @@ impl Engine {
         self.0.vhosts.list().iter().map(|it| describe(it)).collect()
     }
 
-    /// The vhost of that name.
+    /// Whether there is a vhost of that name.
+    pub fn has_vhost(&self, name: &str) -> bool {
+        self.0.vhosts.get(name).is_some()
+    }
+
+    /// The vhost of that name. Looks into each of its queues.
     pub fn vhost(&self, name: &str) -> Option<VhostInfo> {
         self.0.vhosts.get(name).map(|vhost| describe(&vhost))
     }

@@ -78,9 +78,7 @@ impl Manager {
 
     /// That `vhost` is there and it sees what is in it.
     pub fn check_sees(&self, services: &Services, vhost: &str) -> Result<(), ApiError> {
-        if services.engine.vhost(vhost).is_none() {
-            return Err(not_found());
-        }
+        check_vhost(services, vhost)?;
         match self.sees(services, vhost) {
             true => Ok(()),
             false => Err(not_authorised("User not authorised to access virtual host")),
@@ -128,6 +126,14 @@ pub(super) fn list(
     Ok(Some(
         items.into_iter().filter(|it| !it.is_empty()).collect(),
     ))
+}
+
+/// That there is a vhost of that name.
+pub(super) fn check_vhost(services: &Services, vhost: &str) -> Result<(), ApiError> {
+    match services.engine.has_vhost(vhost) {
+        true => Ok(()),
+        false => Err(not_found()),
+    }
 }
 
 /// 401: the user is known and may not do this.

@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::management::{Administrator, bad_request, not_found, required};
+use super::management::{Administrator, bad_request, check_vhost, not_found, required};
 use super::{ApiError, ErrorBody, Services};
 use crate::auth::Permission;
 
@@ -85,7 +85,7 @@ async fn of_vhost(
     vhost: web::Path<String>,
     _: Administrator,
 ) -> Result<HttpResponse, ApiError> {
-    services.engine.vhost(&vhost).ok_or_else(not_found)?;
+    check_vhost(&services, &vhost)?;
     Ok(listed(&services, |it, _| *it == **vhost))
 }
 
@@ -166,8 +166,7 @@ async fn remove(
 
 /// That vhost and user are there.
 pub(super) fn check_both(services: &Services, vhost: &str, user: &str) -> Result<(), ApiError> {
-    let vhost = services.engine.vhost(vhost);
-    match vhost.is_some() && services.auth.users().get(user).is_some() {
+    match services.engine.has_vhost(vhost) && services.auth.users().get(user).is_some() {
         true => Ok(()),
         false => Err(bad_request("vhost_or_user_not_found")),
     }
@@ -175,7 +174,7 @@ pub(super) fn check_both(services: &Services, vhost: &str, user: &str) -> Result
 
 /// Takes back what was granted in a vhost that was deleted meanwhile.
 pub(super) async fn forget_if_gone(services: &Services, vhost: &str) -> Result<(), ApiError> {
-    if services.engine.vhost(vhost).is_none() {
+    if !services.engine.has_vhost(vhost) {
         services.auth.users().keep_vhosts(|it| it != vhost).await?;
     }
     Ok(())

@@ -139,9 +139,9 @@ async fn show(
 
 /// That it sees what is in `vhost`, if there is one of that name.
 fn check_sees(services: &Services, manager: &Manager, vhost: &str) -> Result<(), ApiError> {
-    match services.engine.vhost(vhost) {
-        Some(_) => manager.check_sees(services, vhost),
-        None => Ok(()),
+    match services.engine.has_vhost(vhost) {
+        true => manager.check_sees(services, vhost),
+        false => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::management::{Administrator, not_found, required};
+use super::management::{Administrator, check_vhost, not_found, required};
 use super::permissions::{check_both, forget_if_gone};
 use super::{ApiError, ErrorBody, Services, parse_query};
 use crate::auth::TopicPermission;
@@ -92,7 +92,7 @@ async fn of_vhost(
     vhost: web::Path<String>,
     _: Administrator,
 ) -> Result<HttpResponse, ApiError> {
-    services.engine.vhost(&vhost).ok_or_else(not_found)?;
+    check_vhost(&services, &vhost)?;
     Ok(HttpResponse::Ok().json(listed(&services, |it, _| *it == **vhost)))
 }
 

@@ -38,7 +38,7 @@ struct WhoamiBody {
 struct UserFields {
     /// Any of administrator, monitoring, policymaker, management, impersonator; others mean nothing. Also one text with commas.
     tags: Vec<String>,
-    /// Its password. Without it and `password_hash`, a new user cannot log in, and others keep theirs.
+    /// Its password. Without it and `password_hash` the user cannot log in.
     password: Option<String>,
     /// The base64 of salt and hash, instead of the password. Empty: it cannot log in.
     password_hash: Option<String>,
@@ -146,7 +146,7 @@ async fn put(
     }
     let update = UserUpdate {
         tags: Some(list(&fields, "tags")?.ok_or_else(|| bad_request("tags_not_present"))?),
-        password: password(&fields).await?,
+        password: Some(password(&fields).await?),
         limits: None,
     };
     match services.auth.users().put(&user, update).await? {
@@ -155,24 +155,21 @@ async fn put(
     }
 }
 
-/// The password that a body gives: none: it says nothing; none of that: there is to be none.
-async fn password(fields: &Map<String, Value>) -> Result<Option<Option<PasswordHash>>, ApiError> {
+/// The password that a body gives; none: the user cannot log in.
+async fn password(fields: &Map<String, Value>) -> Result<Option<PasswordHash>, ApiError> {
     match (text(fields, "password")?, text(fields, "password_hash")?) {
         (Some(_), Some(_)) => Err(bad_request("both_password_and_password_hash_are_provided")),
-        (Some(chosen), None) if chosen.is_empty() => Ok(Some(None)),
+        (Some(chosen), None) if chosen.is_empty() => Ok(None),
         (Some(chosen), None) => {
             let hash = hash_password(Secret::new(chosen)).await;
-            Ok(Some(Some(
-                hash.map_err(|error| ApiError::internal(&error))?,
-            )))
+            hash.map(Some).map_err(|error| ApiError::internal(&error))
         }
-        (None, Some(hash)) if hash.is_empty() => Ok(Some(None)),
+        (None, Some(hash)) if hash.is_empty() => Ok(None),
         (None, Some(hash)) => {
             let algorithm = text(fields, "hashing_algorithm")?;
             let hash = PasswordHash::import(&hash, algorithm.as_deref());
-            Ok(Some(Some(
-                hash.map_err(|error| bad_request(error.to_string()))?,
-            )))
+            hash.map(Some)
+                .map_err(|error| bad_request(error.to_string()))
         }
         (None, None) => Ok(None),
     }

@@ -120,7 +120,7 @@ async fn put(
         tags: list(&fields, "tags")?,
     };
     let users = services.auth.users();
-    if services.engine.vhost(&vhost).is_none() {
+    if !services.engine.has_vhost(&vhost) {
         // What was granted in one of that name before, if forgetting it was cut short.
         users.keep_vhosts(|it| *it != **vhost).await?;
     }
@@ -143,7 +143,7 @@ async fn remove(
 ) -> Result<HttpResponse, ApiError> {
     let deleted = services.engine.delete_vhost(&vhost).await;
     // Gone is gone, even if it may come back after a crash.
-    if services.engine.vhost(&vhost).is_none() {
+    if !services.engine.has_vhost(&vhost) {
         (services.close_vhost)(&vhost);
         let users = services.auth.users();
         users.keep_vhosts(|it| *it != **vhost).await?;

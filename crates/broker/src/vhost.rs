@@ -55,6 +55,19 @@ const QUEUE_ARGUMENTS: &[&str] = &[
     DURABILITY,
 ];
 
+/// Refuses names that are the broker's own to give.
+///
+/// # Errors
+/// 403 `queue name 'amq.foo' contains reserved prefix 'amq.*'`.
+pub(crate) fn check_queue_name(name: &str) -> Result<(), Error> {
+    match name.starts_with("amq.") {
+        true => Err(Error::access_refused(format!(
+            "queue name '{name}' contains reserved prefix 'amq.*'"
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// A virtual host.
 pub struct Vhost {
     name: Arc<str>,
@@ -282,11 +295,7 @@ impl Vhost {
         if declare.passive {
             return Err(Error::no_queue(&name, &self.name));
         }
-        if name.starts_with("amq.") {
-            return Err(Error::access_refused(format!(
-                "queue name '{name}' contains reserved prefix 'amq.*'"
-            )));
-        }
+        check_queue_name(&name)?;
         if name.is_empty() {
             return self.make_queue(&self.server_name("amq.gen-"), declare, conn);
         }

@@ -1,5 +1,8 @@
 //! Several vhosts on one log: each has its own exchanges and queues, and a restart brings back what was there.
 
+// What fails in a helper fails the test.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use backbone_broker::definitions::VhostDefinition;

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::out::OutBuf;
 use crate::publisher::Origin;
 use crate::queue::DeleteIf;
-use crate::vhost::QueueDeclare;
+use crate::vhost::{QueueDeclare, check_queue_name};
 
 impl Core {
     pub(super) fn queue_declare(
@@ -175,8 +175,12 @@ impl Core {
     fn may_declare_queue(&self, queue: &str, declare: &Declare<'_>) -> Result<(), Error> {
         let Origin { user, access } = self.publisher.origin();
         let vhost = self.publisher.vhost();
+        let is_there = vhost.topology().queue(queue).is_some();
+        if !(declare.passive || is_there || declare.queue.is_empty()) {
+            check_queue_name(queue)?;
+        }
         access.declare_queue(user, vhost.name(), queue, declare.passive)?;
-        if declare.passive || vhost.topology().queue(queue).is_some() {
+        if declare.passive || is_there {
             return Ok(());
         }
         // Dead letters leave the queue with this user's rights.

@@ -81,6 +81,7 @@ pub fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhosts>, Arc<Gate>)
     let gate = Gate::new(Arc::clone(&arena), Some(Arc::clone(&durable)), limit_bytes);
     let vhost = Vhost::new("/", node_number(), arena);
     let (pager, wanted) = engine::pager(&vhost, &durable, limit_bytes / 2);
+    let gate = gate.with_pager(Arc::clone(&pager));
     let durability = config.durability.clone();
     let level_of = move |vhost: &str| durability.of_vhost(vhost);
     let first = Arc::new(vhost.with_log(durable, pager, level_of("/")));

@@ -7,6 +7,8 @@
 mod common;
 
 use std::io::{ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backbone_wire::method::{Method, basic, connection, queue};
@@ -114,6 +116,24 @@ async fn publishers_wait_while_memory_is_short_and_nothing_is_lost() {
             writing.write_all(&publish("q", &body)).unwrap();
         }
     });
+    // What waits goes to the disk. What a consumer holds stays in memory.
+    let mut reader = Raw::open(server.amqp[0], 0);
+    reader.consume("q", false);
+    let mut acks = reader.stream.try_clone().unwrap();
+    let blocked_once = Arc::new(AtomicBool::new(false));
+    let acknowledges = Arc::clone(&blocked_once);
+    let all = Method::BasicAck(basic::Ack {
+        delivery_tag: 0,
+        multiple: true,
+    });
+    let reads = std::thread::spawn(move || {
+        for number in 0..MESSAGES {
+            assert_eq!(reader.delivery().1[..4], number.to_be_bytes());
+            if acknowledges.load(Ordering::SeqCst) {
+                reader.method(1, &all);
+            }
+        }
+    });
     let blocked = sender.expect("connection.blocked");
     let Method::ConnectionBlocked(blocked) = Method::decode(&blocked).unwrap() else {
         unreachable!("the name was checked");
@@ -126,11 +146,11 @@ async fn publishers_wait_while_memory_is_short_and_nothing_is_lost() {
     );
     let health = reqwest::get(server.url("/health/live")).await.unwrap();
     assert_eq!(health.status(), 200);
-    let mut reader = Raw::open(server.amqp[0], 0);
-    reader.consume("q", true);
-    for number in 0..MESSAGES {
-        assert_eq!(reader.delivery().1[..4], number.to_be_bytes());
-    }
+    blocked_once.store(true, Ordering::SeqCst);
+    let mut ack = Vec::new();
+    all.write(1, &mut ack);
+    acks.write_all(&ack).unwrap();
+    reads.join().unwrap();
     writer.join().unwrap();
     sender.expect("connection.unblocked");
 }

@@ -6,11 +6,12 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use common::raw::Raw;
 use common::{ADMIN_SECRET, Server};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -491,6 +492,12 @@ async fn senders_wait_while_memory_is_short_and_readers_go_on() {
     ])
     .await;
     let client = bus.create("a", "#").await;
+    // What waits would go to the disk; what a reader holds stays in memory.
+    let (id, secret) = &client;
+    let mut holder = Raw::login(bus.server.amqp[0], id, secret, 0).unwrap();
+    holder.consume(&format!("{id}-inbox"), false);
+    let held = holder.stream.try_clone().unwrap();
+    let holds = std::thread::spawn(move || while holder.frame().is_some() {});
     let body = json!("x".repeat(500_000));
     let mut accepted = 0;
     let refused = loop {
@@ -503,6 +510,8 @@ async fn senders_wait_while_memory_is_short_and_readers_go_on() {
     };
     assert_eq!(refused.headers()["retry-after"], "1");
     error_of(refused, 503).await;
+    held.shutdown(Shutdown::Both).unwrap();
+    holds.join().unwrap();
     assert_eq!(bus.receive_all(&client, accepted).await.len(), accepted);
     assert_eq!(bus.send(&client, "t", &body).await.status(), 200);
 }

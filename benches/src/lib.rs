@@ -6,6 +6,7 @@
 //! counts allocations, and the program `hot_path` looks at the clock.
 
 mod bus;
+mod durable;
 mod parts;
 mod peer;
 mod queues;
@@ -32,6 +33,16 @@ pub const WORKLOADS: &[Workload] = &[
         name: "publish_deliver_confirm_ack_16",
         batch: queues::BATCH,
         make: queues::publish_deliver_confirm_ack,
+    },
+    Workload {
+        name: "durable_confirm_ack_16",
+        batch: queues::BATCH,
+        make: durable::one,
+    },
+    Workload {
+        name: "durable_1000_in_turn",
+        batch: queues::BATCH,
+        make: durable::in_turn,
     },
     Workload {
         name: "fanout10_1k",

@@ -152,6 +152,12 @@ impl Peer {
         assert!(self.session.state() == State::Open);
     }
 
+    /// The session hears that the log has come further.
+    pub fn progressed(&mut self) {
+        self.session.progressed(&mut self.out);
+        self.write();
+    }
+
     /// The session delivers all that it was rung for.
     pub fn deliver(&mut self) {
         std::mem::swap(&mut *self.bell.0.lock(), &mut self.rung);

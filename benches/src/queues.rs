@@ -10,7 +10,7 @@ pub const BATCH: usize = 500;
 pub const FANOUT_BATCH: usize = 100;
 const FANOUT_QUEUES: usize = 10;
 /// As many as two batches have messages.
-const IN_TURN_QUEUES: usize = 1_000;
+pub const IN_TURN_QUEUES: usize = 1_000;
 const TOPIC_BINDINGS: usize = 1_000;
 const TOPIC_QUEUES: usize = 10;
 /// Batches until a topic comes again: by then the publisher has forgotten its route.
@@ -27,7 +27,7 @@ fn batch(count: usize, exchange: &str, key: impl Fn(usize) -> String, body: &[u8
 }
 
 /// What a batch must at least bring to all consumers: the bodies.
-fn check(consumers: &[Peer], before: usize, bodies: usize) -> usize {
+pub fn check(consumers: &[Peer], before: usize, bodies: usize) -> usize {
     let sent: usize = consumers.iter().map(|consumer| consumer.sent_bytes).sum();
     assert!(sent >= before + bodies, "messages are missing");
     sent

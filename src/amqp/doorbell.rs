@@ -71,6 +71,10 @@ impl Bell for Doorbell {
         self.leave(|news| news.rung.push(key));
     }
 
+    fn ring_all(&self, keys: &mut dyn Iterator<Item = u64>) {
+        self.leave(|news| news.rung.extend(keys));
+    }
+
     fn cancelled(&self, key: u64) {
         self.leave(|news| news.cancelled.push(key));
     }

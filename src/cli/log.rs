@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backbone_log::{
-    Body, Damage, Inspected, LogError, Progress, QueueInfo, RealDisk, Record, Survey, Targets,
+    Body, Damage, Inspected, LogError, Progress, QueueInfo, RealDisk, Reason, Record, Survey,
+    Targets,
 };
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -315,8 +316,13 @@ fn concerns(record: &Record<'_>, id: u64) -> bool {
             targets, sources, ..
         } => among(targets) || sources.iter().any(|source| source.queue == id),
         Record::Settle { queue, .. } => *queue == id,
+        Record::SettleMany { sources, .. } => sources.iter().any(|source| source.queue == id),
         Record::Define { .. } | Record::Remove { .. } => false,
     }
+}
+
+fn why(reason: Option<Reason>) -> String {
+    reason.map_or("unknown".to_owned(), |r| format!("{r:?}").to_lowercase())
 }
 
 /// Segment, offset, bytes and batch of a record, and what it says: `queue/number` are places of messages.
@@ -362,12 +368,19 @@ fn record_line(found: &Inspected<'_>) -> String {
                 places(targets)
             )
         }
+        Record::SettleMany { sources, reason } => {
+            let sources = sources.iter();
+            let sources: Vec<String> = sources
+                .map(|s| format!("{}/{}..{}", s.queue, s.seqs.start, s.seqs.end))
+                .collect();
+            format!("settle ({}) {}", why(*reason), sources.join(" "))
+        }
         Record::Settle {
             queue,
             ranges,
             reason,
         } => {
-            let reason = reason.map_or("unknown".to_owned(), |r| format!("{r:?}").to_lowercase());
+            let reason = why(*reason);
             let ranges = ranges.iter().map(|range| match range.end {
                 u64::MAX => format!("{queue}/{}..", range.start),
                 end => format!("{queue}/{}..{end}", range.start),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use backbone_broker::definitions::SHADOW;
 use backbone_broker::durable::Durable;
 use backbone_broker::pager::Pager;
 use backbone_broker::queue::{Queue, Wakes};
@@ -14,6 +15,9 @@ use backbone_broker::vhosts::Vhosts;
 
 /// How often it looks whether memory is tight.
 const LOOK: Duration = Duration::from_millis(100);
+/// After which it goes on making room, if there is more to be made.
+const GO_ON: Duration = Duration::from_millis(1);
+
 /// Queues that want their next page.
 pub struct Wanted(Receiver<Weak<Queue>>);
 
@@ -40,10 +44,10 @@ pub fn start(vhosts: &Arc<Vhosts>, wanted: Wanted) -> std::io::Result<()> {
 
 fn serve(vhosts: &Weak<Vhosts>, wanted: &Receiver<Weak<Queue>>) {
     let mut failed = Vec::new();
-    let mut looked = Instant::now();
+    let (mut looked, mut rest) = (Instant::now(), LOOK);
     let mut reported = 0;
     loop {
-        let asked = wanted.recv_timeout(LOOK.saturating_sub(looked.elapsed()));
+        let asked = wanted.recv_timeout(rest.saturating_sub(looked.elapsed()));
         let Some(vhosts) = vhosts.upgrade() else {
             return;
         };
@@ -51,22 +55,35 @@ fn serve(vhosts: &Weak<Vhosts>, wanted: &Receiver<Weak<Queue>>) {
             return;
         };
         match asked {
+            Ok(queue) if queue.strong_count() == 0 => rest = GO_ON,
             Ok(queue) => page_in(pager, queue, &mut failed),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        if looked.elapsed() < LOOK {
+        if looked.elapsed() < rest {
             continue;
         }
         for queue in std::mem::take(&mut failed) {
             page_in(pager, queue, &mut failed);
         }
-        if pager.is_tight() {
-            pager.relieve(&vhosts.queues());
-        }
+        rest = make_room(&vhosts, pager);
         reported = report_damages(&vhosts, reported);
         looked = Instant::now();
     }
+}
+
+/// Makes room if memory is tight; says when to look again.
+fn make_room(vhosts: &Vhosts, pager: &Pager) -> Duration {
+    let [_, before, _] = pager.counts();
+    if pager.is_tight() && pager.relieve(&vhosts.queues()) {
+        return GO_ON;
+    }
+    // If there was nothing to be given up, calls are heard with the next look only.
+    let [_, after, _] = pager.counts();
+    if after > before || !pager.is_tight() {
+        pager.heard_call();
+    }
+    LOOK
 }
 
 /// Brings a queue's next messages in; if they cannot be read, the queue is tried again with the next look.
@@ -93,7 +110,11 @@ fn report_damages(vhosts: &Vhosts, reported: usize) -> usize {
     let queues = vhosts.queues();
     let damages = log.damages();
     for damage in damages.iter().skip(reported) {
-        let named = queues.iter().filter(|q| damage.queues.contains(&q.id()));
+        let hit = |queue: &&Arc<Queue>| {
+            let mut ids = damage.queues.iter().map(|id| id & !SHADOW);
+            ids.any(|id| id == queue.id())
+        };
+        let named = queues.iter().filter(hit);
         let queues: Vec<&str> = named.map(|queue| &**queue.name()).collect();
         let (file, offset, bytes) = (&*damage.file, damage.offset, damage.bytes);
         tracing::error!(

@@ -179,10 +179,23 @@ impl Durable {
     /// Tells the log what is done with; the number of its batch. What the disk has no room for is told later, or comes
     /// back with the restart: without it, what consumers take would never make room.
     pub(crate) fn settle(&self, batch: &mut Batch) -> Option<u64> {
-        match self.append(batch) {
-            Ok(lsn) => {
+        let lsn = self.settle_quietly(batch);
+        self.log.wake();
+        lsn
+    }
+
+    /// The same for who holds no lock: writes it as well, if that is quick.
+    pub(crate) fn settle_and_write(&self, batch: &mut Batch) -> Option<u64> {
+        let lsn = self.settle_quietly(batch);
+        self.log.write_soon();
+        lsn
+    }
+
+    fn settle_quietly(&self, batch: &mut Batch) -> Option<u64> {
+        match self.log.append_quietly(batch) {
+            Ok(appended) => {
                 self.settle_late();
-                Some(lsn)
+                Some(appended.lsn)
             }
             Err(LogError::Full) => {
                 let mut late = self.late.lock();

@@ -249,6 +249,9 @@ impl Mover {
             .drain(..)
             .map(|list| push(&self.vhost, &list, &mut self.wakes))
             .sum();
+        if let Some(durable) = self.vhost.durable() {
+            durable.log().write_soon();
+        }
         let (count, counters) = (self.batch.len() as u64, &self.flow.counters);
         if self.flow.via.is_some() {
             add(&counters.forwarded, count);

@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use backbone_log::Arena;
 
 use crate::durable::{Durable, Trouble};
+use crate::pager::Pager;
 
 /// Whether publishers may go on.
 pub struct Gate {
     arena: Arc<Arena>,
     durable: Option<Arc<Durable>>,
+    /// Called for help before it comes so far.
+    pager: Option<Arc<Pager>>,
     limit: usize,
     raised: AtomicBool,
 }
@@ -23,13 +26,23 @@ impl Gate {
         Self {
             arena,
             durable,
+            pager: None,
             limit: limit_bytes,
             raised: AtomicBool::new(false),
         }
     }
 
+    /// The same with a pager, which hears of it when memory is tight.
+    pub fn with_pager(self, pager: Arc<Pager>) -> Self {
+        let pager = Some(pager);
+        Self { pager, ..self }
+    }
+
     /// Why publishers have to wait, if they have to.
     pub fn trouble(&self) -> Option<Trouble> {
+        if let Some(pager) = &self.pager {
+            pager.call_if_tight();
+        }
         let of_log = self.durable.as_ref().and_then(|durable| durable.trouble());
         of_log.or_else(|| self.is_short_of_memory().then_some(Trouble::Memory))
     }

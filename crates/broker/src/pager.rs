@@ -1,21 +1,31 @@
-//! Brings messages that wait in the log alone back into memory, and gives up memory when it is tight.
+//! Brings messages that wait in the log alone back into memory, and gives up memory when it is tight: first the copies of
+//! messages that are in the log, then messages that are not, which go there for that ([`Pager::relieve`]).
 //!
 //! One a node. It has no thread: whoever hears a queue's page bell calls [`Pager::page_in`], and whoever cannot wait
 //! for that (a get) calls it itself.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use backbone_log::{Arena, Batch, Chunk, Located, LogError, Position, Reason, Segment};
+use backbone_log::{Arena, Batch, Chunk, Located, LogError, Position, Reason, Segment, Target};
 
-use crate::durable::Durable;
+use crate::durable::{Durable, Level};
 use crate::flow;
 use crate::publisher::LARGE_FROM_BYTES;
 use crate::queue::{Bell, Page, Queue, Room, Wakes};
-use crate::record::Entry;
+use crate::record::{Entry, Record};
 
 /// Attempts to find a message that is copied from segment to segment meanwhile.
 const MOVES_MAX: usize = 8;
+/// Bytes that one [`Pager::relieve`] writes to the log at most, so that whoever waits for a page does not wait for long.
+const RELIEF_BYTES_MAX: usize = 8 << 20;
+/// What of a queue goes to the log at once.
+const UNLOAD: Room = Room {
+    messages: 2048,
+    bytes: 192 << 10,
+};
+/// Bytes of a record of the log besides the message, at most.
+const RECORD_BYTES: usize = 64;
 
 /// What a queue keeps in memory.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +67,8 @@ pub struct Pager {
     /// Where among the queues giving up goes on.
     turn: AtomicUsize,
     asked: Arc<Asked>,
+    /// Somebody said that memory is tight, and nothing was done about it yet.
+    called: AtomicBool,
     paged_in: AtomicU64,
     paged_out: AtomicU64,
     unreadable: AtomicU64,
@@ -77,6 +89,24 @@ impl Bell for PageBell {
     fn cancelled(&self, _key: u64) {}
 }
 
+/// A message in the log, under the id of a queue or of its shadow.
+struct Stored {
+    queue: u64,
+    at: Located,
+}
+
+/// What putting messages into a shadow came to.
+enum Unloaded {
+    /// So many bytes went there.
+    Some(usize),
+    /// Some went there, and the log has enough to write now.
+    Enough,
+    /// Nothing can go there.
+    Nothing,
+    /// The log takes nothing.
+    Refused,
+}
+
 /// Messages read from the log, in order.
 #[derive(Default)]
 struct Read {
@@ -90,7 +120,8 @@ struct Read {
 
 impl Pager {
     /// A pager between `durable` and `arena`, where more than `tight_bytes` should not stay.
-    /// `asked` is told, by anybody and under no lock, of queues that want [`Pager::page_in`] called; it must not block.
+    /// `asked` is told, by anybody and under no lock, of queues that want [`Pager::page_in`] called, and of none when
+    /// [`Pager::relieve`] should be called soon; it must not block.
     pub fn new(
         arena: Arc<Arena>,
         durable: Arc<Durable>,
@@ -104,6 +135,7 @@ impl Pager {
             tight_bytes,
             turn: AtomicUsize::new(0),
             asked: Arc::new(asked),
+            called: AtomicBool::new(false),
             paged_in: AtomicU64::new(0),
             paged_out: AtomicU64::new(0),
             unreadable: AtomicU64::new(0),
@@ -126,6 +158,19 @@ impl Pager {
     /// Whether queues should keep less in memory.
     pub fn is_tight(&self) -> bool {
         self.arena.bytes() > self.tight_bytes
+    }
+
+    /// Has [`Pager::relieve`] called soon if memory is tight; whoever stores messages calls it now and then.
+    #[inline]
+    pub fn call_if_tight(&self) {
+        if self.is_tight() && !self.called.swap(true, Ordering::Relaxed) {
+            (self.asked)(Weak::new());
+        }
+    }
+
+    /// From now on [`Pager::call_if_tight`] calls again.
+    pub fn heard_call(&self) {
+        self.called.store(false, Ordering::Relaxed);
     }
 
     /// What a queue should keep in memory now.
@@ -154,12 +199,13 @@ impl Pager {
         let Some(page) = queue.page_wanted(self.keep()) else {
             return Ok(false);
         };
-        let read = self.read(queue.id(), page)?;
+        let read = self.read(queue, page)?;
         let entries = &read.entries;
         let taken = queue.page_in(page, read.until, read.found, entries, wakes);
         if taken {
             self.paged_in
                 .fetch_add(entries.len() as u64, Ordering::Relaxed);
+            self.settle_shadow(queue, read.until);
         } else {
             flow::release(&self.arena, entries);
         }
@@ -170,56 +216,157 @@ impl Pager {
     }
 
     /// While memory is tight, lets queues give up what they have in memory and in the log, but for what they need soon;
-    /// the next call goes on with those behind. Costs little where nothing can be given up.
-    pub fn relieve(&self, queues: &[Arc<Queue>]) {
+    /// the next call goes on with those behind. If that is not enough, messages that are not in the log go there, those of
+    /// the queue that has most first. True when that should go on soon: the log has more to write than it likes, or
+    /// somebody else may want something meanwhile. Costs little where nothing can be given up.
+    pub fn relieve(&self, queues: &[Arc<Queue>]) -> bool {
         for _ in 0..queues.len() {
             if !self.is_tight() {
-                return;
+                return false;
             }
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-            self.page_out(&queues[turn % queues.len()]);
+            self.give_up(&queues[turn % queues.len()]);
         }
+        if !self.is_tight() {
+            return false;
+        }
+        let sized = queues.iter().map(|queue| (queue.bytes_in_memory(), queue));
+        let mut longest: Vec<_> = sized.filter(|(bytes, _)| *bytes > 0).collect();
+        longest.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        let mut left = RELIEF_BYTES_MAX;
+        for (_, queue) in longest {
+            while self.is_tight() {
+                match self.unload(queue) {
+                    Unloaded::Some(bytes) if bytes < left => left -= bytes,
+                    Unloaded::Some(_) | Unloaded::Enough => return true,
+                    Unloaded::Nothing => break,
+                    Unloaded::Refused => return false,
+                }
+            }
+        }
+        false
+    }
+
+    /// Lets `queue` give up all that it has in memory, but for what it needs soon.
+    pub fn page_out(&self, queue: &Queue) {
+        self.give_up(queue);
+        while matches!(self.unload(queue), Unloaded::Some(_) | Unloaded::Enough) {}
     }
 
     /// Lets `queue` give up what it has in memory and in the log, but for what it needs soon.
-    pub fn page_out(&self, queue: &Queue) {
+    fn give_up(&self, queue: &Queue) {
         let mut dropped = Vec::new();
         queue.page_out(self.keep(), &mut dropped);
-        self.paged_out
-            .fetch_add(dropped.len() as u64, Ordering::Relaxed);
-        flow::release(&self.arena, &dropped);
+        self.forget(&dropped);
     }
 
-    fn read(&self, queue: u64, page: Page) -> Result<Read, LogError> {
-        let log = self.durable.log();
-        let mut located = log.load(queue, page.from, page.room.messages)?;
-        let mut until = match located.last() {
-            // A full load may end below the limit.
-            Some(last) if located.len() >= page.room.messages => page.limit.min(last.seq + 1),
-            _ => page.limit,
-        };
-        let mut bytes = 0;
-        let behind = located.iter().position(|message| {
-            let first = bytes == 0;
-            bytes += message.len as usize;
-            message.seq >= until || (!first && bytes > page.room.bytes)
-        });
-        if let Some(behind) = behind {
-            until = until.min(located[behind].seq);
-            located.truncate(behind);
+    /// Gives up the copies of messages that are in the log.
+    fn forget(&self, entries: &[Entry]) {
+        self.paged_out
+            .fetch_add(entries.len() as u64, Ordering::Relaxed);
+        flow::release(&self.arena, entries);
+    }
+
+    /// Puts some messages of `queue` that are in memory alone into its shadow.
+    fn unload(&self, queue: &Queue) -> Unloaded {
+        if self.durable.trouble().is_some() {
+            return Unloaded::Refused;
         }
+        let mut dropped = Vec::new();
+        let load = queue.to_unload(self.keep(), UNLOAD, &self.arena, &mut dropped);
+        self.forget(&dropped);
+        if load.entries.is_empty() {
+            return Unloaded::Nothing;
+        }
+        let log = self.durable.log();
+        let mut batch = Batch::with_buffer(log.buffer());
+        for (entry, segment) in load.messages() {
+            let target = Target {
+                queue: queue.shadow(),
+                seq: entry.seq,
+            };
+            batch.publish(&[target], true, |out| {
+                let bytes = Record::bytes(segment, entry.offset);
+                out.reserve(bytes.len() + RECORD_BYTES);
+                out.extend_from_slice(bytes);
+            });
+        }
+        let bytes = batch.len();
+        match queue.unload(&load.entries, || log.append(&mut batch)) {
+            Ok(Some(appended)) => {
+                self.forget(&load.entries);
+                match appended.over {
+                    true => Unloaded::Enough,
+                    false => Unloaded::Some(bytes),
+                }
+            }
+            // Somebody took them meanwhile: there are better ones than these.
+            Ok(None) => Unloaded::Nothing,
+            Err(_) => Unloaded::Refused,
+        }
+    }
+
+    /// What came back from a queue's shadow below `until` is in memory alone again.
+    fn settle_shadow(&self, queue: &Queue, until: u64) {
+        if queue.has_shadow() && !queue.is_deleted() {
+            let (mut batch, gone) = (Batch::new(), 0..until);
+            batch.settle(queue.shadow(), std::slice::from_ref(&gone), Reason::Drop);
+            self.durable.settle(&mut batch);
+        }
+    }
+
+    /// Where the messages of a page are in the log, in order, and the first number that was not looked at.
+    fn locate(&self, queue: &Queue, page: Page) -> Result<(Vec<Stored>, u64), LogError> {
+        let (log, max) = (self.durable.log(), page.room.messages);
+        let (mut stored, mut until) = (Vec::new(), page.limit);
+        let own = (queue.level() != Level::Memory).then_some((queue.id(), page.from));
+        let shadow = (queue.shadow(), page.from.max(page.shadow_from));
+        let shadow = queue.has_shadow().then_some(shadow);
+        for (id, from) in own.into_iter().chain(shadow) {
+            let found = log.load(id, from, max)?;
+            if let (Some(last), true) = (found.last(), found.len() >= max) {
+                // A full load may end below the limit.
+                until = until.min(last.seq + 1);
+            }
+            stored.extend(found.into_iter().map(|at| Stored { queue: id, at }));
+        }
+        if shadow.is_some() {
+            stored.sort_by_key(|message| message.at.seq);
+        }
+        let mut bytes = 0;
+        let behind = stored
+            .iter()
+            .zip(0..)
+            .position(|(Stored { at, .. }, count)| {
+                bytes += at.len as usize;
+                at.seq >= until || count >= max || (count > 0 && bytes > page.room.bytes)
+            });
+        if let Some(behind) = behind {
+            until = until.min(stored[behind].at.seq);
+            stored.truncate(behind);
+        }
+        Ok((stored, until))
+    }
+
+    fn read(&self, queue: &Queue, page: Page) -> Result<Read, LogError> {
+        let (stored, until) = self.locate(queue, page)?;
         let mut read = Read {
             until,
-            found: located.len() as u64 + self.never_stored(queue, page, until, &located),
+            found: stored.len() as u64 + self.never_stored(queue.id(), page, until, &stored),
             ..Read::default()
         };
         let mut fill = Fill::new(&self.arena);
-        let mut chunk = None;
-        for message in &located {
-            match self.bytes_of(queue, message, &mut chunk) {
+        let (mut of_queue, mut of_shadow) = (None, None);
+        for message in &stored {
+            let (chunk, flags) = match message.queue == queue.id() {
+                true => (&mut of_queue, Entry::LOGGED),
+                false => (&mut of_shadow, 0),
+            };
+            let (seq, len) = (message.at.seq, message.at.len);
+            match self.bytes_of(message, chunk) {
                 Ok(Some((chunk, at))) => {
-                    let payload = chunk.get(at, message.len).expect("it was just there");
-                    fill.add(message.seq, payload, &mut read);
+                    let payload = chunk.get(at, len).expect("it was just there");
+                    fill.add(seq, flags, payload, &mut read);
                 }
                 // Purged meanwhile: the queue will not want the page.
                 Ok(None) => {}
@@ -239,14 +386,14 @@ impl Pager {
 
     /// How many numbers of a page up to `until` the queue was restored with and the log has no message for: they were
     /// on their way when the process before this one ended. They are settled, unless damage may be the reason.
-    fn never_stored(&self, queue: u64, page: Page, until: u64, located: &[Located]) -> u64 {
+    fn never_stored(&self, queue: u64, page: Page, until: u64, stored: &[Stored]) -> u64 {
         let until = until.min(page.restored);
         if until <= page.from {
             return 0;
         }
         let log = self.durable.log();
         let mut missing = Vec::new();
-        let mut stored = located.iter().map(|message| message.seq).peekable();
+        let mut stored = stored.iter().map(|message| message.at.seq).peekable();
         for open in log.unsettled(queue, page.from..until) {
             let mut from = open.start;
             while let Some(seq) = stored.next_if(|seq| *seq < open.end) {
@@ -271,11 +418,11 @@ impl Pager {
     /// The chunk that has a message, and where in it; `None` when it is settled.
     fn bytes_of<'a>(
         &self,
-        queue: u64,
-        message: &Located,
+        message: &Stored,
         chunk: &'a mut Option<Chunk>,
     ) -> Result<Option<(&'a Chunk, Position)>, LogError> {
         let log = self.durable.log();
+        let Stored { queue, at: message } = message;
         let mut at = message.position;
         let here = |chunk: &Chunk| chunk.get(at, message.len).is_some();
         if !chunk.as_ref().is_some_and(here) {
@@ -284,7 +431,7 @@ impl Pager {
                 if !matches!(read, Err(LogError::Moved(_))) {
                     break;
                 }
-                let Some(moved) = log.resolve(queue, message.seq)? else {
+                let Some(moved) = log.resolve(*queue, message.seq)? else {
                     return Ok(None);
                 };
                 at = moved.position;
@@ -320,14 +467,14 @@ impl<'a> Fill<'a> {
         }
     }
 
-    fn add(&mut self, seq: u64, payload: &[u8], read: &mut Read) {
+    fn add(&mut self, seq: u64, flags: u32, payload: &[u8], read: &mut Read) {
         let len = payload.len() as u32;
         let mut entry = Entry {
             seq,
             segment: 0,
             offset: 0,
             len,
-            flags: Entry::LOGGED,
+            flags,
         };
         if payload.len() >= LARGE_FROM_BYTES {
             self.end(read);

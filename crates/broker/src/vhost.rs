@@ -200,9 +200,10 @@ impl Vhost {
         self.pager.as_ref()
     }
 
-    /// Tells the log what is done with; the number of its batch. If that takes nothing any more, it comes back with the restart.
+    /// Tells the log what is done with; the number of its batch. If that takes nothing any more, it comes back with the
+    /// restart. Call it without any lock.
     pub fn settle(&self, batch: &mut Batch) -> Option<u64> {
-        self.durable.as_ref()?.settle(batch)
+        self.durable.as_ref()?.settle_and_write(batch)
     }
 
     /// Tells the log that `entries` of `queue` are done with, as far as they are there.
@@ -225,8 +226,12 @@ impl Vhost {
 
     /// Has the log forget all messages of a deleted queue. Called once nothing of it is in flight.
     pub(crate) fn forget_messages(&self, queue: &Queue) {
-        if let (Some(durable), true) = (&self.durable, queue.level() != Level::Memory) {
+        let Some(durable) = &self.durable else { return };
+        if queue.level() != Level::Memory {
             durable.forget(queue.id());
+        }
+        if queue.has_shadow() {
+            durable.forget(queue.shadow());
         }
     }
 
@@ -442,12 +447,21 @@ impl Vhost {
         for entry in emptied.entries.iter().filter(|entry| entry.is_logged()) {
             add_number(&mut numbers, entry.seq);
         }
-        numbers.extend(emptied.spilled.iter().cloned());
+        if queue.level() != Level::Memory {
+            numbers.extend(emptied.spilled.iter().cloned());
+        }
+        if queue.has_shadow() {
+            let mut batch = Batch::new();
+            let gone = 0..emptied.shadow_from;
+            batch.settle(queue.shadow(), std::slice::from_ref(&gone), Reason::Purge);
+            self.settle(&mut batch);
+        }
         if !numbers.is_empty() {
             let mut batch = Batch::new();
             batch.settle(queue.id(), &numbers, Reason::Purge);
             batch.hurry();
-            if let Some(lsn) = self.settle(&mut batch) {
+            let durable = self.durable.as_ref();
+            if let Some(lsn) = durable.and_then(|durable| durable.settle(&mut batch)) {
                 self.note_change(lsn);
             }
         }

@@ -6,8 +6,8 @@ use std::ops::Range;
 use crate::arena::Position;
 use crate::format::{BATCH_ALIGNMENT, BATCH_HEADER_BYTES, BatchHeader};
 use crate::record::{
-    BY_REFERENCE, COPY, DEFINE, PUBLISH, REMOVE, Reason, SETTLE, Source, TRANSFER, TRANSIENT,
-    Target,
+    BY_REFERENCE, COPY, DEFINE, PUBLISH, REMOVE, Reason, SETTLE, SETTLE_MANY, Source, TRANSFER,
+    TRANSIENT, Target,
 };
 
 /// Records that become durable together, or not at all. Give it to [`Log::append`](crate::Log::append).
@@ -20,7 +20,8 @@ pub struct Batch {
     /// Empty, or room for the header and the records so far.
     data: Vec<u8>,
     records: u32,
-    records_crc: u32,
+    /// The checksums of all records, in order.
+    sums: Vec<u8>,
     needs_room: bool,
     eager: bool,
     references: Vec<u32>,
@@ -131,6 +132,22 @@ impl Batch {
         }
     }
 
+    /// The same of several queues.
+    pub fn settle_many(&mut self, sources: impl Iterator<Item = Source>, reason: Reason) {
+        let mut sources = sources.peekable();
+        while sources.peek().is_some() {
+            let (start, mut count) = (self.begin(SETTLE_MANY, reason as u8, 0), 0_u16);
+            for Source { queue, seqs } in sources.by_ref().take(Self::RANGES_MAX) {
+                for value in [queue, seqs.start, seqs.end] {
+                    self.data.extend_from_slice(&value.to_le_bytes());
+                }
+                count += 1;
+            }
+            self.data[start + 10..start + 12].copy_from_slice(&count.to_le_bytes());
+            self.end(start);
+        }
+    }
+
     /// The value of a key from now on.
     pub fn define(&mut self, key: &[u8], value: &[u8]) {
         let start = self.begin(DEFINE, 0, 0);
@@ -151,6 +168,12 @@ impl Batch {
     /// Has it synced at once, also if there is nothing but settlements in it: somebody waits for that.
     pub fn hurry(&mut self) {
         self.eager = true;
+    }
+
+    /// Leaves its sync to the next batch that somebody waits for, or to housekeeping: nobody waits for this one. The last
+    /// word before it is appended.
+    pub fn relax(&mut self) {
+        self.eager = false;
     }
 
     /// Empties the batch; its memory stays.
@@ -197,7 +220,9 @@ impl Batch {
         if self.data.is_empty() {
             self.data.resize(BATCH_HEADER_BYTES, 0);
         }
-        self.eager |= kind != SETTLE;
+        // Nobody waits for what a restart forgets.
+        let is_settle = kind == SETTLE || kind == SETTLE_MANY;
+        self.eager |= !is_settle && !(kind == PUBLISH && flags & TRANSIENT != 0);
         let start = self.data.len();
         let count = (count as u16).to_le_bytes();
         self.data
@@ -210,7 +235,7 @@ impl Batch {
         self.data[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
         let crc = crc32c::crc32c(&self.data[start + 4..]).to_le_bytes();
         self.data[start..start + 4].copy_from_slice(&crc);
-        self.records_crc = crc32c::crc32c_append(self.records_crc, &crc);
+        self.sums.extend_from_slice(&crc);
         self.records += 1;
     }
 
@@ -219,9 +244,9 @@ impl Batch {
         self.len().next_multiple_of(BATCH_ALIGNMENT as usize)
     }
 
-    /// Goes to memory of its own size if it fills less than half of what it has, and hands that back.
+    /// Goes to memory of its own size if it fills less than a quarter of what it has, and hands that back.
     pub(crate) fn fit_memory(&mut self, recycle: impl FnOnce(Vec<u8>)) {
-        if self.data.len() < self.data.capacity() / 2 {
+        if self.data.len() < self.data.capacity() / 4 {
             let mut exact = Vec::with_capacity(self.stored_len());
             exact.extend_from_slice(&self.data);
             recycle(std::mem::replace(&mut self.data, exact));
@@ -233,7 +258,7 @@ impl Batch {
         self.needs_room
     }
 
-    /// Whether it should be synced at once: it is more than settlements.
+    /// Whether it should be synced at once: it is more than settlements and transient messages.
     pub(crate) fn is_eager(&self) -> bool {
         self.eager
     }
@@ -247,7 +272,8 @@ impl Batch {
     pub(crate) fn seal(&mut self, mut header: BatchHeader) -> Vec<u8> {
         header.length = self.data.len() as u32;
         header.records = self.records;
-        header.encode(&mut self.data[..BATCH_HEADER_BYTES], self.records_crc);
+        let sum = crc32c::crc32c(&self.sums);
+        header.encode(&mut self.data[..BATCH_HEADER_BYTES], sum);
         let mut data = std::mem::take(self).data;
         data.resize(data.len().next_multiple_of(BATCH_ALIGNMENT as usize), 0);
         data

@@ -128,6 +128,7 @@ impl Log {
         }
         let bytes = copies.len() as u64;
         self.append_whatever_size(copies)?;
+        self.shared.wake_writer();
         Ok(bytes)
     }
 

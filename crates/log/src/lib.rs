@@ -11,11 +11,13 @@
 //!    body in user space until it is written.
 //! 2. [`Log::append`] (`log.rs`) gives the batch its place under one short lock, and shares its memory with
 //!    the *tail* (`tail.rs`), from which readers are served, and with two lists: to be written, to be applied.
-//! 3. [`Log::write_step`] (`writer.rs`) takes all that waits and writes it in large pieces;
+//! 3. [`Log::write_step`] (`writer.rs`) takes all that waits and writes it in large pieces; so does
+//!    [`Log::write_soon`] on the thread that appended it, where that is quick.
 //!    [`Log::sync_step`] makes it durable. Each then moves its watermark, [`Log::written`] and
 //!    [`Log::synced`], and tells the [`Listener`]s, who release confirms. There is no timer: what came
-//!    during one sync goes with the next. Settlements alone are written at once, and synced with the
-//!    next batch that is more than that, or soon by housekeeping.
+//!    during one sync goes with the next. What nobody waits for (settlements alone, and what is
+//!    [relaxed](Batch::relax)) is written at once, and synced with the next batch that somebody waits for,
+//!    when there is much of it, or soon by housekeeping.
 //! 4. Every record is *applied* (`state.rs`): folded into what is settled of each queue (`settled.rs`), into
 //!    the definitions, and into the segment's index of its messages by queue (`index.rs`).
 //! 5. A queue that dropped its entries gets them back with [`Log::load`] (`load.rs`), and bytes with
@@ -27,7 +29,7 @@
 //!    code of step 4 (`scan.rs` finds them; layout in `format.rs`). A [`Survey`] (`survey.rs`) stops before
 //!    anything is written, and shows or verifies what is there.
 //!
-//! [`Log::start`] runs steps 3 and 6 on two threads (`threads.rs`). Without it nothing here has a thread or a
+//! [`Log::start`] runs steps 3, 4 and 6 on three threads (`threads.rs`). Without it nothing here has a thread or a
 //! clock: tests step the same code on a [`SimDisk`].
 //!
 //! **Streams** are queues whose messages are settled from the front only: append with

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -21,10 +21,14 @@ use crate::recovery::Damage;
 use crate::space::Space;
 use crate::state::State;
 use crate::tail::{Stored, Tail};
-use crate::writer::Io;
+use crate::writer::{Inline, Io};
 
 /// Capacity in bytes of the buffers handed out for batches.
 const BUFFER_BYTES: usize = 256 << 10;
+/// Bytes of batches that are applied in one go. Fewer are applied by housekeeping, or by who asks for what they say.
+pub(crate) const APPLY_BYTES: usize = 256 << 10;
+/// Bytes of batches that wait to be applied at most, before whoever writes does it first.
+const UNAPPLIED_BYTES_MAX: usize = 4 << 20;
 /// Buffers kept for use again: 2 MiB at most.
 const BUFFERS_MAX: usize = 8;
 
@@ -94,20 +98,26 @@ pub(crate) struct Shared {
     pub identity: u64,
     pub alignment: usize,
     pub front: Mutex<Front>,
-    /// Rung when something waits and the writer sleeps.
+    /// Rung when there is something to do and the writer sleeps.
     pub wake: Condvar,
+    /// When others than the writer's thread may write.
+    pub inline: Inline,
     pub preparing: Mutex<()>,
     pub tail: RwLock<Tail>,
     /// Serial numbers of the segments that exist.
     pub live: RwLock<BTreeSet<u32>>,
     pub state: Mutex<State>,
     /// What was appended and is not in `state` yet.
-    pub unapplied: Mutex<VecDeque<Item>>,
+    pub unapplied: Mutex<Unapplied>,
+    /// Rung when there is enough of that, and the thread that applies it sleeps.
+    pub apply_due: Condvar,
     pub io: Mutex<Io>,
     pub unsynced: Mutex<Vec<(u32, Arc<dyn File>)>>,
     pub syncing: Mutex<()>,
-    /// Something was written and is not synced that is more than settlements.
+    /// Something was written that should be synced at once.
     pub sync_due: AtomicBool,
+    /// Bytes written since the last sync began.
+    pub unsynced_bytes: AtomicUsize,
     /// The last write found no room, although its file was there: room is not allocated in advance here.
     pub write_starves: AtomicBool,
     /// Some write did, since the log became full.
@@ -153,6 +163,16 @@ pub(crate) struct Front {
     pub stopping: bool,
 }
 
+/// What is not applied yet, in the order of the log.
+#[derive(Default)]
+pub(crate) struct Unapplied {
+    pub items: VecDeque<Item>,
+    /// Of memory.
+    pub bytes: usize,
+    /// The thread that applies sleeps and wants to be woken.
+    pub sleeps: bool,
+}
+
 /// Something to write, in the order of the log.
 #[derive(Clone)]
 pub(crate) enum Item {
@@ -187,6 +207,17 @@ impl Log {
     /// about to go can be read until the copies are appended, and [`Log::resolve`] names it until then: transfer the
     /// payload itself ([`Batch::transfer_with`]) rather than try again.
     pub fn append(&self, batch: &mut Batch) -> Result<Appended> {
+        let appended = self.append_quietly(batch)?;
+        self.shared.wake_writer();
+        Ok(appended)
+    }
+
+    /// As [`Log::append`], for who calls [`Log::write_soon`] as soon as he holds no lock: nobody else may be told to
+    /// write it.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn append_quietly(&self, batch: &mut Batch) -> Result<Appended> {
         let (bytes, max) = (batch.stored_len(), self.shared.config.batch_bytes_max);
         if bytes > max as usize {
             let max = max as usize;
@@ -195,7 +226,7 @@ impl Log {
         self.append_whatever_size(batch)
     }
 
-    /// As [`Log::append`], for what was accepted once, perhaps under a larger limit.
+    /// As [`Log::append_quietly`], for what was accepted once, perhaps under a larger limit.
     pub(crate) fn append_whatever_size(&self, batch: &mut Batch) -> Result<Appended> {
         assert!(!batch.is_empty(), "an empty batch has nothing to promise");
         let shared = &*self.shared;
@@ -213,8 +244,10 @@ impl Log {
                 return Err(LogError::Full);
             }
             if front.size - front.offset >= bytes as u32 {
+                let eager = batch.is_eager();
                 let placed = shared.place(&mut front, batch);
-                if std::mem::take(&mut front.writer_sleeps) {
+                // To sync it the thread has to wake up anyway: the sooner it begins to, the better.
+                if eager && std::mem::take(&mut front.writer_sleeps) {
                     shared.wake.notify_all();
                 }
                 return Ok(placed);
@@ -272,6 +305,14 @@ impl Log {
     }
 }
 
+impl Unapplied {
+    fn pop(&mut self) -> Option<Item> {
+        let item = self.items.pop_front()?;
+        self.bytes -= item.memory();
+        Some(item)
+    }
+}
+
 impl Shared {
     fn place(&self, front: &mut Front, batch: &mut Batch) -> Appended {
         let number = front.next_number;
@@ -297,9 +338,7 @@ impl Shared {
             data,
         });
         self.tail.write().push(Arc::clone(&stored));
-        self.unapplied
-            .lock()
-            .push_back(Item::Batch(Arc::clone(&stored)));
+        self.apply_later(Item::Batch(Arc::clone(&stored)));
         front.waiting.push_back(Item::Batch(stored));
         Appended {
             lsn: number,
@@ -324,9 +363,7 @@ impl Shared {
             size: prepared.size,
             file: prepared.file,
         });
-        self.unapplied
-            .lock()
-            .push_back(Item::Segment(Arc::clone(&opened)));
+        self.apply_later(Item::Segment(Arc::clone(&opened)));
         front.waiting.push_back(Item::Segment(opened));
     }
 
@@ -421,20 +458,16 @@ impl Shared {
             let failed = matches!(health, Health::Failed { .. });
             self.failed.store(failed, Ordering::Release);
         }
-        for listener in self.listeners() {
+        for listener in &*self.listeners.read() {
             listener.health_changed(&health);
         }
-    }
-
-    pub fn listeners(&self) -> Vec<Arc<dyn Listener>> {
-        self.listeners.read().clone()
     }
 
     /// Applies everything that was appended to the state.
     pub fn apply(&self) {
         loop {
             let mut state = self.state.lock();
-            let Some(item) = self.unapplied.lock().pop_front() else {
+            let Some(item) = self.unapplied.lock().pop() else {
                 return;
             };
             match item {
@@ -447,6 +480,20 @@ impl Shared {
                 }
             }
         }
+    }
+
+    fn apply_later(&self, item: Item) {
+        let mut unapplied = self.unapplied.lock();
+        unapplied.bytes += item.memory();
+        unapplied.items.push_back(item);
+        if unapplied.bytes >= APPLY_BYTES && std::mem::take(&mut unapplied.sleeps) {
+            self.apply_due.notify_all();
+        }
+    }
+
+    /// Whether much more is left to apply than should be: then whoever comes by helps.
+    pub fn applying_lags(&self) -> bool {
+        self.unapplied.lock().bytes >= UNAPPLIED_BYTES_MAX
     }
 
     pub fn recycle(&self, mut buffer: Vec<u8>) {

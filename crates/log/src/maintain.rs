@@ -362,7 +362,7 @@ impl Shared {
                 deleted = true;
             }
         }
-        if self.unapplied.lock().is_empty() {
+        if self.unapplied.lock().items.is_empty() {
             self.state.lock().forget_deleted();
         }
         Ok(deleted)

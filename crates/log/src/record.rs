@@ -6,6 +6,7 @@
 //! transfer:       payload or (segment u32, offset u32, length u32) | count × (queue, number)
 //!                 | sources × (queue u64, from u64, until u64) | sources u16
 //! settle:         queue u64 | count × (from u64, until u64)                 flags: the reason
+//! settle many:    count × (queue u64, from u64, until u64)                  flags: the reason
 //! define:         key length u32 | key | value
 //! remove:         key
 //! ```
@@ -31,6 +32,7 @@ pub(crate) const TRANSFER: u8 = 3;
 pub(crate) const SETTLE: u8 = 4;
 pub(crate) const DEFINE: u8 = 5;
 pub(crate) const REMOVE: u8 = 6;
+pub(crate) const SETTLE_MANY: u8 = 7;
 
 /// Flag of publish and copy: forgotten at a restart.
 pub(crate) const TRANSIENT: u8 = 1;
@@ -107,6 +109,13 @@ pub enum Record<'a> {
         queue: u64,
         /// Which.
         ranges: Ranges<'a>,
+        /// Why; `None` if this version does not know.
+        reason: Option<Reason>,
+    },
+    /// Messages of several queues are done with.
+    SettleMany {
+        /// Which.
+        sources: Sources<'a>,
         /// Why; `None` if this version does not know.
         reason: Option<Reason>,
     },
@@ -214,6 +223,10 @@ pub fn decode(record: &[u8]) -> Option<Record<'_>> {
                 reason: Reason::of(flags),
             })
         }
+        SETTLE_MANY => (fields.len() == count * SOURCE_BYTES).then(|| Record::SettleMany {
+            sources: Sources(fields),
+            reason: Reason::of(flags),
+        }),
         DEFINE => {
             let length = fields.get(..4).map(|f| u32_at(f, 0) as usize)?;
             let (key, value) = fields[4..].split_at_checked(length)?;

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -32,7 +32,7 @@ use crate::reader::Files;
 use crate::scan::Scan;
 use crate::space::Space;
 use crate::state::State;
-use crate::writer::Io;
+use crate::writer::{Inline, Io};
 
 /// Damaged places that are remembered.
 pub(crate) const DAMAGES_MAX: usize = 1000;
@@ -547,6 +547,9 @@ fn share(
         preparing: Mutex::default(),
         tail: RwLock::default(),
         unapplied: Mutex::default(),
+        apply_due: Condvar::new(),
+        inline: Inline::default(),
+        unsynced_bytes: AtomicUsize::new(0),
         unsynced: Mutex::default(),
         syncing: Mutex::default(),
         listeners: RwLock::default(),

@@ -86,103 +86,24 @@ impl State {
     /// Applies the batch that stands at `at` in the last segment. `transient` says whether transient
     /// messages count.
     pub fn apply(&mut self, number: u64, at: u32, batch: &[u8], transient: bool) {
-        let Some(mut last) = self.segments.last_entry() else {
+        let Some(last) = self.segments.last_entry() else {
             unreachable!("a segment is opened before its first batch");
         };
         let serial = *last.key();
-        last.get_mut().end = at + batch.len() as u32;
-        last.get_mut().next_batch = number + 1;
+        let segment = last.into_mut();
+        segment.end = at + batch.len() as u32;
+        segment.next_batch = number + 1;
+        let mut fold = Fold {
+            serial,
+            segment,
+            queues: &mut self.queues,
+            definitions: &mut self.definitions,
+        };
         for (distance, record) in record::records(batch) {
-            self.apply_record(serial, at + distance, record, transient);
+            fold.record(at + distance, record, transient);
         }
         debug_assert!(number > self.applied);
         self.applied = number;
-    }
-
-    fn apply_record(&mut self, serial: u32, at: u32, record: Record<'_>, transient: bool) {
-        match record {
-            Record::Publish {
-                payload,
-                payload_at,
-                targets,
-                transient: forgotten,
-                ..
-            } => {
-                if forgotten && !transient {
-                    return;
-                }
-                let position = Position {
-                    segment: serial,
-                    offset: at + payload_at,
-                };
-                self.place(serial, targets, forgotten, position, payload.len() as u32);
-            }
-            Record::Transfer {
-                body,
-                targets,
-                sources,
-            } => {
-                let (position, len) = match body {
-                    Body::At(position, len) => (position, len),
-                    Body::Here(payload, payload_at) => (
-                        Position {
-                            segment: serial,
-                            offset: at + payload_at,
-                        },
-                        payload.len() as u32,
-                    ),
-                };
-                if position.segment != serial {
-                    let segment = self.last();
-                    *segment.references.entry(position.segment).or_default() += u64::from(len);
-                }
-                self.place(serial, targets, false, position, len);
-                for source in sources.iter() {
-                    self.settle(source.queue, source.seqs);
-                }
-            }
-            Record::Settle { queue, ranges, .. } => {
-                ranges.iter().for_each(|range| self.settle(queue, range));
-            }
-            Record::Define { key, value } => {
-                self.definitions.insert(key.into(), value.into());
-            }
-            Record::Remove { key } => {
-                self.definitions.remove(key);
-            }
-        }
-    }
-
-    fn last(&mut self) -> &mut SegmentState {
-        let last = self.segments.values_mut().next_back();
-        last.expect("a segment is opened before its first batch")
-    }
-
-    fn place(
-        &mut self,
-        home: u32,
-        targets: Targets<'_>,
-        transient: bool,
-        position: Position,
-        len: u32,
-    ) {
-        let groups = &mut self.last().groups;
-        for target in targets.iter() {
-            let key = GroupKey {
-                queue: target.queue,
-                transient,
-            };
-            let seq = target.seq;
-            let entry = Entry { seq, position, len };
-            groups
-                .entry(key)
-                .and_modify(|group| group.push(home, entry))
-                .or_insert_with(|| Group::new(home, entry));
-        }
-    }
-
-    fn settle(&mut self, queue: u64, range: Range<u64>) {
-        self.queues.entry(queue).or_default().insert(range);
     }
 
     /// Whether the message is done with.
@@ -288,5 +209,94 @@ impl State {
             }
         }
         live
+    }
+}
+
+/// What a batch changes.
+struct Fold<'a> {
+    serial: u32,
+    segment: &'a mut SegmentState,
+    queues: &'a mut AHashMap<u64, Settled>,
+    definitions: &'a mut BTreeMap<Box<[u8]>, Box<[u8]>>,
+}
+
+impl Fold<'_> {
+    fn record(&mut self, at: u32, record: Record<'_>, transient: bool) {
+        match record {
+            Record::Publish {
+                payload,
+                payload_at,
+                targets,
+                transient: forgotten,
+                ..
+            } => {
+                if forgotten && !transient {
+                    return;
+                }
+                let position = self.position(at + payload_at);
+                self.place(targets, forgotten, position, payload.len() as u32);
+            }
+            Record::Transfer {
+                body,
+                targets,
+                sources,
+            } => {
+                let (position, len) = match body {
+                    Body::At(position, len) => (position, len),
+                    Body::Here(payload, payload_at) => {
+                        (self.position(at + payload_at), payload.len() as u32)
+                    }
+                };
+                if position.segment != self.serial {
+                    let references = &mut self.segment.references;
+                    *references.entry(position.segment).or_default() += u64::from(len);
+                }
+                self.place(targets, false, position, len);
+                for source in sources.iter() {
+                    self.settle(source.queue, source.seqs);
+                }
+            }
+            Record::Settle { queue, ranges, .. } => {
+                ranges.iter().for_each(|range| self.settle(queue, range));
+            }
+            Record::SettleMany { sources, .. } => {
+                for source in sources.iter() {
+                    self.settle(source.queue, source.seqs);
+                }
+            }
+            Record::Define { key, value } => {
+                self.definitions.insert(key.into(), value.into());
+            }
+            Record::Remove { key } => {
+                self.definitions.remove(key);
+            }
+        }
+    }
+
+    fn position(&self, offset: u32) -> Position {
+        Position {
+            segment: self.serial,
+            offset,
+        }
+    }
+
+    fn place(&mut self, targets: Targets<'_>, transient: bool, position: Position, len: u32) {
+        let (home, groups) = (self.serial, &mut self.segment.groups);
+        for target in targets.iter() {
+            let key = GroupKey {
+                queue: target.queue,
+                transient,
+            };
+            let seq = target.seq;
+            let entry = Entry { seq, position, len };
+            groups
+                .entry(key)
+                .and_modify(|group| group.push(home, entry))
+                .or_insert_with(|| Group::new(home, entry));
+        }
+    }
+
+    fn settle(&mut self, queue: u64, range: Range<u64>) {
+        self.queues.entry(queue).or_default().insert(range);
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct Stored {
     pub offset: u32,
     /// Its number.
     pub number: u64,
-    /// Somebody may wait for it: it is more than settlements.
+    /// Somebody may wait for its sync.
     pub eager: bool,
     /// All its bytes, with header and padding.
     pub data: Vec<u8>,

@@ -1,4 +1,5 @@
-//! The threads of a log: one writes and syncs, one keeps house. They only call the steps.
+//! The threads of a log: one writes what others did not, and syncs; one applies; one keeps house. They only call the
+//! steps.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{LogError, Result};
-use crate::log::Log;
+use crate::log::{APPLY_BYTES, Log};
 
 /// How long housekeeping rests when there is nothing to do; while copying, between two portions.
 const REST: Duration = Duration::from_millis(100);
@@ -27,13 +28,14 @@ pub struct Running {
 }
 
 impl Log {
-    /// Starts the threads that write, sync and keep house. `trouble` hears of what housekeeping could
+    /// Starts the threads that write, sync, apply and keep house. `trouble` hears of what housekeeping could
     /// not do; it tries again.
     ///
     /// # Errors
     /// When no thread can be made.
     pub fn start(&self, trouble: impl Fn(LogError) + Send + 'static) -> Result<Running> {
         self.shared.front.lock().stopping = false;
+        self.shared.inline.threads.store(true, Ordering::Release);
         let mut running = Running {
             log: self.clone(),
             stop: Arc::default(),
@@ -41,6 +43,8 @@ impl Log {
         };
         let log = self.clone();
         running.spawn("log-writer", move || log.write_until_stopped())?;
+        let log = self.clone();
+        running.spawn("log-applier", move || log.apply_until_stopped())?;
         let (log, stop) = (self.clone(), Arc::clone(&running.stop));
         running.spawn("log-keeper", move || log.keep_until_stopped(&stop, trouble))?;
         Ok(running)
@@ -48,12 +52,10 @@ impl Log {
 
     fn write_until_stopped(&self) {
         let shared = &*self.shared;
-        // What found no room waits in the writing step, not in front of it.
-        let mut again = false;
         loop {
             {
                 let mut front = shared.front.lock();
-                while front.waiting.is_empty() && !again && !front.stopping {
+                while !shared.has_work(&front) && !front.stopping {
                     front.writer_sleeps = true;
                     shared.wake.wait(&mut front);
                 }
@@ -62,10 +64,9 @@ impl Log {
                     return;
                 }
             }
-            let done = self.write_step().and_then(|_| self.sync_if_due());
-            again = matches!(done, Err(LogError::Full));
-            match done {
-                Ok(_) => shared.apply(),
+            match self.write_step().and_then(|_| self.sync_if_due()) {
+                Ok(_) if shared.applying_lags() => shared.apply(),
+                Ok(_) => {}
                 Err(LogError::Full) => {
                     let mut front = shared.front.lock();
                     if !front.stopping {
@@ -74,6 +75,21 @@ impl Log {
                 }
                 Err(_) => return,
             }
+        }
+    }
+
+    fn apply_until_stopped(&self) {
+        let shared = &*self.shared;
+        let runs = || shared.inline.threads.load(Ordering::Acquire);
+        while runs() {
+            let mut unapplied = shared.unapplied.lock();
+            if unapplied.bytes < APPLY_BYTES && runs() {
+                unapplied.sleeps = true;
+                shared.apply_due.wait(&mut unapplied);
+            }
+            unapplied.sleeps = false;
+            drop(unapplied);
+            shared.apply();
         }
     }
 
@@ -88,7 +104,9 @@ impl Log {
     fn keep_until_stopped(&self, stop: &(Mutex<bool>, Condvar), trouble: impl Fn(LogError)) {
         let mut counted = Instant::now();
         loop {
-            // Settlements that nothing followed.
+            // If whoever appended quietly did not live to see it written.
+            self.shared.wake_writer();
+            // What nobody waits for.
             let lazy = self.written() != self.synced();
             let synced = if lazy { self.sync_step() } else { Ok(false) };
             let rest = match synced.and_then(|_| self.maintain()) {
@@ -142,8 +160,14 @@ impl Running {
     }
 
     fn end(&mut self) {
-        self.log.shared.front.lock().stopping = true;
-        self.log.shared.wake.notify_all();
+        let shared = &*self.log.shared;
+        shared.front.lock().stopping = true;
+        shared.wake.notify_all();
+        {
+            let _sleeper = shared.unapplied.lock();
+            shared.inline.threads.store(false, Ordering::Release);
+            shared.apply_due.notify_all();
+        }
         *self.stop.0.lock() = true;
         self.stop.1.notify_all();
         for thread in self.threads.drain(..) {

@@ -2,19 +2,41 @@
 //!
 //! There is no timer. Whatever was appended while the disk was busy goes with the next step; when it
 //! was idle, the next batch goes at once.
+//!
+//! Whoever appended may write it too ([`Log::write_soon`]): into the page cache that is a copy, and takes less time than
+//! waking a thread that does it. It is done only where it is most likely quick ([`Inline`]): a disk that stalls stalls
+//! one of them at most, once, and the log's thread from then on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
 
 use crate::disk::{self, File};
 use crate::error::{LogError, Result};
 use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
-use crate::log::{Health, Item, Log, Shared};
+use crate::log::{Front, Health, Item, Log, Shared};
 
 /// Bytes of one write at most.
 const STAGE_BYTES: usize = 1 << 20;
+/// Batches from this size on are written from where they are, unless they have to be aligned.
+const UNSTAGED_BYTES: usize = 32 << 10;
+/// More than this is left to the log's thread, whoever appended it.
+const INLINE_BYTES_MAX: usize = 512 << 10;
+/// The same while so much is not synced: the system makes those wait who write faster than the disk.
+const UNSYNCED_BYTES_MAX: usize = 64 << 20;
+/// So much is synced at once, although nobody waits for that.
+const SYNC_BYTES: usize = 16 << 20;
+/// A write that takes longer is slow, ...
+const SLOW: Duration = Duration::from_millis(2);
+/// ... and for so long after one the log's thread writes; twice as long each time that it is soon slow again, ...
+const REST_US: u64 = 100_000;
+/// ... up to this.
+const REST_US_MAX: u64 = 10_000_000;
+/// Times that one who appended writes, if others append meanwhile.
+const INLINE_ROUNDS: usize = 2;
 
 /// What the writing step owns.
 pub(crate) struct Io {
@@ -35,6 +57,54 @@ impl Io {
     }
 }
 
+/// When others than the log's thread may write: while its threads run, and no write was slow lately.
+pub(crate) struct Inline {
+    began: Instant,
+    /// There is a thread that does what is left.
+    pub threads: AtomicBool,
+    /// Not before, in microseconds since `began`.
+    rests_until: AtomicU64,
+    /// How long the last rest is.
+    rest_us: AtomicU64,
+}
+
+impl Default for Inline {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            threads: AtomicBool::new(false),
+            rests_until: AtomicU64::new(0),
+            rest_us: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Inline {
+    fn is_allowed(&self) -> bool {
+        let until = self.rests_until.load(Ordering::Relaxed);
+        self.threads.load(Ordering::Acquire) && (until == 0 || until <= self.now_us())
+    }
+
+    fn now_us(&self) -> u64 {
+        self.began.elapsed().as_micros() as u64
+    }
+
+    /// Takes note of how long a write took, whoever did it.
+    fn took(&self, since: Instant) {
+        if since.elapsed() < SLOW {
+            return;
+        }
+        let (now, last) = (self.now_us(), self.rest_us.load(Ordering::Relaxed));
+        let soon = now <= self.rests_until.load(Ordering::Relaxed) + last;
+        let rest = match soon {
+            true => (2 * last).clamp(REST_US, REST_US_MAX),
+            false => REST_US,
+        };
+        self.rest_us.store(rest, Ordering::Relaxed);
+        self.rests_until.store(now + rest, Ordering::Relaxed);
+    }
+}
+
 impl Log {
     /// Writes everything that waits. Says whether there was anything.
     ///
@@ -42,58 +112,35 @@ impl Log {
     /// [`LogError::Full`]: nothing is lost, the next step tries again. After any other error the
     /// log is [`Health::Failed`].
     pub fn write_step(&self) -> Result<bool> {
-        let shared = &*self.shared;
-        let mut io = shared.io.lock();
-        shared.check_health()?;
-        {
-            let mut front = shared.front.lock();
-            if !front.waiting.is_empty() {
-                // What comes next begins at a block that this write does not touch.
-                let aligned = front.offset.next_multiple_of(shared.alignment as u32);
-                front.offset = aligned.min(front.size);
-                io.inflight.append(&mut front.waiting);
-            }
-        }
-        if io.inflight.is_empty() {
-            return Ok(false);
-        }
-        let bytes = io.inflight.iter().map(Item::bytes).sum::<usize>();
-        let last = match shared.write_items(&mut io) {
-            Ok(last) => last,
-            Err(error) => {
-                match error {
-                    LogError::Full => {
-                        shared.write_starves.store(true, Ordering::Release);
-                        shared.write_starved.store(true, Ordering::Release);
-                        shared.set_health(Health::Full);
-                    }
-                    _ => shared.fail(&error),
-                }
-                return Err(error);
-            }
-        };
-        shared.write_starves.store(false, Ordering::Release);
-        let eager = io.inflight.iter().any(Item::is_eager);
-        if let Some((serial, end)) = io.inflight.back().map(Item::end) {
-            let until = u64::from(serial) << 32 | u64::from(end);
-            shared.written_until.store(until, Ordering::Release);
-        }
-        io.inflight.clear();
-        if let Some(last) = last {
-            // Under the lock: of two that write, the later one must have the last word.
-            shared.written.store(last, Ordering::Release);
-        }
-        drop(io);
+        let written = self.shared.write(self.shared.io.lock());
+        // What was left to whoever writes: others may have come meanwhile.
+        self.shared.wake_writer();
+        written
+    }
 
-        shared.front.lock().waiting_bytes -= bytes;
-        if last.is_some() {
-            if eager {
-                shared.sync_due.store(true, Ordering::Release);
+    /// Has written what waits: here and now if that is quick and nobody else is at it, else by the log's thread. Where
+    /// no threads run ([`Log::start`]) it does nothing: the steps do. Call it without any lock; listeners are called.
+    pub fn write_soon(&self) {
+        let shared = &*self.shared;
+        for _ in 0..INLINE_ROUNDS {
+            if !shared.may_write_here() {
+                break;
             }
-            shared.report_progress();
+            // Whoever has it looks once more after giving it back.
+            let Some(io) = shared.io.try_lock() else {
+                return;
+            };
+            // What went wrong is told by the log's health; the thread tries again if that may help.
+            if shared.write(io).is_err() {
+                break;
+            }
         }
-        shared.trim_tail();
-        Ok(true)
+        shared.wake_writer();
+    }
+
+    /// Has the log's thread write what was appended quietly. For who may hold a lock.
+    pub fn wake(&self) {
+        self.shared.wake_writer();
     }
 
     /// Makes everything that is written durable. Says whether there was anything.
@@ -104,7 +151,9 @@ impl Log {
         let shared = &*self.shared;
         let one_at_a_time = shared.syncing.lock();
         shared.check_health()?;
-        shared.sync_due.store(false, Ordering::Release);
+        // In one: what was written before somebody set it is seen below.
+        shared.sync_due.swap(false, Ordering::AcqRel);
+        shared.unsynced_bytes.store(0, Ordering::Relaxed);
         // The order matters: a file is in the list before `written` covers what is in it. If it is not
         // there any more, a step before this one synced it after the write.
         let target = shared.written.load(Ordering::Acquire);
@@ -134,6 +183,7 @@ impl Log {
 }
 
 impl Item {
+    /// Whether somebody waits for its sync.
     fn is_eager(&self) -> bool {
         match self {
             Self::Segment(_) => false,
@@ -149,7 +199,16 @@ impl Item {
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// Bytes of memory.
+    pub fn memory(&self) -> usize {
+        match self {
+            Self::Segment(_) => 0,
+            Self::Batch(batch) => batch.data.capacity(),
+        }
+    }
+
+    /// Bytes to write.
+    pub fn bytes(&self) -> usize {
         match self {
             Self::Segment(_) => 0,
             Self::Batch(batch) => batch.data.len(),
@@ -158,10 +217,98 @@ impl Item {
 }
 
 impl Shared {
+    /// Writes everything that waits, as whoever has `io`. Says whether there was anything.
+    fn write(&self, mut io: MutexGuard<'_, Io>) -> Result<bool> {
+        self.check_health()?;
+        {
+            let mut front = self.front.lock();
+            if !front.waiting.is_empty() {
+                // What comes next begins at a block that this write does not touch.
+                let aligned = front.offset.next_multiple_of(self.alignment as u32);
+                front.offset = aligned.min(front.size);
+                io.inflight.append(&mut front.waiting);
+            }
+        }
+        if io.inflight.is_empty() {
+            return Ok(false);
+        }
+        let began = Instant::now();
+        let bytes = io.inflight.iter().map(Item::bytes).sum::<usize>();
+        let last = match self.write_items(&mut io) {
+            Ok(last) => last,
+            Err(error) => {
+                match error {
+                    LogError::Full => {
+                        self.write_starves.store(true, Ordering::Release);
+                        self.write_starved.store(true, Ordering::Release);
+                        self.set_health(Health::Full);
+                    }
+                    _ => self.fail(&error),
+                }
+                return Err(error);
+            }
+        };
+        self.write_starves.store(false, Ordering::Release);
+        let eager = io.inflight.iter().any(Item::is_eager);
+        if let Some((serial, end)) = io.inflight.back().map(Item::end) {
+            let until = u64::from(serial) << 32 | u64::from(end);
+            self.written_until.store(until, Ordering::Release);
+        }
+        io.inflight.clear();
+        if let Some(last) = last {
+            // Under the lock: of two that write, the later one must have the last word.
+            self.written.store(last, Ordering::Release);
+        }
+        drop(io);
+
+        self.front.lock().waiting_bytes -= bytes;
+        self.inline.took(began);
+        let unsynced = self.unsynced_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if last.is_some() {
+            if eager || unsynced >= SYNC_BYTES {
+                self.sync_due.store(true, Ordering::Release);
+                self.wake_writer();
+            }
+            self.report_progress();
+        }
+        self.trim_tail();
+        Ok(true)
+    }
+
+    /// Whether something waits that may be written by whoever appended it.
+    fn may_write_here(&self) -> bool {
+        if !self.inline.is_allowed()
+            || self.write_starves.load(Ordering::Acquire)
+            || self.unsynced_bytes.load(Ordering::Relaxed) > UNSYNCED_BYTES_MAX
+        {
+            return false;
+        }
+        let front = self.front.lock();
+        !front.waiting.is_empty() && front.waiting_bytes <= INLINE_BYTES_MAX
+    }
+
+    /// Whether the log's thread has something to do.
+    pub fn has_work(&self, front: &Front) -> bool {
+        !front.waiting.is_empty()
+            || self.sync_due.load(Ordering::Acquire)
+            // What found no room waits in the writing step, not in front of it.
+            || self.write_starves.load(Ordering::Acquire)
+    }
+
+    /// Wakes the log's thread if it sleeps and has something to do.
+    pub fn wake_writer(&self) {
+        let mut front = self.front.lock();
+        if front.writer_sleeps && self.has_work(&front) {
+            front.writer_sleeps = false;
+            self.wake.notify_all();
+        }
+    }
+
     fn report_progress(&self) {
-        let written = self.written.load(Ordering::Acquire);
+        // In this order: of two that report, none says that more is synced than written.
         let synced = self.synced.load(Ordering::Acquire);
-        for listener in self.listeners() {
+        let written = self.written.load(Ordering::Acquire);
+        for listener in &*self.listeners.read() {
             listener.progressed(written, synced);
         }
     }
@@ -265,6 +412,10 @@ impl Stage {
     }
 
     fn push(&mut self, mut data: &[u8], file: &dyn File) -> Result<()> {
+        if self.alignment == 1 && data.len() >= UNSTAGED_BYTES {
+            self.flush(file)?;
+            return self.write(data, file);
+        }
         while !data.is_empty() {
             let room = STAGE_BYTES - self.filled;
             let (now, later) = data.split_at(room.min(data.len()));
@@ -292,11 +443,20 @@ impl Stage {
     }
 
     fn flush(&mut self, file: &dyn File) -> Result<()> {
-        let staged = &self.memory[self.start..self.start + self.filled];
-        let written = disk::write_all(file, staged, self.at, self.alignment);
+        if self.filled > 0 {
+            let staged = self.start..self.start + std::mem::take(&mut self.filled);
+            let memory = std::mem::take(&mut self.memory);
+            let written = self.write(&memory[staged], file);
+            self.memory = memory;
+            written?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, data: &[u8], file: &dyn File) -> Result<()> {
+        let written = disk::write_all(file, data, self.at, self.alignment);
         written.map_err(|e| LogError::io("write a segment", e))?;
-        self.at += self.filled as u64;
-        self.filled = 0;
+        self.at += data.len() as u64;
         self.wrote = true;
         Ok(())
     }

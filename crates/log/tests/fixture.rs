@@ -109,7 +109,7 @@ fn version_1_is_verified_and_shown() {
             Record::Publish { copy: false, .. } => 0,
             Record::Publish { copy: true, .. } => 1,
             Record::Transfer { .. } => 2,
-            Record::Settle { .. } => 3,
+            Record::Settle { .. } | Record::SettleMany { .. } => 3,
             Record::Define { .. } => 4,
             Record::Remove { .. } => 5,
         }] += 1;

@@ -55,7 +55,7 @@ impl Waiter {
     }
 }
 
-fn publish_and_settle(directory: &Directory, direct: bool) {
+fn publish_and_settle(directory: &Directory, direct: bool, quietly: bool) {
     let log = open(directory, direct);
     let waiter = Arc::new(Waiter::default());
     log.listen(waiter.clone());
@@ -73,7 +73,14 @@ fn publish_and_settle(directory: &Directory, direct: bool) {
                         });
                     }
                     batch.settle(queue, &[0..round * 20], Reason::Ack);
-                    let appended = log.append(&mut batch).expect("appends");
+                    let appended = match quietly {
+                        true => log.append_quietly(&mut batch),
+                        false => log.append(&mut batch),
+                    };
+                    let appended = appended.expect("appends");
+                    if quietly {
+                        log.write_soon();
+                    }
                     waiter.wait(appended.lsn);
                     assert!(log.synced() >= appended.lsn);
                 }
@@ -101,12 +108,84 @@ fn publish_and_settle(directory: &Directory, direct: bool) {
 
 #[test]
 fn what_was_reported_as_synced_is_there_after_the_end() {
-    publish_and_settle(&Directory::new("threads"), false);
+    publish_and_settle(&Directory::new("threads"), false, false);
 }
 
 #[test]
 fn direct_writes_do_the_same() {
-    publish_and_settle(&Directory::new("threads-direct"), true);
+    publish_and_settle(&Directory::new("threads-direct"), true, false);
+}
+
+#[test]
+fn those_who_append_may_write_as_well() {
+    publish_and_settle(&Directory::new("threads-inline"), false, true);
+    publish_and_settle(&Directory::new("threads-inline-direct"), true, true);
+}
+
+#[test]
+fn who_appends_quietly_writes_it_where_threads_run_that_sync_it() {
+    let (log, _) = Log::open(Arc::new(SimDisk::new()), config(), |_| ()).expect("opens");
+    let mut seq = 0;
+    let mut publish = || {
+        let mut batch = Batch::new();
+        batch.publish(&[Target { queue: 1, seq }], false, |out| out.push(1));
+        seq += 1;
+        let lsn = log.append_quietly(&mut batch).expect("appends").lsn;
+        log.write_soon();
+        lsn
+    };
+    let lsn = publish();
+    assert!(log.written() < lsn, "without threads the steps write");
+    let waiter = Arc::new(Waiter::default());
+    log.listen(waiter.clone());
+    let running = log.start(|trouble| panic!("{trouble}")).expect("starts");
+    // A write may be slow on a busy machine, or the log's thread be at it. But not always.
+    loop {
+        let lsn = publish();
+        let at_once = log.written() >= lsn;
+        waiter.wait(lsn);
+        if at_once {
+            break;
+        }
+    }
+    drop(running);
+}
+
+#[test]
+fn what_nobody_waits_for_is_synced_all_the_same() {
+    let (log, _) = Log::open(Arc::new(SimDisk::new()), config(), |_| ()).expect("opens");
+    let waiter = Arc::new(Waiter::default());
+    log.listen(waiter.clone());
+    let running = log.start(|trouble| panic!("{trouble}")).expect("starts");
+    let mut batch = Batch::new();
+    batch.publish(&[Target { queue: 1, seq: 0 }], false, |out| out.push(1));
+    batch.relax();
+    let lsn = log.append_quietly(&mut batch).expect("appends").lsn;
+    // Not even told that there is something to write.
+    waiter.wait(lsn);
+    drop(running);
+}
+
+#[test]
+fn a_write_that_fails_where_it_was_appended_fails_the_log() {
+    let disk = SimDisk::new();
+    let (log, _) = Log::open(Arc::new(disk.clone()), config(), |_| ()).expect("opens");
+    let before = log.written();
+    let running = log.start(drop).expect("starts");
+    // Housekeeping writes too.
+    disk.fail_writes(1000);
+    let mut batch = Batch::new();
+    batch.publish(&[Target { queue: 1, seq: 0 }], false, |out| out.push(1));
+    log.append_quietly(&mut batch).expect("appends");
+    log.write_soon();
+    // By whichever thread.
+    while log.health() == Health::Open {
+        std::thread::yield_now();
+    }
+    log.write_soon();
+    drop(running);
+    assert!(matches!(log.health(), Health::Failed { .. }));
+    assert_eq!((log.written(), log.synced()), (before, before));
 }
 
 #[test]

@@ -45,6 +45,16 @@ impl Publisher {
         add(&vhost.counters().messages_received, self.messages);
         self.messages = 0;
         self.wakes.ring();
+        self.write_logged();
+    }
+
+    /// Has written what the log got of this commit.
+    fn write_logged(&mut self) {
+        if std::mem::take(&mut self.logged)
+            && let Some(durable) = self.vhost.durable()
+        {
+            durable.log().write_soon();
+        }
     }
 
     /// Pushes what goes to queues. False when the log refused it: it stays.
@@ -102,6 +112,7 @@ impl Publisher {
             Ok(logged) => {
                 self.promise = self.promise.and(logged.promise);
                 self.over = logged.over.unwrap_or(self.over);
+                self.logged = true;
                 true
             }
             Err(_) => false,
@@ -121,6 +132,7 @@ impl Publisher {
         }
         self.stalled = true;
         self.wakes.ring();
+        self.write_logged();
     }
 
     /// Drops what was published and not committed.

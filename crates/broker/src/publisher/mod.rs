@@ -105,6 +105,8 @@ pub struct Publisher {
     stalled: bool,
     /// A batch that the log should have written before there is more.
     over: u64,
+    /// The log has something of this commit, which nobody was told to write.
+    logged: bool,
 }
 
 impl Publisher {
@@ -131,6 +133,7 @@ impl Publisher {
             promise: Promise::KEPT,
             stalled: false,
             over: 0,
+            logged: false,
         }
     }
 

@@ -93,7 +93,8 @@ impl Plan {
     }
 
     /// Reserves the numbers of all entries in logged `lists`, and appends the messages in one batch. Messages with a
-    /// source leave the queue `from`. `locked` is the state of the only list's queue, if that is locked.
+    /// source leave the queue `from`. `locked` is the state of the only list's queue, if that is locked. The caller has
+    /// them written ([`backbone_log::Log::write_soon`]) once it holds no lock.
     pub fn append<'a>(
         &self,
         durable: &Durable,
@@ -116,7 +117,10 @@ impl Plan {
                 over: None,
             });
         }
-        match durable.log().append(&mut batch) {
+        if level < Level::Synced {
+            batch.relax();
+        }
+        match durable.log().append_quietly(&mut batch) {
             Ok(Appended { lsn, over, .. }) => {
                 durable.settle_late();
                 Ok(Logged {

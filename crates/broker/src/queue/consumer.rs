@@ -11,6 +11,10 @@ use crate::record::Entry;
 pub trait Bell: Send + Sync {
     /// Messages wait for the consumer that its owner knows as `key`.
     fn ring(&self, key: u64);
+    /// The same of several.
+    fn ring_all(&self, keys: &mut dyn Iterator<Item = u64>) {
+        keys.for_each(|key| self.ring(key));
+    }
     /// The queue of the consumer `key` is gone: nothing more will come.
     fn cancelled(&self, key: u64);
     /// Something that its owner waits for in the durable log has come, or may never come. Called by the log's

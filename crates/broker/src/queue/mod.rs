@@ -18,6 +18,7 @@
 //! Lock order: a queue with a flow before the queues it feeds; no other two queues together.
 
 mod consumer;
+mod shadow;
 mod spill;
 mod state;
 #[cfg(test)]
@@ -70,11 +71,16 @@ pub struct ConsumerId {
 pub struct Wakes(pub(super) Vec<(Arc<dyn Bell>, u64)>);
 
 impl Wakes {
-    /// Rings them all, in order.
+    /// Rings them all, in order; the same bell once for neighbours.
     pub fn ring(&mut self) {
-        for (bell, key) in self.0.drain(..) {
-            bell.ring(key);
+        for run in self.0.chunk_by(|(a, _), (b, _)| Arc::ptr_eq(a, b)) {
+            let (bell, key) = &run[0];
+            match run.len() {
+                1 => bell.ring(*key),
+                _ => bell.ring_all(&mut run.iter().map(|(_, key)| *key)),
+            }
         }
+        self.0.clear();
     }
 }
 
@@ -112,6 +118,8 @@ pub struct Queue {
     busy: AtomicBool,
     /// As in the state.
     deleted: AtomicBool,
+    /// Messages went to its shadow once. Written under the lock.
+    has_shadow: AtomicBool,
     published: AtomicU64,
     state: Mutex<State>,
 }
@@ -132,6 +140,7 @@ impl Queue {
             flow: ArcSwapOption::empty(),
             busy: AtomicBool::new(true),
             deleted: AtomicBool::new(false),
+            has_shadow: AtomicBool::new(false),
             published: AtomicU64::new(0),
             state: Mutex::default(),
         }

@@ -9,10 +9,12 @@
 //! come in late; and the log may have messages that the queue does not know of yet. Paging stops at the lowest
 //! number in flight, so that no message comes in twice.
 //!
+//! Messages that are not in the log wait between the others, in `spill.tail`, until they go there as well ([`super::shadow`]).
+//!
 //! Invariants:
 //! - All numbers in `ready` and `returned` are below `spill.from`, all in `spill.tail` are not.
-//! - Of the numbers from `spill.from` on, those that were pushed and are logged are in the log alone, unsettled, and
-//!   `spill.count` of them; nobody was ever handed one of them.
+//! - Of the numbers from `spill.from` on, those that were pushed and are not in `spill.tail` are in the log alone,
+//!   unsettled, and `spill.count` of them; nobody was ever handed one of them.
 //! - A number is in flight, or it was pushed, given up, or never reserved.
 
 use std::collections::VecDeque;
@@ -57,12 +59,14 @@ pub(crate) struct Spill {
     /// Below this number, some were perhaps never stored: they were on their way when the process before this one
     /// ended.
     pub restored: u64,
-    /// Logged messages from this number on are in the log alone.
+    /// Messages from this number on are in the log alone, or in `tail`.
     pub from: u64,
-    /// How many.
+    /// How many are in the log alone.
     pub count: u64,
     /// Messages between them that are in memory alone, in order.
     pub tail: VecDeque<Entry>,
+    /// Of the records in `tail`.
+    pub tail_bytes: usize,
 }
 
 /// What the pager should read.
@@ -76,6 +80,10 @@ pub(crate) struct Page {
     pub room: Room,
     /// As in [`Spill`].
     pub restored: u64,
+    /// As in the state.
+    pub shadow_from: u64,
+    /// What [`State::unloads`] was.
+    pub unloads: u64,
 }
 
 /// What a push did.
@@ -97,6 +105,8 @@ pub struct Emptied {
     pub entries: Vec<Entry>,
     /// Numbers of messages that were in the log alone.
     pub spilled: Vec<Range<u64>>,
+    /// The queue's shadow has nothing below this number any more.
+    pub shadow_from: u64,
     /// How many messages there were in all.
     pub count: u64,
     /// Numbers are in flight still.
@@ -113,6 +123,7 @@ impl State {
                 spill.count += 1;
                 return false;
             }
+            spill.tail_bytes += entry.len as usize;
             insert(&mut spill.tail, entry);
             return true;
         }
@@ -147,11 +158,17 @@ impl State {
         let ahead = self.in_flight.iter().filter(|n| n.end > spill.from);
         let in_flight = ahead.map(|numbers| numbers.start).min();
         let limit = in_flight.unwrap_or(self.next_seq);
+        let room = spill.keep.page();
+        // What is in memory comes in with the page: not more of it than fits.
+        let beyond = spill.tail.get(room.messages);
+        let limit = beyond.map_or(limit, |entry| limit.min(entry.seq));
         (spill.from < limit).then_some(Page {
             from: spill.from,
             limit,
-            room: spill.keep.page(),
+            room,
             restored: spill.restored,
+            shadow_from: self.shadow_from,
+            unloads: self.unloads,
         })
     }
 
@@ -180,8 +197,10 @@ impl State {
 
     /// Takes everything that waits out of memory and forgets what is in the log alone.
     pub(super) fn empty(&mut self) -> Emptied {
+        self.shadow_from = self.next_seq;
         let mut emptied = Emptied {
             in_flight: !self.in_flight.is_empty(),
+            shadow_from: self.shadow_from,
             ..Emptied::default()
         };
         emptied
@@ -224,6 +243,31 @@ impl State {
             self.futile = now;
         }
         found
+    }
+
+    /// Takes the ready messages from that at `first` on out of what is at hand. The copies of `dropped`, which the log
+    /// has, are the caller's.
+    pub(super) fn spill_from(&mut self, first: usize, keep: Room, dropped: &mut Vec<Entry>) {
+        let spill = self.spill.get_or_insert_with(|| Box::new(Spill::new(keep)));
+        spill.keep = keep;
+        spill.from = self.ready[first].seq;
+        for entry in self.ready.drain(first..).rev() {
+            self.ready_bytes -= entry.len as usize;
+            match entry.is_logged() {
+                true => {
+                    spill.count += 1;
+                    dropped.push(entry);
+                }
+                false => {
+                    spill.tail_bytes += entry.len as usize;
+                    spill.tail.push_front(entry);
+                }
+            }
+        }
+        // A queue that was long once should not hold the memory of that.
+        if self.ready.capacity() > 4 * self.ready.len().max(64) {
+            self.ready.shrink_to(2 * self.ready.len());
+        }
     }
 
     fn end_flight(&mut self, numbers: &Range<u64>) {
@@ -352,7 +396,7 @@ impl Queue {
         let state = &mut *state;
         state.page_asked = false;
         let spill = match &mut state.spill {
-            Some(spill) if spill.from == page.from => spill,
+            Some(spill) if spill.from == page.from && state.unloads == page.unloads => spill,
             _ => {
                 // Somebody else brought it in, or gave up more.
                 state.ask_for_page(wakes);
@@ -362,13 +406,17 @@ impl Queue {
         debug_assert!(spill.count >= found, "{} < {found}", spill.count);
         spill.count = spill.count.saturating_sub(found);
         spill.from = until;
+        state.shadow_from = state.shadow_from.max(until);
         let mut loaded = entries.iter().copied().peekable();
         loop {
             let in_memory = spill.tail.front().filter(|entry| entry.seq < until);
             let entry = match (loaded.peek(), in_memory) {
                 (Some(entry), Some(other)) if entry.seq < other.seq => loaded.next(),
                 (Some(_), None) => loaded.next(),
-                (_, Some(_)) => spill.tail.pop_front(),
+                (_, Some(other)) => {
+                    spill.tail_bytes -= other.len as usize;
+                    spill.tail.pop_front()
+                }
                 (None, None) => None,
             };
             let Some(entry) = entry else { break };
@@ -425,25 +473,7 @@ impl Queue {
         let Some(first) = state.first_above(keep) else {
             return;
         };
-        let spill = state
-            .spill
-            .get_or_insert_with(|| Box::new(Spill::new(keep)));
-        spill.keep = keep;
-        spill.from = state.ready[first].seq;
-        for entry in state.ready.drain(first..).rev() {
-            state.ready_bytes -= entry.len as usize;
-            match entry.is_logged() {
-                true => {
-                    spill.count += 1;
-                    dropped.push(entry);
-                }
-                false => spill.tail.push_front(entry),
-            }
-        }
-        // A queue that was long once should not hold the memory of that.
-        if state.ready.capacity() > 4 * state.ready.len().max(64) {
-            state.ready.shrink_to(2 * state.ready.len());
-        }
+        state.spill_from(first, keep, dropped);
     }
 }
 
@@ -455,6 +485,7 @@ impl Spill {
             from: 0,
             count: 0,
             tail: VecDeque::new(),
+            tail_bytes: 0,
         }
     }
 }

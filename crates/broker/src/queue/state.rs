@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::consumer::Consumer;
 use super::spill::{Room, Spill};
 use super::{Bell, ConsumerId, Fetch, Wakes};
@@ -17,8 +19,12 @@ pub(crate) struct State {
     pub(super) returned: BTreeMap<u64, Entry>,
     /// What waits in the log instead.
     pub(super) spill: Option<Box<Spill>>,
+    /// Nothing below this number is in the queue's shadow, nor will be.
+    pub(super) shadow_from: u64,
+    /// How often messages went to the shadow.
+    pub(super) unloads: u64,
     /// Numbers that were reserved and are neither pushed nor given up.
-    pub(super) in_flight: Vec<Range<u64>>,
+    pub(super) in_flight: SmallVec<[Range<u64>; 1]>,
     /// Numbers without messages in the log, which it was not told of yet.
     pub(super) gaps: Vec<Range<u64>>,
     /// No number from here on was ever handed out.

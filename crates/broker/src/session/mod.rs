@@ -35,6 +35,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
+use backbone_log::Source;
 use backbone_wire::ShortStr;
 use backbone_wire::content::parse_publish;
 use backbone_wire::error::ReplyCode;
@@ -109,6 +110,8 @@ struct Core {
     paced_by: Promise,
     /// Sources with settlements that their queues do not know of yet.
     settled: Vec<u32>,
+    /// Room for what they owe the log; empty between calls.
+    owed_many: Vec<Source>,
     /// A run of copies to be released: segment and count.
     release_run: (u32, u64),
     exclusive: Vec<Arc<Queue>>,
@@ -134,6 +137,7 @@ impl Session {
                 waits_for: Promise::KEPT,
                 paced_by: Promise::KEPT,
                 settled: Vec::new(),
+                owed_many: Vec::new(),
                 release_run: (0, 0),
                 exclusive: Vec::new(),
                 wakes: Wakes::default(),

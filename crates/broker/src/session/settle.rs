@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use backbone_log::{Batch, Reason};
+use backbone_log::{Batch, Reason, Source};
 use backbone_wire::error::ReplyCode;
 
 use super::Core;
@@ -111,16 +111,23 @@ impl Core {
     /// Tells the log what was settled since the last time, in one batch.
     fn settle_in_log(&mut self) {
         let mut batch = Batch::new();
-        for index in &self.settled {
-            let source = self.sources.get(*index);
-            if !source.owed.is_empty() {
-                let mut owed = std::mem::take(&mut source.owed);
-                if !source.queue.is_deleted() {
-                    batch.settle(source.queue.id(), &owed, Reason::Ack);
-                }
-                owed.clear();
-                source.owed = owed;
+        if let [index] = self.settled[..] {
+            let source = self.sources.get(index);
+            if !source.owed.is_empty() && !source.queue.is_deleted() {
+                batch.settle(source.queue.id(), &source.owed, Reason::Ack);
             }
+            source.owed.clear();
+        } else {
+            let mut owed = std::mem::take(&mut self.owed_many);
+            for index in &self.settled {
+                let source = self.sources.get(*index);
+                let queue = source.queue.id();
+                let there = !source.queue.is_deleted();
+                let seqs = source.owed.drain(..).filter(|_| there);
+                owed.extend(seqs.map(|seqs| Source { queue, seqs }));
+            }
+            batch.settle_many(owed.drain(..), Reason::Ack);
+            self.owed_many = owed;
         }
         if !batch.is_empty() {
             self.publisher.vhost().settle(&mut batch);

@@ -316,13 +316,18 @@ impl World {
     }
 
     fn delete_queue(&mut self, rng: &mut Rng) {
-        let name = rng.pick(&QUEUES);
+        let (name, before) = (rng.pick(&QUEUES), self.log.appended());
         if rng.once_in(2) {
             let deleted = self.vhost.delete_queue(name, 1, DeleteIf::default());
             deleted.unwrap();
         } else if let Some(queue) = self.vhost.topology().queue(name) {
             let removed = self.vhost.remove_queue(&queue, DeleteIf::default());
             removed.unwrap();
+        }
+        if self.log.appended() > before {
+            // The first batch takes it out, another one its messages: a crash may come between.
+            let entry = (before + 1, self.now(), self.highest_id);
+            self.history.push(entry);
         }
     }
 

@@ -12,6 +12,7 @@
 
 mod model;
 mod node;
+mod paging;
 mod restart;
 mod sessions;
 #[path = "../support/mod.rs"]
@@ -21,6 +22,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use backbone_log::SimDisk;
 
@@ -33,6 +35,8 @@ const CASES: u64 = 150;
 const STEPS: usize = 250;
 /// Crashes of a case.
 const CRASHES: usize = 6;
+/// Shadows of queues that were seen at the ends of cases.
+static PAGED: AtomicU64 = AtomicU64::new(0);
 
 #[test]
 fn every_message_is_where_the_model_says_whatever_happens() {
@@ -45,6 +49,8 @@ fn every_message_is_where_the_model_says_whatever_happens() {
         run(seed);
         std::mem::forget(context);
     }
+    let paged = PAGED.load(Ordering::Relaxed);
+    assert!(paged * 4 > cases, "{paged} shadows in {cases} cases");
 }
 
 /// Says which case failed.
@@ -75,6 +81,7 @@ fn run(seed: u64) {
         }
         after.finish(&mut rng);
     }
+    PAGED.fetch_add(world.node.shadows(), Ordering::Relaxed);
     world.finish(&mut rng);
 }
 

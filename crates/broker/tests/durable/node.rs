@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use backbone_broker::access::Access;
+use backbone_broker::definitions::SHADOW;
 use backbone_broker::durable::{Durable, Level};
 use backbone_broker::flow::{Flow, FlowCounters};
 use backbone_broker::pager::{Limits, Pager};
@@ -31,7 +32,7 @@ pub const OUTBOX: usize = 4;
 pub const FANOUT: [usize; 3] = [0, 1, 2];
 /// Segments for when the disk is full: enough for the settlements of a case.
 pub const RESERVE: usize = 6;
-const TIGHT_BYTES: usize = 12_000;
+pub const TIGHT_BYTES: usize = 12_000;
 
 /// Tells the disk what was promised.
 struct Promises(Arc<AtomicU64>);
@@ -230,6 +231,12 @@ impl Node {
             "body of {number}"
         );
         number
+    }
+
+    /// Shadows of queues that the log has heard of.
+    pub fn shadows(&self) -> u64 {
+        let shadows = self.log.queues().into_iter();
+        shadows.filter(|info| info.queue & SHADOW != 0).count() as u64
     }
 
     pub fn sizes(&self) -> &BTreeMap<u64, usize> {

@@ -192,16 +192,23 @@ impl Script {
     /// Most of most queues, so that segments die, with some messages stuck.
     fn settle_much(&mut self) {
         let mut batch = Batch::new();
-        let mut ops = Vec::new();
+        let (mut ops, mut sources) = (Vec::new(), Vec::new());
+        let at_once = self.random.below(2) == 0;
         for (queue, next) in self.queues.clone() {
             let stuck = self.random.below(next + 1);
             for seqs in [0..stuck, stuck + 1..next] {
                 if seqs.start < seqs.end && self.random.below(5) > 0 {
-                    batch.settle(queue, std::slice::from_ref(&seqs), Reason::Purge);
+                    if at_once {
+                        let seqs = seqs.clone();
+                        sources.push(Source { queue, seqs });
+                    } else {
+                        batch.settle(queue, std::slice::from_ref(&seqs), Reason::Purge);
+                    }
                     ops.push(Op::Settle { queue, seqs });
                 }
             }
         }
+        batch.settle_many(sources.into_iter(), Reason::Purge);
         self.commit(batch, ops);
     }
 

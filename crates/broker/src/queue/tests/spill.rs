@@ -131,11 +131,9 @@ impl Spilled {
         queue.settle(Some(id), got.len() as u32, wakes);
         self.wakes.ring();
         crate::flow::release(&self.arena, &got);
-        let numbers: Vec<u64> = got.iter().map(|entry| entry.seq).collect();
-        numbers
-            .iter()
-            .for_each(|seq| assert!(self.logged.remove(seq)));
-        numbers
+        let logged = got.iter().filter(|entry| entry.is_logged());
+        logged.for_each(|entry| assert!(self.logged.remove(&entry.seq)));
+        numbers(&got)
     }
 
     fn asked(&self) -> bool {
@@ -381,4 +379,131 @@ fn the_memory_of_a_long_queue_comes_back() {
     assert!(world.queue.lock().ready.capacity() < 100);
     let emptied = world.queue.purge();
     crate::flow::release(&world.arena, &emptied.entries);
+}
+
+impl Spilled {
+    /// What the pager does up to the moment in which the messages go to the shadow.
+    fn ask_for_load(&mut self, keep: Room, batch: Room) -> Vec<Entry> {
+        let before = self.dropped.len();
+        let (queue, dropped) = (&self.queue, &mut self.dropped);
+        let load = queue.to_unload(keep, batch, &self.arena, dropped);
+        assert_eq!(load.messages().count(), load.entries.len());
+        crate::flow::release(&self.arena, &self.dropped[before..]);
+        load.entries
+    }
+
+    fn unload(&mut self, entries: &[Entry]) -> bool {
+        let unloaded = self.queue.unload(entries, || Ok::<_, ()>(())).unwrap();
+        if unloaded.is_some() {
+            crate::flow::release(&self.arena, entries);
+            self.logged.extend(entries.iter().map(|entry| entry.seq));
+        }
+        unloaded.is_some()
+    }
+
+    fn push_unlogged(&mut self, numbers: Range<u64>) {
+        let entries = self.entries(numbers, 0);
+        assert!(self.queue.push(&entries, &mut self.wakes));
+        self.wakes.ring();
+    }
+}
+
+fn numbers(entries: &[Entry]) -> Vec<u64> {
+    entries.iter().map(|entry| entry.seq).collect()
+}
+
+#[test]
+fn the_back_goes_to_the_shadow_first_and_comes_back_in_its_place() {
+    let mut world = Spilled::new();
+    world.push_unlogged(0..9);
+    let load = world.ask_for_load(TWO, Room { messages: 3, ..TWO });
+    assert_eq!(numbers(&load), [6, 7, 8]);
+    assert!(world.unload(&load));
+    assert!(!world.unload(&load), "they are there already");
+    world.push_unlogged(9..11);
+    let load = world.ask_for_load(TWO, TWO);
+    assert_eq!(numbers(&load), [9, 10]);
+    assert!(world.unload(&load));
+    let stats = world.queue.stats();
+    assert_eq!((stats.ready, stats.paged_out), (11, 5));
+    assert_eq!(world.drain(), (0..11).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_large_message_goes_to_the_shadow_alone() {
+    let mut world = Spilled::new();
+    world.push_unlogged(0..4);
+    let bytes = Room {
+        messages: 9,
+        bytes: 5,
+    };
+    let load = world.ask_for_load(Room { messages: 0, ..TWO }, bytes);
+    assert_eq!(numbers(&load), [3]);
+    let bytes = Room { bytes: 25, ..bytes };
+    let load = world.ask_for_load(Room { messages: 0, ..TWO }, bytes);
+    assert_eq!(numbers(&load), [2, 3]);
+    let emptied = world.queue.purge();
+    crate::flow::release(&world.arena, &emptied.entries);
+    assert!(!world.unload(&load), "purged meanwhile");
+}
+
+#[test]
+fn a_page_that_knows_nothing_of_the_shadow_comes_too_late() {
+    let mut world = Spilled::new();
+    let logged = world.reserve(4);
+    world.push(logged, TWO);
+    world.push_unlogged(4..6);
+    let page = world.queue.page_wanted(TWO).unwrap();
+    let read = world.read(page);
+    let load = world.ask_for_load(TWO, TWO);
+    assert_eq!(numbers(&load), [4, 5]);
+    assert!(world.unload(&load));
+    assert!(!world.hand_in(page, read), "4 and 5 are not in it");
+    assert_eq!(world.drain(), (0..6).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_came_back_from_the_shadow_does_not_go_there_again() {
+    let mut world = Spilled::new();
+    let none = Room { messages: 0, ..TWO };
+    world.push_unlogged(0..4);
+    let load = world.ask_for_load(none, Room::ALL);
+    assert!(world.unload(&load));
+    assert!(world.page(Room::ALL));
+    assert_eq!(world.queue.stats().paged_out, 0);
+    assert!(world.ask_for_load(none, Room::ALL).is_empty());
+    world.push_unlogged(4..6);
+    let load = world.ask_for_load(none, Room::ALL);
+    assert_eq!(numbers(&load), [4, 5]);
+    assert!(world.unload(&load));
+    assert_eq!(world.drain(), (0..6).collect::<Vec<_>>());
+}
+
+#[test]
+fn neither_what_a_consumer_is_about_to_get_nor_what_it_had_goes_to_the_shadow() {
+    let mut world = Spilled::new();
+    let none = Room { messages: 0, ..TWO };
+    world.push_unlogged(0..6);
+    let id = world.consume(1);
+    assert_eq!(world.fetch(id), [0]);
+    let mut taken = Vec::new();
+    world.queue.take(1, usize::MAX, &mut taken);
+    assert!(world.queue.requeue(None, &taken, &mut world.wakes));
+    let load = world.ask_for_load(none, Room::ALL);
+    assert_eq!(numbers(&load), [3, 4, 5]);
+    assert!(world.unload(&load));
+    world.queue.cancel(id, &mut world.wakes);
+    assert_eq!(world.drain(), (1..6).collect::<Vec<_>>());
+}
+
+#[test]
+fn nothing_of_a_deleted_queue_goes_to_its_shadow() {
+    let mut world = Spilled::new();
+    world.push_unlogged(0..4);
+    let load = world.ask_for_load(TWO, TWO);
+    let emptied = world.queue.delete(DeleteIf::default()).unwrap().unwrap();
+    crate::flow::release(&world.arena, &emptied.entries);
+    assert!(!world.unload(&load) && !world.queue.has_shadow());
+    assert!(world.ask_for_load(TWO, TWO).is_empty());
+    assert_eq!(world.arena.segments(), 0);
 }

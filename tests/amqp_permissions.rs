@@ -333,7 +333,7 @@ async fn only_an_impersonator_publishes_in_the_name_of_others() {
     let tagged = json!({"tags": "impersonator", "password": "u"});
     assert_eq!(admin.put("/api/users/u", tagged).await.0, 204);
     let mut peer = login(&server).unwrap();
-    peer.confirmed(&as_guest);
+    peer.publish_confirmed(&as_guest);
 }
 
 #[actix_web::test]

@@ -86,7 +86,7 @@ async fn vhosts_and_what_is_in_them_survive_a_crash_and_deleted_ones_do_not_come
         );
         let mut peer = enter(&server, vhost).unwrap();
         peer.ask(&Method::QueueDeclare(durable("q")), "queue.declare-ok");
-        peer.confirmed(&publish_with("", "q", PERSISTENT, b"body"));
+        peer.publish_confirmed(&publish_with("", "q", PERSISTENT, b"body"));
     }
     assert_eq!(admin.delete("/api/vhosts/gone").await, 204);
     assert_eq!(admin.delete("/api/vhosts/again").await, 204);

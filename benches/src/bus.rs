@@ -214,6 +214,7 @@ fn install(
         shared: None,
         no_ack: false,
         exclusive: false,
+        priority: 0,
     };
     mover.resume(spec).expect("the queue is there");
     mover.step();

@@ -73,6 +73,7 @@ pub fn queue() -> Box<dyn FnMut()> {
         shared: None,
         no_ack: true,
         exclusive: false,
+        priority: 0,
     };
     let consumer = queue.consume(spec, &mut wakes).expect("a new queue");
     let entry = |n: usize| {

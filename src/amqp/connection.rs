@@ -115,6 +115,8 @@ struct Connection {
     blocked_notify: bool,
     /// What holds this publisher back.
     held_back: Option<Trouble>,
+    /// What had been published when there was no trouble last.
+    calm_batches: u64,
     /// The socket said that it takes no more.
     write_full: bool,
     /// Nothing more comes from the peer.
@@ -166,6 +168,7 @@ impl Connection {
             Arc::<Doorbell>::clone(&bell),
             settings,
         );
+        let calm_batches = session.published_batches();
         Self {
             stream,
             shared,
@@ -177,6 +180,7 @@ impl Connection {
             heartbeat: Heartbeat::new(opened.heartbeat_s),
             blocked_notify: opened.blocked_notify,
             held_back: None,
+            calm_batches,
             write_full: false,
             ended: false,
             in_body: false,
@@ -396,11 +400,15 @@ impl Connection {
         if input_full || self.out.pending() >= self.shared.out_bytes_max {
             return false;
         }
-        let concerned = self.session.has_published() && self.session.state() == State::Open;
-        let mut trouble = match concerned {
-            true => self.shared.gate.trouble(),
-            false => None,
-        };
+        let mut trouble = self.shared.gate.trouble();
+        // Who only consumes goes on, and is told with its next publish.
+        let batches = self.session.published_batches();
+        if trouble.is_none() {
+            self.calm_batches = batches;
+        }
+        if batches == self.calm_batches || self.session.state() != State::Open {
+            trouble = None;
+        }
         if self.session.is_stalled() {
             // The log may have got over it since: it is asked again soon.
             trouble = trouble.or(Some(Trouble::DiskFull));

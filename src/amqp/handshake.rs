@@ -426,8 +426,10 @@ fn server_properties() -> TableBuf {
         "basic.nack",
         "consumer_cancel_notify",
         "connection.blocked",
+        "consumer_priorities",
         "authentication_failure_close",
         "per_consumer_qos",
+        "direct_reply_to",
     ] {
         capabilities.put(capability, &Value::Bool(true));
     }

@@ -415,9 +415,12 @@ impl Names {
         let named = named.filter_map(|(_, value)| {
             let value: Value = serde_json::from_slice(&value).ok()?;
             let text = |field: &str| value[field].as_str().map(str::to_owned);
-            Some((value["id"].as_u64()?, (text("vhost")?, text("name")?)))
+            let (id, name) = (value["id"].as_u64()?, (text("vhost")?, text("name")?));
+            // A priority queue has an id for each priority.
+            let more = value["priority_max"].as_u64().unwrap_or(0);
+            Some((id..=id + more).map(move |id| (id, name.clone())))
         });
-        Self(named.collect())
+        Self(named.flatten().collect())
     }
 
     fn json(&self, id: u64) -> Value {

@@ -48,6 +48,7 @@ impl Mover {
             shared: None,
             no_ack: false,
             exclusive: false,
+            priority: 0,
         };
         // Refused only by a deleted queue, which has nothing to move.
         let _ = self.inner.resume(spec);

@@ -75,7 +75,7 @@ fn serve(vhosts: &Weak<Vhosts>, wanted: &Receiver<Weak<Queue>>) {
 /// Makes room if memory is tight; says when to look again.
 fn make_room(vhosts: &Vhosts, pager: &Pager) -> Duration {
     let [_, before, _] = pager.counts();
-    if pager.is_tight() && pager.relieve(&vhosts.queues()) {
+    if pager.is_tight() && pager.relieve(&vhosts.stores()) {
         return GO_ON;
     }
     // If there was nothing to be given up, calls are heard with the next look only.
@@ -110,11 +110,8 @@ fn report_damages(vhosts: &Vhosts, reported: usize) -> usize {
     let queues = vhosts.queues();
     let damages = log.damages();
     for damage in damages.iter().skip(reported) {
-        let hit = |queue: &&Arc<Queue>| {
-            let mut ids = damage.queues.iter().map(|id| id & !SHADOW);
-            ids.any(|id| id == queue.id())
-        };
-        let named = queues.iter().filter(hit);
+        let ids: Vec<u64> = damage.queues.iter().map(|id| id & !SHADOW).collect();
+        let named = queues.iter().filter(|queue| queue.has_any_id(&ids));
         let queues: Vec<&str> = named.map(|queue| &**queue.name()).collect();
         let (file, offset, bytes) = (&*damage.file, damage.offset, damage.bytes);
         tracing::error!(

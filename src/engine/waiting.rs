@@ -65,6 +65,7 @@ impl Waiting {
             shared: None,
             no_ack: true,
             exclusive: false,
+            priority: 0,
         };
         let mut wakes = Wakes::default();
         let id = queue.consume(spec, &mut wakes).ok()?;

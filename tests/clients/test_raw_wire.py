@@ -181,7 +181,6 @@ def test_no_wait_methods_are_not_answered(broker):
         assert own.expect(commands.Channel.Close).reply_code == 404
 
 
-@pytest.mark.later("direct reply-to")
 def test_direct_reply_to_answers_without_a_queue(broker):
     with RawConnection(broker) as asker, RawConnection(broker) as worker:
         worker.handshake().open_channel()

@@ -20,6 +20,9 @@ pub struct Raw {
     input: Vec<u8>,
 }
 
+/// A frame: kind, channel, payload.
+pub type Owned = (FrameKind, u16, Vec<u8>);
+
 /// A short string.
 pub fn short(text: &str) -> ShortStr<'_> {
     ShortStr::new(text.as_bytes()).unwrap()
@@ -146,7 +149,7 @@ impl Raw {
     }
 
     /// Publishes frames on channel 1, which gets confirms from now on, and waits for the confirm.
-    pub fn confirmed(&mut self, frames: &[u8]) {
+    pub fn publish_confirmed(&mut self, frames: &[u8]) {
         let select = confirm::Select { no_wait: false };
         self.ask(&Method::ConfirmSelect(select), "confirm.select-ok");
         self.send(frames);
@@ -214,10 +217,11 @@ impl Raw {
         self.expect("queue.declare-ok");
     }
 
-    /// Messages that wait in a queue, as another declare tells.
+    /// Messages that wait in a queue, as a passive declare tells.
     pub fn ready(&mut self, name: &str) -> u32 {
         let declare = queue::Declare {
             queue: short(name),
+            passive: true,
             ..queue::Declare::default()
         };
         self.method(1, &Method::QueueDeclare(declare));
@@ -240,13 +244,25 @@ impl Raw {
     }
 
     /// The next frame: kind, channel, payload. `None` at the end of the stream.
-    pub fn frame(&mut self) -> Option<(FrameKind, u16, Vec<u8>)> {
+    pub fn frame(&mut self) -> Option<Owned> {
+        let (owned, used) = self.next_frame()?;
+        self.input.drain(..used);
+        Some(owned)
+    }
+
+    /// Whether the next frame is the method `name`; it stays.
+    pub fn peek_is(&mut self, name: &str) -> bool {
+        let ((kind, _, payload), _) = self.next_frame().expect("the connection ended");
+        kind == FrameKind::Method && Method::decode(&payload).unwrap().name() == name
+    }
+
+    /// The next frame, which stays, and its length.
+    fn next_frame(&mut self) -> Option<(Owned, usize)> {
         loop {
             let parsed = frame::parse(&self.input, FRAME_MAX as usize).unwrap();
             if let Some((frame, used)) = parsed {
                 let owned = (frame.kind, frame.channel, frame.payload.to_vec());
-                self.input.drain(..used);
-                return Some(owned);
+                return Some((owned, used));
             }
             let mut chunk = [0; 65536];
             match self.stream.read(&mut chunk) {

@@ -117,6 +117,16 @@ pub struct QueueDefinition {
     pub level: Level,
     /// It belongs to the bus.
     pub protected: bool,
+    /// Of a priority queue: the highest priority. Messages of priority k are known by `id` + k.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_max: Option<u8>,
+}
+
+impl QueueDefinition {
+    /// The ids that its messages are known by.
+    pub fn ids(&self) -> std::ops::RangeInclusive<u64> {
+        self.id..=self.id + u64::from(self.priority_max.unwrap_or(0))
+    }
 }
 
 /// A binding whose source and destination are durable. The rest of it is in its key.
@@ -471,6 +481,7 @@ mod tests {
             arguments: vec![0, 0xab, 0xff],
             level: Level::Written,
             protected: false,
+            priority_max: None,
         };
         let value = serde_json::to_vec(&queue).unwrap();
         let text = String::from_utf8(value.clone()).unwrap();

@@ -173,6 +173,7 @@ impl Mover {
                 load.plan.add(entry, logged.then_some(entry.seq));
             }
             for (_, queue) in &targets {
+                let queue = &queue.home(Record::read(segment, entry.offset).header);
                 let index = load.lists.of(queue, None, &mut spare);
                 let list = load.lists.get_mut(index);
                 let mut flags = 0;
@@ -391,6 +392,7 @@ mod tests {
                 shared: None,
                 no_ack: false,
                 exclusive: false,
+                priority: 0,
             };
             mover.resume(spec).unwrap();
             mover

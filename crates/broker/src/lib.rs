@@ -21,6 +21,7 @@ pub mod publisher;
 pub mod queue;
 pub mod quota;
 pub mod record;
+mod replies;
 pub mod restore;
 pub mod session;
 pub mod topic_rule;

@@ -33,16 +33,16 @@ impl Numbers {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// An id that no queue ever had.
+    /// The first of `count` ids in a row that no queue ever had.
     ///
     /// # Errors
     /// 541: the log has to be told of more, and takes nothing.
-    pub(crate) fn queue_id(&self, journal: Option<&Journal>) -> Result<u64, Error> {
-        let id = self.next();
+    pub(crate) fn queue_ids(&self, count: u64, journal: Option<&Journal>) -> Result<u64, Error> {
+        let id = self.next.fetch_add(count, Ordering::Relaxed);
         if let Some(journal) = journal {
             let mut marked = self.marked.lock();
-            if id >= *marked {
-                let next = id + IDS_A_MARK;
+            if id + count > *marked {
+                let next = id + count + IDS_A_MARK;
                 journal.change(|change| change.define_queue_ids(next))?;
                 *marked = next;
             }

@@ -249,8 +249,10 @@ impl Pager {
 
     /// Lets `queue` give up all that it has in memory, but for what it needs soon.
     pub fn page_out(&self, queue: &Queue) {
-        self.give_up(queue);
-        while matches!(self.unload(queue), Unloaded::Some(_) | Unloaded::Enough) {}
+        queue.each_part(|part| {
+            self.give_up(part);
+            while matches!(self.unload(part), Unloaded::Some(_) | Unloaded::Enough) {}
+        });
     }
 
     /// Lets `queue` give up what it has in memory and in the log, but for what it needs soon.

@@ -1,7 +1,6 @@
 //! What a start finds in the log: the vhosts with their exchanges, queues and bindings, and what is left of those that are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use backbone_log::{Log, QueueInfo};
 use backbone_wire::table::Table;
@@ -11,7 +10,7 @@ use crate::definitions::{
 };
 use crate::error::Error;
 use crate::policy::{Author, Policies, Policy, PolicyDefinition};
-use crate::queue::{Queue, QueueOptions};
+use crate::queue::{Features, Queue, QueueOptions};
 use crate::vhost::Vhost;
 
 /// What a restore did.
@@ -68,7 +67,7 @@ pub(crate) fn restore(
     let mut known = BTreeSet::new();
     for vhost in vhosts {
         let mut of = found.vhosts.remove(&**vhost.name()).unwrap_or_default();
-        known.extend(of.queues.iter().map(|(_, queue)| queue.id));
+        known.extend(of.queues.iter().flat_map(|(_, queue)| queue.ids()));
         match of.definition.clone() {
             Some(definition) => vhost.take_definition(definition),
             None => vhost.redefine(|_| ())?,
@@ -135,13 +134,21 @@ impl Vhost {
                 lenient: lenient && definition.protected,
                 level: definition.level,
             };
-            let queue = Arc::new(Queue::new(&definition.name, definition.id, options));
-            if let Some(pager) = self.pager() {
-                queue.set_page_bell(pager.bell(&queue));
+            let features = Features {
+                priority_max: definition.priority_max,
+                ..Features::of(&options.arguments)
+            };
+            let (name, id) = (&definition.name, definition.id);
+            let queue = Queue::shared(name, id, options, features, self.pager());
+            for (id, level) in definition.ids().zip(0..) {
+                let (live, low, next) = numbers_of(id, stored);
+                match definition.priority_max {
+                    None => queue.restore(live, low, next),
+                    Some(_) if next == 0 => {}
+                    Some(_) => queue.restore_level(level, live, low, next),
+                }
+                restored.messages += live;
             }
-            let (live, low, next) = numbers_of(definition.id, stored);
-            queue.restore(live, low, next);
-            restored.messages += live;
             self.topology().restore_queue(definition, queue);
             restored.queues += 1;
         }

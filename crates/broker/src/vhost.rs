@@ -26,9 +26,10 @@ use crate::numbers::Numbers;
 use crate::pager::Pager;
 use crate::policy::Policies;
 use crate::publisher::add_number;
-use crate::queue::{DeleteIf, Emptied, Queue, QueueOptions, Refused, Room, Wakes};
+use crate::queue::{DeleteIf, Emptied, Features, Queue, QueueOptions, Refused, Room, Wakes};
 use crate::quota::Quota;
 use crate::record::{Entry, Record};
+use crate::replies::Replies;
 use crate::topology::{Topology, Unlogged, check_equivalent, check_same, clean_name};
 
 /// The argument with which a queue asks for a level.
@@ -80,7 +81,7 @@ pub struct Vhost {
     level: Level,
     /// The node's, as is the arena.
     counters: Arc<Counters>,
-    numbers: Arc<Numbers>,
+    pub(crate) numbers: Arc<Numbers>,
     /// Changed under `control`, as the policies.
     pub(crate) definition: ArcSwap<VhostDefinition>,
     pub(crate) policies: ArcSwap<Policies>,
@@ -91,6 +92,7 @@ pub struct Vhost {
     random: RandomState,
     /// Senders that do not get their own messages, with the identities of their inboxes.
     exclude_own: DashMap<Box<[u8]>, u64>,
+    replies: Replies,
     /// Exchanges that connections cannot delete, and whether they may declare them otherwise.
     protected_exchanges: DashMap<Box<str>, bool>,
 }
@@ -138,6 +140,7 @@ impl Vhost {
             connections: Arc::default(),
             random: RandomState::new(),
             exclude_own: DashMap::new(),
+            replies: Replies::default(),
             protected_exchanges: DashMap::new(),
         }
     }
@@ -214,7 +217,7 @@ impl Vhost {
         }
         if !numbers.is_empty() && !queue.is_deleted() {
             let mut batch = Batch::new();
-            batch.settle(queue.id(), &numbers, reason);
+            queue.settle_in(&mut batch, &numbers, reason);
             self.settle(&mut batch);
         }
     }
@@ -248,11 +251,13 @@ impl Vhost {
             let Some(pager) = &self.pager else {
                 return left;
             };
-            if left == 0 || out.len() >= count_max || !queue.is_all_spilled() {
+            let level = queue.spilled_level();
+            let part = level.as_deref().unwrap_or(queue);
+            if left == 0 || out.len() >= count_max || !part.is_all_spilled() {
                 return left;
             }
             let mut wakes = Wakes::default();
-            let paged = pager.page_in(queue, &mut wakes);
+            let paged = pager.page_in(part, &mut wakes);
             wakes.ring();
             // What cannot be read now may be the next time.
             if !paged.unwrap_or(false) {
@@ -274,6 +279,17 @@ impl Vhost {
     /// Exchanges, bindings and routes.
     pub fn topology(&self) -> &Topology<Arc<Queue>> {
         &self.topology
+    }
+
+    /// All queues that messages are in: of a priority queue its levels.
+    pub fn stores(&self) -> Vec<Arc<Queue>> {
+        let queues = self.topology.queues();
+        queues.iter().flat_map(|queue| queue.stores()).collect()
+    }
+
+    /// Where answers go.
+    pub(crate) fn replies(&self) -> &Replies {
+        &self.replies
     }
 
     /// Where the messages are.
@@ -332,6 +348,7 @@ impl Vhost {
         if !declare.protected {
             self.check_room_for(name)?;
         }
+        Features::check(declare.arguments, Resource::queue(name, &self.name))?;
         let options = QueueOptions {
             durable: declare.durable,
             auto_delete: declare.auto_delete,
@@ -341,7 +358,9 @@ impl Vhost {
             lenient: declare.lenient,
             level: self.level_of(&declare)?,
         };
-        let id = self.numbers.queue_id(self.journal.as_deref())?;
+        let features = Features::of(&options.arguments);
+        let count = 1 + u64::from(features.priority_max.unwrap_or(0));
+        let id = self.numbers.queue_ids(count, self.journal.as_deref())?;
         let definition = (options.durable && options.owner.is_none()).then(|| QueueDefinition {
             id,
             vhost: self.name.to_string(),
@@ -350,11 +369,9 @@ impl Vhost {
             arguments: options.arguments.clone(),
             level: options.level,
             protected: options.protected,
+            priority_max: features.priority_max,
         });
-        let queue = Arc::new(Queue::new(name, id, options));
-        if let Some(pager) = &self.pager {
-            queue.set_page_bell(pager.bell(&queue));
-        }
+        let queue = Queue::shared(name, id, options, features, self.pager.as_ref());
         match definition {
             Some(definition) => {
                 let handle = Arc::clone(&queue);
@@ -421,25 +438,44 @@ impl Vhost {
         let Some(emptied) = queue.delete_after(condition, || forget(queue))? else {
             return Ok(0);
         };
-        self.give_back(queue, &emptied);
-        Ok(emptied.count)
+        Ok(self.give_back(queue, &emptied))
     }
 
-    /// After the deletion of `queue`: what it held is done with.
-    pub(crate) fn give_back(&self, queue: &Queue, emptied: &Emptied) {
+    /// After the deletion of `queue`: what it held, all of its parts, is done with. Returns how many ready messages that was.
+    pub(crate) fn give_back(&self, queue: &Queue, emptied: &Emptied) -> u64 {
+        let mut count = emptied.count;
+        match queue.is_ranked() {
+            false => self.give_up(queue, emptied),
+            true => queue.each_part(|level| {
+                let emptied = level.delete(DeleteIf::default());
+                let emptied = emptied.expect("an unconditional delete is never refused");
+                let emptied = emptied.unwrap_or_default();
+                count += emptied.count;
+                self.give_up(level, &emptied);
+            }),
+        }
+        add(&self.counters.queues_deleted, 1);
+        count
+    }
+
+    /// Gives up what a deleted queue, or a part of one, had.
+    fn give_up(&self, queue: &Queue, emptied: &Emptied) {
         flow::release(&self.arena, &emptied.entries);
         if !emptied.in_flight {
             self.forget_messages(queue);
         }
-        add(&self.counters.queues_deleted, 1);
     }
 
     /// Drops the ready messages of a queue; returns how many.
     pub fn purge(&self, queue: &Queue) -> u64 {
-        let emptied = queue.purge();
-        flow::release(&self.arena, &emptied.entries);
-        self.settle_purged(queue, &emptied);
-        emptied.count
+        let mut count = 0;
+        queue.each_part(|part| {
+            let emptied = part.purge();
+            flow::release(&self.arena, &emptied.entries);
+            self.settle_purged(part, &emptied);
+            count += emptied.count;
+        });
+        count
     }
 
     fn settle_purged(&self, queue: &Queue, emptied: &Emptied) {

@@ -103,6 +103,12 @@ impl Vhosts {
         self.all.load().values().cloned().collect()
     }
 
+    /// All queues that messages are in, of all vhosts: see [`Vhost::stores`].
+    pub fn stores(&self) -> Vec<Arc<Queue>> {
+        let all = self.all.load();
+        all.values().flat_map(|it| it.stores()).collect()
+    }
+
     /// The queues of all vhosts.
     pub fn queues(&self) -> Vec<Arc<Queue>> {
         let all = self.all.load();

@@ -220,9 +220,12 @@ impl Batch {
         if self.data.is_empty() {
             self.data.resize(BATCH_HEADER_BYTES, 0);
         }
-        // Nobody waits for what a restart forgets.
-        let is_settle = kind == SETTLE || kind == SETTLE_MANY;
-        self.eager |= !is_settle && !(kind == PUBLISH && flags & TRANSIENT != 0);
+        // Nobody waits for settlements, nor for what a restart forgets.
+        self.eager |= match kind {
+            SETTLE | SETTLE_MANY => false,
+            PUBLISH => flags & TRANSIENT == 0,
+            _ => true,
+        };
         let start = self.data.len();
         let count = (count as u16).to_le_bytes();
         self.data

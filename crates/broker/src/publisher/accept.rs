@@ -20,7 +20,7 @@ use crate::counters::add;
 use crate::durable::Level;
 use crate::flow::Flow;
 use crate::queue::State;
-use crate::record::{self, Content, EXCLUDE_OWN, Entry, HEADER_FIXED_LEN};
+use crate::record::{self, Content, EXCLUDE_OWN, Entry, HEADER_FIXED_LEN, Record};
 use crate::topic_rule;
 use crate::topology::Targets;
 use crate::vhost::Vhost;
@@ -229,14 +229,20 @@ impl Publisher {
             unrouted += u64::from(range.is_empty());
             let mut planned = false;
             for index in &fan.indexes[range.start as usize..range.end as usize] {
-                let list = fan.pending.get_mut(*index);
+                let mut index = *index;
+                if fan.pending.get(index).queue.is_ranked() {
+                    let queue = Arc::clone(&fan.pending.get(index).queue);
+                    let level = queue.home(self.record_of(entry, batch).header);
+                    index = fan.pending.of(&level, None, &mut self.spare);
+                }
+                let list = fan.pending.get_mut(index);
                 let mut flags = entry.flags;
                 if list.queue.level() != Level::Memory {
                     if !planned {
                         fan.plan.add(entry, None);
                         planned = true;
                     }
-                    fan.plan.target(*index, list);
+                    fan.plan.target(index, list);
                     flags |= Entry::LOGGED;
                 }
                 list.entries.push(Entry { flags, ..*entry });
@@ -274,6 +280,14 @@ impl Publisher {
         add(&flow.counters.unrouted, unrouted);
         add(&vhost.counters().messages_routed, delivered);
         true
+    }
+
+    /// The record of a placed entry.
+    fn record_of<'a>(&'a self, entry: &Entry, batch: Option<&'a Arc<Segment>>) -> Record<'a> {
+        let mut segments = batch.into_iter().chain(&self.large);
+        let segment = segments.find(|segment| segment.id() == entry.segment);
+        let segment = segment.expect("an entry is in the batch or in a large segment");
+        Record::read(segment, entry.offset)
     }
 
     /// Finds out where messages of `flow` with the batch's route `number` go.

@@ -39,7 +39,8 @@ impl<'a> Carbon<'a> {
                     for item in array.iter() {
                         match item {
                             Ok(Value::LongStr(key)) => keys.push(key),
-                            Ok(other) => return Err(unacceptable(name, &other)),
+                            // As in RabbitMQ, what is no string is no key.
+                            Ok(_) => {}
                             Err(error) => {
                                 return Err(Error::new(error.reply_code(), error.to_string()));
                             }
@@ -83,12 +84,11 @@ impl Publisher {
         let exchange = &content.names[1..=exchange_len];
         let key = &content.names[exchange_len + 2..];
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
-        let topology = self.vhost.topology();
-        let generation = topology.generation();
+        let generation = self.vhost.topology().generation();
         let mut found = Targets::new();
         for key in std::iter::once(key).chain(carbon.keys.iter().copied()) {
             self.may_publish(exchange, key)?;
-            topology.route(exchange, key, properties.headers(), &mut found)?;
+            self.vhost.route(exchange, key, properties, &mut found)?;
             self.may_publish_topic(exchange, key)?;
         }
         let mut header = Vec::new();

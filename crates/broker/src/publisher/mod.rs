@@ -162,9 +162,9 @@ impl Publisher {
         &self.origin
     }
 
-    /// Whether anything was ever published.
-    pub fn has_published(&self) -> bool {
-        self.epoch > 1 || self.messages > 0
+    /// A number that grows with each batch: the same as before, and nothing was committed since.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Takes one message. `now_ms` (Unix time) dates messages on the bus that have no timestamp.
@@ -199,7 +199,10 @@ impl Publisher {
             [] => return Routed::Nowhere,
             [
                 Target {
-                    flow: None, logs, ..
+                    flow: None,
+                    ranked: false,
+                    logs,
+                    ..
                 },
             ] => {
                 let pending = route.pending[0];
@@ -250,15 +253,22 @@ impl Publisher {
                 stage(&self.vhost, &mut self.batch, &mut self.large, 0, content)
             });
             copies += 1;
+            let index = match target.ranked {
+                false => *index,
+                true => {
+                    let level = target.queue.home(content.header);
+                    self.pending.of(&level, None, &mut self.spare)
+                }
+            };
             if !(persistent && target.logs) {
-                self.pending.push(*index, entry);
+                self.pending.push(index, entry);
                 continue;
             }
             if !planned {
                 self.plan.add(&entry, None);
                 planned = true;
             }
-            self.plan.enlist(&mut self.pending, *index, entry);
+            self.plan.enlist(&mut self.pending, index, entry);
         }
         if let Some(entry) = staged {
             self.own_copies(entry, copies);
@@ -282,7 +292,8 @@ impl Publisher {
         }
         let number = self.route(content)?;
         let route = self.current(number);
-        if route.targets.is_empty() || route.targets.iter().any(|t| t.flow.is_some()) {
+        let special = |target: &Target| target.flow.is_some() || target.ranked;
+        if route.targets.is_empty() || route.targets.iter().any(special) {
             return self.publish(content, now_ms);
         }
         let route = self.routes.get(number);
@@ -343,8 +354,7 @@ impl Publisher {
         self.may_publish(exchange, key)?;
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
         let mut targets = Targets::new();
-        let topology = self.vhost.topology();
-        let found = topology.route(exchange, key, properties.headers(), &mut targets)?;
+        let found = self.vhost.route(exchange, key, properties, &mut targets)?;
         self.may_publish_topic(exchange, key)?;
         let (generation, keep) = (found.generation, found.cacheable);
         let number = self

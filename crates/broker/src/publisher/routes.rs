@@ -29,6 +29,8 @@ pub(super) struct Target {
     pub flow: Option<Arc<Flow>>,
     /// Persistent messages in it are logged.
     pub logs: bool,
+    /// It is a priority queue: where a message goes in it depends on the message.
+    pub ranked: bool,
 }
 
 /// The queues of a route.
@@ -245,6 +247,7 @@ impl Route {
             queue: Arc::clone(queue),
             flow: queue.flow(),
             logs: queue.level() != Level::Memory,
+            ranked: queue.is_ranked(),
         });
         match Arc::get_mut(&mut self.targets) {
             Some(list) => {

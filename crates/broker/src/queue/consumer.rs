@@ -36,6 +36,8 @@ pub struct ConsumerSpec {
     pub no_ack: bool,
     /// It wants to be the only consumer.
     pub exclusive: bool,
+    /// Consumers with a higher one get everything while they have room.
+    pub priority: i64,
 }
 
 /// The limit of `basic.qos(global=true)`: one for all consumers of a channel.

@@ -18,6 +18,8 @@
 //! Lock order: a queue with a flow before the queues it feeds; no other two queues together.
 
 mod consumer;
+mod features;
+mod levels;
 mod shadow;
 mod spill;
 mod state;
@@ -31,11 +33,13 @@ use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use consumer::{Bell, ConsumerSpec, SharedCredit};
+pub(crate) use features::{Features, consumer_priority};
 
 use crate::durable::Level;
 use crate::flow::Flow;
 use crate::record::Entry;
 use consumer::Consumer;
+use levels::Levels;
 pub use spill::{Emptied, Room};
 pub(crate) use spill::{Page, Pushed};
 pub(crate) use state::State;
@@ -121,6 +125,8 @@ pub struct Queue {
     /// Messages went to its shadow once. Written under the lock.
     has_shadow: AtomicBool,
     published: AtomicU64,
+    /// Of a priority queue: where its messages are.
+    levels: Option<Arc<Levels>>,
     state: Mutex<State>,
 }
 
@@ -133,8 +139,17 @@ impl std::fmt::Debug for Queue {
 impl Queue {
     /// An empty queue. `id` is never used again in this process.
     pub fn new(name: &str, id: u64, options: QueueOptions) -> Self {
+        let features = Features::of(&options.arguments);
+        Self::with(&name.into(), id, options, features)
+    }
+
+    fn with(name: &Arc<str>, id: u64, options: QueueOptions, features: Features) -> Self {
+        let state = State {
+            single_active: features.single_active,
+            ..State::default()
+        };
         Self {
-            name: name.into(),
+            name: Arc::clone(name),
             id,
             options,
             flow: ArcSwapOption::empty(),
@@ -142,7 +157,8 @@ impl Queue {
             deleted: AtomicBool::new(false),
             has_shadow: AtomicBool::new(false),
             published: AtomicU64::new(0),
-            state: Mutex::default(),
+            levels: None,
+            state: Mutex::new(state),
         }
     }
 
@@ -213,18 +229,23 @@ impl Queue {
     /// Numbers about the queue.
     pub fn stats(&self) -> QueueStats {
         let state = self.state.lock();
-        QueueStats {
+        let mut stats = QueueStats {
             ready: state.ready_len(),
             paged_out: state.paged_out(),
             unsettled: state.unsettled,
             consumers: state.consumer_count - u32::from(state.mover.is_some()),
             published: self.published.load(Ordering::Relaxed),
-        }
+        };
+        self.add_levels(&mut stats);
+        stats
     }
 
     /// Appends `entries` in order. False when the queue is deleted: nothing was taken then, and
     /// the copies stay the caller's.
     pub fn push(&self, entries: &[Entry], wakes: &mut Wakes) -> bool {
+        if let Some(lowest) = self.lowest() {
+            return lowest.push(entries, wakes);
+        }
         self.push_locked(&mut self.state.lock(), entries, wakes)
     }
 
@@ -282,7 +303,8 @@ impl Queue {
         if state.deleted {
             return Err(Refused::Deleted);
         }
-        if state.exclusive || (spec.exclusive && state.consumer_count > 0) {
+        let alone = state.consumer_count == 0 && !state.single_active;
+        if state.exclusive || (spec.exclusive && !alone) {
             return Err(Refused::ExclusiveUse);
         }
         state.exclusive = spec.exclusive;
@@ -301,6 +323,27 @@ impl Queue {
         }
         state.dispatch(wakes);
         self.after(&mut state, wakes);
+        self.is_unused(&state)
+    }
+
+    /// The same for one whose channel ends, and puts back `held`, what it held unsettled, marked as redelivered, before
+    /// anybody else gets anything: a consumer that takes over gets these first.
+    pub fn leave(&self, id: ConsumerId, held: &[Entry], wakes: &mut Wakes) -> Left {
+        let mut state = self.state.lock();
+        let there = state.remove_consumer(id);
+        state.settled(None, held.len() as u32);
+        if !state.deleted {
+            state.put_all_back(held);
+            state.dispatch(wakes);
+            self.after(&mut state, wakes);
+        }
+        Left {
+            unused: there && self.is_unused(&state),
+            taken: !state.deleted,
+        }
+    }
+
+    fn is_unused(&self, state: &State) -> bool {
         self.options.auto_delete && state.consumer_count == 0 && !state.deleted
     }
 
@@ -343,7 +386,11 @@ impl Queue {
             state.unsettled += 1;
         }
         self.note(&state);
-        state.ready_len()
+        let left = state.ready_len();
+        let mut late = std::mem::take(&mut state.late);
+        drop(state);
+        late.ring();
+        left
     }
 
     /// Settles `count` messages that were handed out; `consumer` gets its credit back. Whose
@@ -368,10 +415,7 @@ impl Queue {
         if state.deleted {
             return false;
         }
-        for entry in entries {
-            let flags = entry.flags | Entry::REDELIVERED;
-            state.put_back(Entry { flags, ..*entry });
-        }
+        state.put_all_back(entries);
         state.dispatch(wakes);
         self.after(&mut state, wakes);
         true
@@ -438,6 +482,7 @@ impl Queue {
             state.consumer_count = 0;
             state.mover = None;
             state.turn.clear();
+            state.active = None;
             let emptied = state.empty();
             self.note(&state);
             (emptied, consumers)
@@ -453,6 +498,9 @@ impl Queue {
         if state.spill.is_some() {
             state.ask_for_page(wakes);
         }
+        if !state.late.0.is_empty() {
+            wakes.0.append(&mut state.late.0);
+        }
         self.note(state);
     }
 
@@ -462,6 +510,15 @@ impl Queue {
         let idle = only_the_mover && state.ready_len() == 0 && state.unsettled == 0;
         self.busy.store(!idle, Ordering::Release);
     }
+}
+
+/// What [`Queue::leave`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// It was the last consumer of an auto-delete queue.
+    pub unused: bool,
+    /// The messages are back. If not, the queue is deleted, and the copies are the caller's.
+    pub taken: bool,
 }
 
 /// Conditions of a delete.

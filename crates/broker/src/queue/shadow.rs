@@ -40,7 +40,7 @@ impl State {
     /// consumers one stays in any case.
     fn first_to_unload(&self, keep: Room) -> Option<usize> {
         let (len, mut bytes) = (self.ready.len(), self.ready_bytes);
-        let least = usize::from(self.consumer_count > 0);
+        let least = usize::from(self.consumer_count > 0 || self.front.is_some());
         let mut first = len;
         while first > least && (first > keep.messages || bytes > keep.bytes) {
             let entry = &self.ready[first - 1];

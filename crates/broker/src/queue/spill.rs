@@ -178,7 +178,7 @@ impl State {
             return false;
         };
         let page = spill.keep.page();
-        self.consumer_count > 0
+        (self.consumer_count > 0 || self.front.is_some())
             && self.ready.len() < page.messages
             && self.ready_bytes < page.bytes
             && self.next_page().is_some()
@@ -226,7 +226,7 @@ impl State {
         if len <= keep.messages && bytes <= keep.bytes || self.futile == now {
             return None;
         }
-        let least = usize::from(self.consumer_count > 0);
+        let least = usize::from(self.consumer_count > 0 || self.front.is_some());
         let (mut first, mut found) = (len, None);
         while first > least && (first > keep.messages || bytes > keep.bytes) {
             let entry = &self.ready[first - 1];
@@ -460,6 +460,13 @@ impl Queue {
             }));
         }
         self.note(&state);
+        // A level's front has no other way to learn of what is in the log alone.
+        let mut wakes = Wakes::default();
+        if state.front.is_some() {
+            state.ask_for_page(&mut wakes);
+        }
+        drop(state);
+        wakes.ring();
     }
 
     /// Gives up the copies of ready messages that are in the log, from the back, down to what is to be kept. The copies

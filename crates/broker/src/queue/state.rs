@@ -7,6 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::consumer::Consumer;
+use super::levels::Levels;
 use super::spill::{Room, Spill};
 use super::{Bell, ConsumerId, Fetch, Wakes};
 use crate::record::Entry;
@@ -42,8 +43,20 @@ pub(crate) struct State {
     /// Entries assigned to consumers and not fetched.
     pub(super) assigned: u64,
     pub(super) serials: Vec<u64>,
+    /// Whose turn it is: by priority, and in the order in which they came. With a single active consumer: who is next
+    /// to be that.
     pub(super) turn: VecDeque<u32>,
+    /// Only one of the consumers gets messages at a time: the active one.
+    pub(super) single_active: bool,
+    /// Its slot. `None`: there is no consumer.
+    pub(super) active: Option<u32>,
     pub(super) exclusive: bool,
+    /// Of a priority queue: where its messages are.
+    pub(super) levels: Option<Arc<Levels>>,
+    /// Of a level of one: what to ring with which key when messages wait.
+    pub(super) front: Option<(Arc<dyn Bell>, u8)>,
+    /// Bells of levels, to be rung once the locks are released.
+    pub(super) late: Wakes,
     /// The consumer that is this queue's flow.
     pub(super) mover: Option<ConsumerId>,
     pub(super) deleted: bool,
@@ -56,14 +69,22 @@ impl State {
     }
 
     pub(super) fn ready_len(&self) -> u64 {
-        self.ready.len() as u64 + self.returned.len() as u64 + self.assigned + self.spilled_len()
+        let levels = self.levels.as_ref().map_or(0, |levels| levels.ready_len());
+        let here = self.ready.len() as u64 + self.returned.len() as u64 + self.spilled_len();
+        here + self.assigned + levels
     }
 
     pub(super) fn waiting(&self) -> bool {
+        if let Some(levels) = &self.levels {
+            return levels.peek().is_some();
+        }
         !self.ready.is_empty() || !self.returned.is_empty()
     }
 
     pub(super) fn peek(&self) -> Option<Entry> {
+        if let Some(levels) = &self.levels {
+            return levels.peek();
+        }
         let first = self.ready.front();
         match self.returned.first_key_value() {
             Some((seq, entry)) if first.is_none_or(|first| *seq < first.seq) => Some(*entry),
@@ -73,6 +94,11 @@ impl State {
 
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Entry> {
+        if let Some(levels) = &self.levels {
+            let mut drawn = Vec::with_capacity(1);
+            levels.draw(1, usize::MAX, &mut drawn, &mut self.late);
+            return drawn.pop();
+        }
         // Asked first: the map has hardly ever something, and looking for its first is dear.
         let entry = match self.returned.is_empty() {
             true => self.pop_ready(),
@@ -99,8 +125,19 @@ impl State {
     }
 
     pub(super) fn put_back(&mut self, entry: Entry) {
+        if let Some(levels) = &self.levels {
+            return levels.put_back(entry);
+        }
         let twin = self.returned.insert(entry.seq, entry);
         assert!(twin.is_none(), "a message came back twice");
+    }
+
+    /// Puts back what was handed out, marked as redelivered.
+    pub(super) fn put_all_back(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let flags = entry.flags | Entry::REDELIVERED;
+            self.put_back(Entry { flags, ..*entry });
+        }
     }
 
     pub(super) fn consumer(&mut self, id: ConsumerId) -> Option<&mut Consumer> {
@@ -127,7 +164,10 @@ impl State {
             slot: slot as u32,
             serial: self.serials[slot],
         };
-        self.enter_turn(id.slot);
+        match self.single_active {
+            true => self.wait_to_be_active(id.slot),
+            false => self.enter_turn(id.slot),
+        }
         id
     }
 
@@ -139,6 +179,9 @@ impl State {
             .take()
             .expect("the consumer was just seen");
         self.turn.retain(|slot| *slot != id.slot);
+        if self.active == Some(id.slot) {
+            self.active = self.turn.pop_front();
+        }
         self.consumer_count -= 1;
         self.exclusive &= !consumer.spec.exclusive;
         if self.mover == Some(id) {
@@ -176,19 +219,45 @@ impl State {
     pub(super) fn enter_turn(&mut self, slot: u32) {
         if let Some(Some(consumer)) = self.consumers.get_mut(slot as usize)
             && !consumer.in_turn
+            && !self.single_active
             && consumer.has_room()
         {
             consumer.in_turn = true;
-            self.turn.push_back(slot);
+            let priority = consumer.spec.priority;
+            self.line_up(slot, priority);
+        }
+    }
+
+    /// Puts a consumer behind those of its priority and of higher ones.
+    fn line_up(&mut self, slot: u32, priority: i64) {
+        let lower = |other: &&u32| {
+            let consumer = self.consumers[**other as usize].as_ref();
+            consumer.is_some_and(|consumer| consumer.spec.priority < priority)
+        };
+        let behind = self.turn.iter().rev().take_while(lower).count();
+        self.turn.insert(self.turn.len() - behind, slot);
+    }
+
+    /// Makes a consumer the active one, or one that waits for that.
+    fn wait_to_be_active(&mut self, slot: u32) {
+        if self.active.is_none() {
+            self.active = Some(slot);
+        } else if let Some(Some(consumer)) = self.consumers.get(slot as usize) {
+            let priority = consumer.spec.priority;
+            self.line_up(slot, priority);
         }
     }
 
     /// Gives what waits to the consumers with room: the only one is woken to fetch by itself,
     /// several get it assigned in rotation.
     pub(super) fn dispatch(&mut self, wakes: &mut Wakes) {
-        if self.consumer_count == 1 {
+        if self.consumer_count == 1 || self.single_active {
             self.wake_only(wakes);
             return;
+        }
+        if let Some((front, level)) = &self.front {
+            // Also when a page turned out to be empty, since the front may wait for it.
+            return wakes.0.push((Arc::clone(front), u64::from(*level)));
         }
         while self.waiting() {
             let Some(slot) = self.turn.pop_front() else {
@@ -214,8 +283,13 @@ impl State {
 
     pub(super) fn wake_only(&mut self, wakes: &mut Wakes) {
         let waiting = self.waiting();
-        let consumer = self.consumers.iter_mut().flatten().next();
-        let consumer = consumer.expect("the count says that there is one");
+        let consumer = match self.single_active {
+            false => self.consumers.iter_mut().flatten().next(),
+            true => self
+                .active
+                .and_then(|slot| self.consumers[slot as usize].as_mut()),
+        };
+        let Some(consumer) = consumer else { return };
         if !consumer.assigned.is_empty() || (waiting && consumer.has_room()) {
             wake(consumer, wakes);
         }
@@ -229,7 +303,10 @@ impl State {
         out: &mut Vec<Entry>,
         wakes: &mut Wakes,
     ) -> Fetch {
-        let only = self.consumer_count == 1;
+        let only = match self.single_active {
+            false => self.consumer_count == 1,
+            true => self.active == Some(id.slot),
+        };
         let (mut count, mut bytes) = (0, 0);
         while count < count_max && bytes < bytes_max {
             let Some(consumer) = self.consumer(id) else {
@@ -274,6 +351,9 @@ impl State {
         bytes_max: usize,
         out: &mut Vec<Entry>,
     ) {
+        if self.levels.is_some() {
+            return self.take_from_levels(id, count_max, bytes_max, out);
+        }
         let waiting = self.ready.len() + self.returned.len();
         let consumer = self.consumer(id).expect("the caller has seen it");
         let room = consumer.take_credits(count_max.min(waiting));
@@ -300,6 +380,26 @@ impl State {
         }
         let consumer = self.consumer(id).expect("the caller has seen it");
         consumer.give_unused((room - count) as u32);
+    }
+
+    /// The same from the levels of a priority queue.
+    #[cold]
+    fn take_from_levels(
+        &mut self,
+        id: ConsumerId,
+        count_max: usize,
+        bytes_max: usize,
+        out: &mut Vec<Entry>,
+    ) {
+        let consumer = self.consumer(id).expect("the caller has seen it");
+        let room = consumer.take_credits(count_max);
+        let before = out.len();
+        if let Some(levels) = &self.levels {
+            levels.draw(room, bytes_max, out, &mut self.late);
+        }
+        let unused = room - (out.len() - before);
+        let consumer = self.consumer(id).expect("the caller has seen it");
+        consumer.give_unused(unused as u32);
     }
 }
 

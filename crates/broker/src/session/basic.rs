@@ -14,9 +14,11 @@ use super::methods::name;
 use super::queue::queue_name;
 use super::source::Source;
 use super::tx::Settle;
-use crate::error::Error;
+use super::unacked::Unacked;
+use crate::error::{Error, Resource};
 use crate::out::OutBuf;
-use crate::queue::{ConsumerSpec, DeleteIf, Queue, Refused, SharedCredit};
+use crate::queue::{ConsumerSpec, DeleteIf, Queue, Refused, SharedCredit, consumer_priority};
+use crate::replies;
 
 impl Core {
     pub(super) fn basic_ack(&mut self, channel: &mut Channel, ack: &Ack) -> Result<(), Error> {
@@ -105,18 +107,16 @@ impl Core {
         out: &mut OutBuf,
     ) -> Result<(), Error> {
         let queue = queue_name(channel, consume.queue)?;
+        if *queue == *replies::NAME {
+            return self.consume_replies(channel, consume, out);
+        }
         let vhost = Arc::clone(self.publisher.vhost());
         let origin = self.publisher.origin();
         origin.access.consume(&origin.user, vhost.name(), &queue)?;
         let queue = vhost.queue(&queue, self.conn)?;
-        let tag = match name(consume.consumer_tag)? {
-            "" => vhost.server_name("amq.ctag-"),
-            tag => tag.to_owned(),
-        };
-        if self.consumer_of(channel, tag.as_bytes()).is_some() {
-            let text = format!("attempt to reuse consumer tag '{tag}'");
-            return Err(Error::new(ReplyCode::NotAllowed, text));
-        }
+        let tag = self.consumer_tag(channel, name(consume.consumer_tag)?)?;
+        let resource = Resource::queue(queue.name(), vhost.name());
+        let priority = consumer_priority(consume.arguments, resource)?;
         let shared = if consume.no_ack {
             None
         } else {
@@ -134,6 +134,7 @@ impl Core {
             shared,
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
+            priority,
         };
         match queue.consume(spec, &mut self.wakes) {
             Ok(id) => self.sources.get(index).consumer = Some(id),
@@ -158,7 +159,13 @@ impl Core {
         cancel: &Cancel<'_>,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
-        if let Some(index) = self.consumer_of(channel, cancel.consumer_tag.as_bytes()) {
+        let tag = cancel.consumer_tag.as_bytes();
+        let reply = channel.reply.as_ref().map(|reply| reply.source);
+        let reply = reply.filter(|index| *self.sources.get(*index).tag == *tag);
+        if reply.is_some() {
+            channel.reply = None;
+        }
+        if let Some(index) = reply.or_else(|| self.consumer_of(channel, tag)) {
             channel.sources.retain(|source| *source != index);
             channel.stalled.retain(|source| *source != index);
             self.cancel_consumer(index);
@@ -179,6 +186,26 @@ impl Core {
         };
         let queue = Arc::clone(&source.queue);
         let unused = queue.cancel(id, &mut self.wakes);
+        self.consumer_is_gone(index, &queue, unused);
+    }
+
+    /// As [`Core::cancel_consumer`] when its channel ends, and puts back what that holds of it.
+    pub(super) fn end_consumer(&mut self, channel: &Channel, index: u32, held: Vec<Unacked>) {
+        let source = self.sources.get(index);
+        let Some(id) = source.consumer.take() else {
+            return self.requeue(channel, held);
+        };
+        let entries = self.give_back(channel, index, &held);
+        let queue = Arc::clone(&self.sources.get(index).queue);
+        let left = queue.leave(id, &entries, &mut self.wakes);
+        if !left.taken {
+            crate::flow::release(self.publisher.vhost().arena(), &entries);
+        }
+        self.consumer_is_gone(index, &queue, left.unused);
+    }
+
+    /// After the consumer of source `index` left its queue. `unused`: nobody needs that any more.
+    fn consumer_is_gone(&mut self, index: u32, queue: &Arc<Queue>, unused: bool) {
         // What it was assigned and did not fetch takes no room any more.
         self.poke_siblings(index);
         self.wakes.ring();
@@ -188,9 +215,9 @@ impl Core {
                 empty: false,
             };
             // A consumer that came meanwhile keeps the queue.
-            let removed = self.publisher.vhost().remove_queue(&queue, condition);
-            if removed.is_ok() {
-                self.exclusive.retain(|own| !Arc::ptr_eq(own, &queue));
+            let vhost = self.publisher.vhost();
+            if vhost.close_reply(queue) || vhost.remove_queue(queue, condition).is_ok() {
+                self.exclusive.retain(|own| !Arc::ptr_eq(own, queue));
             }
         }
     }
@@ -236,11 +263,24 @@ impl Core {
         index
     }
 
-    /// The source of the channel's consumer `tag`.
+    /// The tag of a new consumer: the one that it asks for, or one of ours.
+    pub(super) fn consumer_tag(&mut self, channel: &Channel, asked: &str) -> Result<String, Error> {
+        if asked.is_empty() {
+            return Ok(self.publisher.vhost().server_name("amq.ctag-"));
+        }
+        if self.consumer_of(channel, asked.as_bytes()).is_some() {
+            let text = format!("attempt to reuse consumer tag '{asked}'");
+            return Err(Error::new(ReplyCode::NotAllowed, text));
+        }
+        Ok(asked.to_owned())
+    }
+
+    /// The source of the channel's consumer `tag`. The tag of its consumer of answers counts for nothing, as in RabbitMQ.
     fn consumer_of(&mut self, channel: &Channel, tag: &[u8]) -> Option<u32> {
         let sources = &mut self.sources;
+        let reply = channel.reply.as_ref().map(|reply| reply.source);
         let mut indexes = channel.sources.iter().copied();
-        indexes.find(|index| *sources.get(*index).tag == *tag && !tag.is_empty())
+        indexes.find(|index| *sources.get(*index).tag == *tag && reply != Some(*index))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Session;
 use super::content::Incoming;
+use super::reply::Reply;
 use super::tx::Tx;
 use super::unacked::Ring;
 use crate::counters::add;
@@ -32,6 +33,8 @@ pub(super) struct Channel {
     pub shared: Option<Arc<SharedCredit>>,
     /// Sources of its consumers.
     pub sources: Vec<u32>,
+    /// Its consumer of answers to what it publishes.
+    pub reply: Option<Reply>,
     /// Key of the source of its last get; it may be gone.
     pub got: u64,
     /// Sources that wait because the channel holds too many unsettled messages.
@@ -105,10 +108,12 @@ impl Session {
         self.core.flush_settled();
         self.core.forget_owed(id);
         let sources = std::mem::take(&mut channel.sources);
+        let mut held: Vec<_> = channel.unacked.take_all().collect();
         for source in &sources {
-            self.core.cancel_consumer(*source);
+            let (own, others) = held.into_iter().partition(|it| it.source() == *source);
+            self.core.end_consumer(&channel, *source, own);
+            held = others;
         }
-        let held: Vec<_> = channel.unacked.take_all().collect();
         self.core.requeue(&channel, held);
         for source in sources {
             self.core.sources.retire(source);

@@ -13,8 +13,8 @@ use crate::out::OutBuf;
 use crate::publisher::Routed;
 use crate::record::{self, Content, Record};
 
-/// Flag of the property `user-id` in the second octet of the property flags.
-const USER_ID_FLAG: u8 = 1 << 4;
+/// Flags of the properties that are looked at before a message is taken, `reply-to` and `user-id`.
+const LOOKED_AT_FLAGS: u16 = 1 << 9 | 1 << 4;
 /// Memory set aside for a body before any of it came.
 const RESERVE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -158,8 +158,8 @@ impl Core {
         mandatory: bool,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
-        if mandatory {
-            // The content may have to be returned.
+        if mandatory || is_looked_at(Record::read(&stored, 0).header) {
+            // The content may have to be returned, or changed.
             let Record {
                 names,
                 header,
@@ -171,25 +171,15 @@ impl Core {
                 header,
                 body,
             };
-            return self.publish(channel, content, true, out);
+            return self.publish(channel, content, mandatory, out);
         }
-        self.check_user(Record::read(&stored, 0).header)?;
         let routed = self.publisher.publish_record(stored, self.now_ms)?;
         self.published(channel, routed, None, out);
         Ok(())
     }
 
     /// A `user-id` property, if there is one, must be the connection's user.
-    #[inline]
     pub(super) fn check_user(&self, header: &[u8]) -> Result<(), Error> {
-        if header[record::HEADER_FIXED_LEN + 1] & USER_ID_FLAG == 0 {
-            return Ok(());
-        }
-        self.check_named_user(header)
-    }
-
-    #[cold]
-    fn check_named_user(&self, header: &[u8]) -> Result<(), Error> {
         let properties = Properties::assume_checked(&header[record::HEADER_FIXED_LEN..]);
         let user = &self.publisher.origin().user;
         match properties.user_id() {
@@ -215,7 +205,29 @@ impl Core {
         mandatory: bool,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
+        if is_looked_at(content.header) {
+            return self.publish_looked_at(channel, content, mandatory, out);
+        }
+        let routed = self.publisher.publish(content, self.now_ms)?;
+        self.published(channel, routed, mandatory.then_some(content), out);
+        Ok(())
+    }
+
+    /// Publishes a message that names a user, or where its answers go.
+    #[cold]
+    fn publish_looked_at(
+        &mut self,
+        channel: &mut Channel,
+        content: Content<'_>,
+        mandatory: bool,
+        out: &mut OutBuf,
+    ) -> Result<(), Error> {
         self.check_user(content.header)?;
+        let changed = self.with_address(channel, content.header, content.body.len())?;
+        let content = Content {
+            header: changed.as_deref().unwrap_or(content.header),
+            ..content
+        };
         let routed = self.publisher.publish(content, self.now_ms)?;
         self.published(channel, routed, mandatory.then_some(content), out);
         Ok(())
@@ -240,6 +252,13 @@ impl Core {
             confirm.published += 1;
         }
     }
+}
+
+/// Whether a content header has a property that is looked at before its message is taken.
+#[inline]
+pub(super) fn is_looked_at(header: &[u8]) -> bool {
+    let flags = &header[record::HEADER_FIXED_LEN..];
+    u16::from_be_bytes([flags[0], flags[1]]) & LOOKED_AT_FLAGS != 0
 }
 
 fn content_body(

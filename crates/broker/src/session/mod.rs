@@ -26,6 +26,7 @@ mod deliver;
 mod exchange;
 mod methods;
 mod queue;
+mod reply;
 mod settle;
 mod source;
 mod tx;
@@ -155,9 +156,9 @@ impl Session {
         self.state
     }
 
-    /// Whether anything was published on this connection.
-    pub fn has_published(&self) -> bool {
-        self.core.publisher.has_published()
+    /// A number that grows with each batch of publishes.
+    pub fn published_batches(&self) -> u64 {
+        self.core.publisher.epoch()
     }
 
     /// Handles the frames in `input` and returns how many bytes of it are done with; the rest is

@@ -31,6 +31,14 @@ impl Core {
             Cow::Borrowed(name(declare.queue)?)
         };
         let vhost = Arc::clone(self.publisher.vhost());
+        if let Some(answers) = vhost.declare_reply(&queue) {
+            answers?;
+            if !declare.no_wait {
+                declare_ok(channel.id, &queue, 0, 1, out);
+            }
+            channel.last_queue = Some(queue.into_owned());
+            return Ok(());
+        }
         let given = match queue.is_empty() {
             true => Some(vhost.server_name("amq.gen-")),
             false => None,
@@ -62,12 +70,8 @@ impl Core {
                 true => declared.name(),
                 false => &*queue,
             };
-            let ok = DeclareOk {
-                queue: ShortStr::new(answered.as_bytes()).expect("a declared name fits"),
-                message_count: u32::try_from(stats.ready).unwrap_or(u32::MAX),
-                consumer_count: stats.consumers,
-            };
-            ok.write(channel.id, &mut out.bytes);
+            let ready = u32::try_from(stats.ready).unwrap_or(u32::MAX);
+            declare_ok(channel.id, answered, ready, stats.consumers, out);
         }
         Ok(())
     }
@@ -88,7 +92,10 @@ impl Core {
         let exchange = name(bind.exchange)?;
         self.may_bind("queue", &queue, exchange, key)?;
         let vhost = self.publisher.vhost();
-        vhost.queue(&queue, self.conn)?;
+        // Of a missing exchange and a missing queue, the exchange is told of.
+        if vhost.topology().queue(&queue).is_some() {
+            vhost.queue(&queue, self.conn)?;
+        }
         let topology = vhost.topology();
         topology.bind_queue(&queue, exchange, key, bind.arguments)?;
         if !bind.no_wait {
@@ -168,6 +175,15 @@ impl Core {
         }
         Ok(())
     }
+}
+
+fn declare_ok(channel: u16, queue: &str, ready: u32, consumers: u32, out: &mut OutBuf) {
+    let ok = DeclareOk {
+        queue: ShortStr::new(queue.as_bytes()).expect("a declared name fits"),
+        message_count: ready,
+        consumer_count: consumers,
+    };
+    ok.write(channel, &mut out.bytes);
 }
 
 impl Core {

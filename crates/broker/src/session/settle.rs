@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use backbone_log::{Batch, Reason, Source};
+use backbone_log::{Batch, Reason};
 use backbone_wire::error::ReplyCode;
 
 use super::Core;
@@ -114,17 +114,18 @@ impl Core {
         if let [index] = self.settled[..] {
             let source = self.sources.get(index);
             if !source.owed.is_empty() && !source.queue.is_deleted() {
-                batch.settle(source.queue.id(), &source.owed, Reason::Ack);
+                source
+                    .queue
+                    .settle_in(&mut batch, &source.owed, Reason::Ack);
             }
             source.owed.clear();
         } else {
             let mut owed = std::mem::take(&mut self.owed_many);
             for index in &self.settled {
                 let source = self.sources.get(*index);
-                let queue = source.queue.id();
                 let there = !source.queue.is_deleted();
-                let seqs = source.owed.drain(..).filter(|_| there);
-                owed.extend(seqs.map(|seqs| Source { queue, seqs }));
+                let numbers = source.owed.drain(..).filter(|_| there);
+                owed.extend(numbers.map(|numbers| source.queue.in_log(numbers)));
             }
             batch.settle_many(owed.drain(..), Reason::Ack);
             self.owed_many = owed;
@@ -139,14 +140,8 @@ impl Core {
         taken.sort_by_key(Unacked::source);
         for run in taken.chunk_by(|a, b| a.source() == b.source()) {
             let index = run[0].source();
-            let entries: Vec<Entry> = run.iter().map(Unacked::entry).collect();
+            let entries = self.give_back(channel, index, run);
             let source = self.sources.get(index);
-            source.held -= run.len() as u32;
-            if source.shared
-                && let Some(shared) = &channel.shared
-            {
-                shared.give(run.len() as u32);
-            }
             let queue = Arc::clone(&source.queue);
             if !queue.requeue(source.consumer, &entries, &mut self.wakes) {
                 crate::flow::release(self.publisher.vhost().arena(), &entries);
@@ -155,6 +150,23 @@ impl Core {
             self.sources.sweep(index);
         }
         self.wakes.ring();
+    }
+
+    /// Takes account of messages of one source that are put back, which are returned as entries.
+    pub(super) fn give_back(
+        &mut self,
+        channel: &Channel,
+        index: u32,
+        held: &[Unacked],
+    ) -> Vec<Entry> {
+        let source = self.sources.get(index);
+        source.held -= held.len() as u32;
+        if source.shared
+            && let Some(shared) = &channel.shared
+        {
+            shared.give(held.len() as u32);
+        }
+        held.iter().map(Unacked::entry).collect()
     }
 
     /// Room under a channel's shared limit is room for all its consumers.

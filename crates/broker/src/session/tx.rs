@@ -6,7 +6,7 @@ use super::Core;
 use super::channel::Channel;
 use crate::error::Error;
 use crate::out::OutBuf;
-use crate::record::{Content, Record};
+use crate::record::{self, Content, Record};
 
 /// Bytes of messages that a transaction may hold; beyond, the connection is closed (506).
 const TX_BYTES_MAX: usize = 256 << 20;
@@ -109,8 +109,22 @@ impl Core {
             header: message.header,
             body: message.body,
         })?;
+        let body = message.body;
+        let changed = self.with_address(channel, message.header, body.len())?;
+        let changed = changed.map(|header| {
+            let mut whole = Vec::new();
+            record::begin(
+                &mut whole,
+                message.flags,
+                message.names,
+                &header,
+                body.len(),
+            );
+            whole.extend_from_slice(body);
+            whole
+        });
         let tx = channel.tx.as_mut().expect("only called on a tx channel");
-        tx.publish(stored, mandatory)
+        tx.publish(changed.unwrap_or(stored), mandatory)
     }
 }
 

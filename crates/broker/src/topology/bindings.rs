@@ -18,7 +18,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use backbone_wire::table::Table;
 
-use super::exchange::{Declared, ExchangeKind, Slot};
+use super::exchange::{Declared, Slot};
 use super::plain::{PlainTable, plain_table};
 use super::snapshot::{Destination, Routes};
 use crate::definitions::BindingKey;
@@ -278,13 +278,8 @@ impl<T: Clone> State<T> {
             };
             numbered.push((binding.clone(), number));
         }
-        let default_match = match exchange.declared.kind {
-            ExchangeKind::Headers => exchange.declared.default_match(),
-            _ => Default::default(),
-        };
         Some(Routes::new(
-            exchange.declared.kind,
-            default_match,
+            &exchange.declared,
             destinations,
             numbered.into_iter(),
         ))

@@ -9,6 +9,7 @@ use backbone_wire::table::{Table, Value};
 
 use super::arguments::{check_equivalent, check_same};
 use super::headers::Match;
+use super::pick::{HashBy, check_weight};
 use super::plain::plain_table;
 use super::snapshot::Routes;
 use crate::definitions::ExchangeDefinition;
@@ -31,7 +32,23 @@ pub enum ExchangeKind {
     Topic,
     /// To bindings whose arguments match the message's headers.
     Headers,
+    /// To one destination, by a hash of the key, a header or a property, and the weights in the bindings' keys.
+    ConsistentHash,
+    /// To the destination of one binding, by a hash of the key.
+    ModulusHash,
+    /// To the destination of any one binding.
+    Random,
 }
+
+const KINDS: [ExchangeKind; 7] = [
+    ExchangeKind::Direct,
+    ExchangeKind::Fanout,
+    ExchangeKind::Topic,
+    ExchangeKind::Headers,
+    ExchangeKind::ConsistentHash,
+    ExchangeKind::ModulusHash,
+    ExchangeKind::Random,
+];
 
 impl ExchangeKind {
     /// The type as `exchange.declare` names it.
@@ -41,6 +58,9 @@ impl ExchangeKind {
             Self::Fanout => "fanout",
             Self::Topic => "topic",
             Self::Headers => "headers",
+            Self::ConsistentHash => "x-consistent-hash",
+            Self::ModulusHash => "x-modulus-hash",
+            Self::Random => "x-random",
         }
     }
 
@@ -49,7 +69,7 @@ impl ExchangeKind {
     /// # Errors
     /// 503 `unknown exchange type 'zzz'`, which closes the connection.
     pub fn parse(name: &str) -> Result<Self, Error> {
-        [Self::Direct, Self::Fanout, Self::Topic, Self::Headers]
+        KINDS
             .into_iter()
             .find(|kind| kind.name() == name)
             .ok_or_else(|| Error::command_invalid(format!("unknown exchange type '{name}'")))
@@ -122,12 +142,21 @@ pub(crate) fn check_deletable(name: &str, vhost: &str) -> Result<(), Error> {
 /// Checks the name and arguments of an exchange that is not there yet.
 ///
 /// # Errors
-/// 403 for a reserved name, 406 for an `alternate-exchange` that is no string.
-pub(super) fn check_new(name: &str, arguments: Table<'_>, vhost: &str) -> Result<(), Error> {
+/// 403 for a reserved name, 406 for an `alternate-exchange` that is no string and for what a consistent-hash exchange
+/// cannot hash.
+pub(super) fn check_new(
+    name: &str,
+    kind: ExchangeKind,
+    arguments: Table<'_>,
+    vhost: &str,
+) -> Result<(), Error> {
     if name.starts_with(RESERVED_PREFIX) {
         return Err(Error::access_refused(format!(
             "exchange name '{name}' contains reserved prefix 'amq.*'"
         )));
+    }
+    if kind == ExchangeKind::ConsistentHash {
+        HashBy::check(arguments)?;
     }
     match arguments.get(ALTERNATE_EXCHANGE) {
         None | Some(Value::LongStr(_)) => Ok(()),
@@ -159,6 +188,23 @@ impl Declared {
             internal: spec.internal,
             arguments: spec.arguments.as_bytes().into(),
         }
+    }
+
+    /// Checks the key and the arguments of a new binding from it.
+    ///
+    /// # Errors
+    /// 406 for a bad `x-match`, or a key that is no weight.
+    pub(super) fn check_binding(&self, key: &[u8], arguments: Table<'_>) -> Result<(), Error> {
+        match self.kind {
+            ExchangeKind::Headers => Match::check(arguments),
+            ExchangeKind::ConsistentHash => check_weight(key),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a consistent-hash exchange hashes.
+    pub(super) fn hash_by(&self) -> HashBy {
+        HashBy::of(self.arguments())
     }
 
     /// As the log keeps it.

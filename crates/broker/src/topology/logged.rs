@@ -6,7 +6,6 @@ use backbone_wire::table::Table;
 
 use super::bindings::{Binding, Removed, State, Target};
 use super::exchange::{Declared, ExchangeKind, check_new};
-use super::headers::Match;
 use super::{Topology, is_predeclared};
 use crate::definitions::{BindingKey, Change, ExchangeDefinition, Journal, QueueDefinition};
 use crate::error::Error;
@@ -102,7 +101,8 @@ impl<T: Clone> Topology<T> {
         };
         let name = &*definition.name;
         let mut state = self.state.lock();
-        if state.exchanges.contains_key(name) || check_new(name, arguments, &self.vhost).is_err() {
+        let checked = check_new(name, kind, arguments, &self.vhost);
+        if state.exchanges.contains_key(name) || checked.is_err() {
             return false;
         }
         let declared = Declared {
@@ -128,8 +128,8 @@ impl<T: Clone> Topology<T> {
             return false;
         };
         let mut state = self.state.lock();
-        let kind = state.exchanges.get(key.source).map(|it| it.declared.kind);
-        if kind == Some(ExchangeKind::Headers) && Match::check(arguments).is_err() {
+        let source = state.exchanges.get(key.source);
+        if source.is_some_and(|it| it.declared.check_binding(key.key, arguments).is_err()) {
             return false;
         }
         let target = match key.to_exchange {

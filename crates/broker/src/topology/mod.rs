@@ -29,6 +29,7 @@ mod exchange;
 mod headers;
 mod list;
 mod logged;
+mod pick;
 mod plain;
 mod snapshot;
 mod trie;
@@ -39,6 +40,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
 use arc_swap::ArcSwap;
+use backbone_wire::properties::Properties;
 use backbone_wire::table::Table;
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -56,7 +58,7 @@ use bindings::{Binding, State, Target};
 use directory::Directory;
 use exchange::{Declared, Slot, check_new};
 pub(crate) use exchange::{check_deletable, check_not_default};
-use headers::Match;
+use pick::Message;
 use snapshot::Routes;
 use walk::Walk;
 
@@ -81,8 +83,8 @@ pub type Targets<T> = SmallVec<[(u64, T); 8]>;
 /// What [`Topology::route`] says about its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
-    /// True if the same exchange and key lead to the same queues while the generation is the same; false when a
-    /// headers exchange took part.
+    /// True if the same exchange and key lead to the same queues while the generation is the same; false when an
+    /// exchange took part that looks at more, or picks at random.
     pub cacheable: bool,
     /// The generation that the answer belongs to, or an older one.
     pub generation: u64,
@@ -187,7 +189,7 @@ impl<T: Clone> Topology<T> {
             let resource = Resource::exchange(name, &self.vhost);
             return exchange.declared.check_equivalent(&declared, resource);
         }
-        check_new(name, spec.arguments, &self.vhost)?;
+        check_new(name, declared.kind, spec.arguments, &self.vhost)?;
         if declared.durable {
             self.record(|change| change.define_exchange(&declared.definition(&self.vhost, name)))?;
         }
@@ -416,7 +418,31 @@ impl<T: Clone> Topology<T> {
         headers: Option<Table<'_>>,
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
-        self.route_from(exchange, key, headers, out, false)
+        let message = Message {
+            key,
+            headers,
+            properties: None,
+        };
+        self.route_from(exchange, message, out, false)
+    }
+
+    /// As [`Self::route`], for a message with these properties, to which exchanges may look.
+    ///
+    /// # Errors
+    /// As [`Self::route`].
+    pub fn route_message(
+        &self,
+        exchange: &[u8],
+        key: &[u8],
+        properties: Properties<'_>,
+        out: &mut Targets<T>,
+    ) -> Result<Route, Error> {
+        let message = Message {
+            key,
+            headers: properties.headers(),
+            properties: Some(properties),
+        };
+        self.route_from(exchange, message, out, false)
     }
 
     /// As [`Self::route`], into internal exchanges too: for what the broker publishes itself.
@@ -430,20 +456,24 @@ impl<T: Clone> Topology<T> {
         headers: Option<Table<'_>>,
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
-        self.route_from(exchange, key, headers, out, true)
+        let message = Message {
+            key,
+            headers,
+            properties: None,
+        };
+        self.route_from(exchange, message, out, true)
     }
 
     fn route_from(
         &self,
         exchange: &[u8],
-        key: &[u8],
-        headers: Option<Table<'_>>,
+        message: Message<'_>,
         out: &mut Targets<T>,
         internal: bool,
     ) -> Result<Route, Error> {
         let generation = self.generation();
         if exchange.is_empty() {
-            if let Some(named) = self.queues.get(key)
+            if let Some(named) = self.queues.get(message.key)
                 && !out.iter().any(|(id, _)| *id == named.id)
             {
                 out.push((named.id, named.handle.clone()));
@@ -466,7 +496,7 @@ impl<T: Clone> Topology<T> {
                 "cannot publish to internal {resource}"
             )));
         }
-        let mut walk = Walk::new(key, headers, out);
+        let mut walk = Walk::new(message, out);
         self.visit(&mut walk, slot);
         while let Some(name) = walk.pending.pop() {
             // Without a slot the exchange was deleted meanwhile, or is an alternate that never was.
@@ -515,12 +545,8 @@ impl<T: Clone> Topology<T> {
         key: &[u8],
         arguments: Table<'_>,
     ) -> Result<(), Error> {
-        let kind = state
-            .exchanges
-            .get(source)
-            .map(|exchange| exchange.declared.kind);
-        if kind == Some(ExchangeKind::Headers) {
-            Match::check(arguments)?;
+        if let Some(exchange) = state.exchanges.get(source) {
+            exchange.declared.check_binding(key, arguments)?;
         }
         let binding = Binding::new(target, key, arguments);
         if let Some((number, binding)) = state.new_binding(source, binding) {

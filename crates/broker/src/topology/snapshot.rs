@@ -10,8 +10,9 @@ use ahash::AHashMap;
 use smallvec::SmallVec;
 
 use super::bindings::Binding;
-use super::exchange::ExchangeKind;
+use super::exchange::{Declared, ExchangeKind};
 use super::headers::{Headers, Match};
+use super::pick::{Message, Pick};
 use super::trie::{Matched, Trie};
 
 /// The routes of an exchange.
@@ -40,6 +41,7 @@ enum Table {
     Fanout,
     Topic(Trie),
     Headers(Vec<HeadersRule>),
+    One(Pick),
 }
 
 #[derive(Debug)]
@@ -59,24 +61,27 @@ pub(super) enum Selection<'a> {
 impl<T> Routes<T> {
     /// Compiles bindings, which come in their order, each with the number of its destination.
     pub(super) fn new(
-        kind: ExchangeKind,
-        default_match: Match,
+        declared: &Declared,
         destinations: Vec<Destination<T>>,
         bindings: impl Iterator<Item = (Arc<Binding>, u32)>,
     ) -> Self {
-        let table = match kind {
+        let table = match declared.kind {
             ExchangeKind::Direct => Table::Direct(direct(bindings)),
             ExchangeKind::Fanout => Table::Fanout,
             ExchangeKind::Topic => Table::Topic(topic(bindings)),
-            ExchangeKind::Headers => Table::Headers(
-                bindings
-                    .map(|(binding, destination)| HeadersRule {
-                        how: Match::of(&binding.arguments).unwrap_or(default_match),
-                        binding,
-                        destination,
-                    })
-                    .collect(),
-            ),
+            ExchangeKind::Headers => {
+                let default_match = declared.default_match();
+                let rules = bindings.map(|(binding, destination)| HeadersRule {
+                    how: Match::of(&binding.arguments).unwrap_or(default_match),
+                    binding,
+                    destination,
+                });
+                Table::Headers(rules.collect())
+            }
+            ExchangeKind::ConsistentHash | ExchangeKind::ModulusHash | ExchangeKind::Random => {
+                let hash_by = declared.hash_by();
+                Table::One(Pick::new(declared.kind, hash_by, bindings))
+            }
         };
         Self {
             destinations,
@@ -85,18 +90,23 @@ impl<T> Routes<T> {
     }
 
     /// Whether the routes depend on more than the routing key.
-    pub(super) fn look_at_headers(&self) -> bool {
-        matches!(self.table, Table::Headers(_))
+    pub(super) fn depend_on_more(&self) -> bool {
+        match &self.table {
+            Table::Headers(_) => true,
+            Table::One(pick) => pick.depends_on_more(),
+            _ => false,
+        }
     }
 
     /// The destinations of a message. `headers` is called for a headers exchange only; `scratch` is room to answer from.
     pub(super) fn select<'s, 'h: 's>(
         &'s self,
-        key: &[u8],
+        message: &Message<'_>,
         headers: impl FnOnce() -> &'s Headers<'h>,
         scratch: &'s mut Matched,
     ) -> Selection<'s> {
         scratch.clear();
+        let key = message.key;
         match &self.table {
             Table::Fanout => return Selection::All,
             Table::Direct(keys) => return Selection::Some(keys.get(key).map_or(&[], |list| list)),
@@ -108,6 +118,7 @@ impl<T> Routes<T> {
                 let hit = |rule: &&HeadersRule| rule.how.matches(&rule.binding.arguments, headers);
                 scratch.extend(rules.iter().filter(hit).map(|rule| rule.destination));
             }
+            Table::One(pick) => scratch.extend(pick.of(message)),
         }
         unique(scratch);
         Selection::Some(scratch)

@@ -7,12 +7,12 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use ahash::AHashSet;
-use backbone_wire::table::Table;
 use smallvec::SmallVec;
 
 use super::Targets;
 use super::exchange::Slot;
 use super::headers::Headers;
+use super::pick::Message;
 use super::snapshot::{Destination, Routes, Selection};
 use super::trie::Matched;
 
@@ -21,9 +21,8 @@ const FEW: usize = 32;
 
 /// A message on its way.
 pub(super) struct Walk<'a, T> {
-    key: &'a [u8],
-    table: Option<Table<'a>>,
-    /// Made from `table` when the first headers exchange is met.
+    message: Message<'a>,
+    /// Made from the message's when the first headers exchange is met.
     headers: OnceCell<Headers<'a>>,
     out: &'a mut Targets<T>,
     /// The queues in `out`, as soon as one might come a second time.
@@ -37,10 +36,9 @@ pub(super) struct Walk<'a, T> {
 
 impl<'a, T: Clone> Walk<'a, T> {
     /// Begins with the targets of other routes of the same message in `out`, if there are any.
-    pub(super) fn new(key: &'a [u8], table: Option<Table<'a>>, out: &'a mut Targets<T>) -> Self {
+    pub(super) fn new(message: Message<'a>, out: &'a mut Targets<T>) -> Self {
         Self {
-            key,
-            table,
+            message,
             headers: OnceCell::new(),
             out,
             queues: None,
@@ -58,12 +56,12 @@ impl<'a, T: Clone> Walk<'a, T> {
     /// Takes what the exchange matches: queues into `out`, exchanges to the pending ones. If its bindings
     /// match nothing at all, neither queue nor exchange, the alternate exchange is next.
     pub(super) fn visit(&mut self, slot: &Slot<T>, routes: &Routes<T>) {
-        self.cacheable &= !routes.look_at_headers();
+        self.cacheable &= !routes.depend_on_more();
         let mut scratch = Matched::new();
-        let table = self.table;
+        let table = self.message.headers;
         let headers = std::mem::take(&mut self.headers);
         let selection = routes.select(
-            self.key,
+            &self.message,
             || headers.get_or_init(|| Headers::new(table)),
             &mut scratch,
         );

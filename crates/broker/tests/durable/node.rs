@@ -298,5 +298,6 @@ pub fn spec(bell: &Arc<Rung>, key: u64, prefetch: usize, no_ack: bool) -> Consum
         shared: None,
         no_ack,
         exclusive: false,
+        priority: 0,
     }
 }

@@ -68,6 +68,7 @@ pub fn spec(bell: &Arc<TestBell>) -> ConsumerSpec {
         shared: None,
         no_ack: false,
         exclusive: false,
+        priority: 0,
     }
 }
 

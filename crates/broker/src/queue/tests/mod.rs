@@ -5,7 +5,9 @@
 //! each time it is asked. The rotation, exactly: a consumer with room enters at the back when it
 //! joins, after each message that it is assigned, and when it gets room back (settle, requeue,
 //! poke, a fetch that finds nothing); the one at the front gets the lowest message, or leaves when
-//! it has no room.
+//! it has no room. Priorities: who enters stands before all of lower priority. Single active: the first that
+//! joined has everything; when it goes, the one that waits with the highest priority, longest, is next. A priority
+//! queue: the numbers of its messages are in the order in which they go out, so that the lowest is always next.
 
 mod ops;
 mod spill;
@@ -14,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use backbone_log::{Arena, Position};
+use backbone_wire::properties::PropertiesBuilder;
+use backbone_wire::table::{TableBuf, Value};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -21,6 +25,9 @@ use proptest::test_runner::RngSeed;
 use super::consumer::ASSIGNED_MAX;
 use super::*;
 use ops::{Op, op};
+
+/// Levels of the priority queues.
+const LEVELS: usize = 4;
 
 #[derive(Default)]
 struct Bells {
@@ -45,6 +52,7 @@ struct Member {
     no_ack: bool,
     exclusive: bool,
     mover: bool,
+    priority: i64,
     shared: Option<usize>,
     assigned: VecDeque<u64>,
     held: Vec<Entry>,
@@ -78,7 +86,11 @@ struct Known {
 
 struct World {
     arena: Arena,
-    queue: Queue,
+    queue: Arc<Queue>,
+    /// Whether it is a priority queue.
+    ranked: bool,
+    /// What was put into each of its levels.
+    levels: [u64; LEVELS],
     bells: Arc<Bells>,
     limits: [Limit; 2],
     /// All messages that are somewhere.
@@ -86,6 +98,9 @@ struct World {
     waiting: BTreeSet<u64>,
     members: Vec<Member>,
     turn: VecDeque<u64>,
+    /// Whether there is a single active consumer, and which that is.
+    single: bool,
+    active: Option<u64>,
     /// Held by nobody who is a consumer now, with the limit that they count against.
     orphans: Vec<(Entry, Option<usize>)>,
     next_seq: u64,
@@ -95,10 +110,24 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(single: bool, ranked: bool) -> Self {
+        let mut arguments = TableBuf::new();
+        arguments.put("x-single-active-consumer", &Value::Bool(single));
+        if ranked {
+            arguments.put("x-max-priority", &Value::U8(LEVELS as u8 - 1));
+        }
+        let options = QueueOptions {
+            arguments: arguments.as_table().as_bytes().to_vec(),
+            ..QueueOptions::default()
+        };
+        let features = Features::of(&options.arguments);
         Self {
             arena: Arena::new(),
-            queue: Queue::new("q", 1, QueueOptions::default()),
+            queue: Queue::shared("q", 1, options, features, None),
+            ranked,
+            levels: [0; LEVELS],
+            single,
+            active: None,
             bells: Arc::default(),
             limits: Default::default(),
             known: BTreeMap::new(),
@@ -122,11 +151,13 @@ impl World {
                 shared,
                 exclusive,
                 mover,
-            } => self.consume(prefetch, no_ack, shared, exclusive, mover),
+                priority,
+            } => self.consume(prefetch, no_ack, shared, exclusive, (mover, priority)),
             Op::Fetch(who, count, bytes) => self.fetch(who, count, bytes),
             Op::Settle(who, count) => self.settle(who, count),
             Op::Requeue(who, which) => self.requeue(who, which),
-            Op::Cancel(who) => self.cancel(who),
+            Op::Cancel(who) => self.cancel(who, false),
+            Op::Leave(who) => self.cancel(who, true),
             Op::Take(count) => self.take(count),
             Op::Purge => self.purge(),
             Op::Limit(which, limit) => {
@@ -152,6 +183,9 @@ impl World {
                 Entry::unplaced(position, 10)
             })
             .collect();
+        if self.ranked {
+            return self.push_by_priority(entries);
+        }
         let taken = self.queue.push(&entries, &mut self.wakes);
         assert_eq!(taken, !self.deleted);
         if !taken {
@@ -170,13 +204,74 @@ impl World {
         self.dispatch();
     }
 
+    /// Puts each message into the level of its priority: as a publisher does, one push a level.
+    fn push_by_priority(&mut self, entries: Vec<Entry>) {
+        let mut homes: Vec<(u8, Vec<Entry>)> = Vec::new();
+        for entry in entries {
+            self.next_seq += 1;
+            // Now and then one above the highest level.
+            let priority = (self.next_seq * 7 / 3 % (LEVELS as u64 + 1)) as u8;
+            match homes.iter_mut().find(|(other, _)| *other == priority) {
+                Some((_, list)) => list.push(entry),
+                None => homes.push((priority, vec![entry])),
+            }
+        }
+        for (priority, entries) in homes {
+            let properties = PropertiesBuilder {
+                priority: Some(priority),
+                ..PropertiesBuilder::default()
+            };
+            let mut header = Vec::new();
+            crate::record::write_header(&mut header, 0, &properties.build());
+            let taken = self.queue.home(&header).push(&entries, &mut self.wakes);
+            assert_eq!(taken, !self.deleted);
+            if !taken {
+                self.next_seq -= entries.len() as u64;
+                crate::flow::release(&self.arena, &entries);
+                continue;
+            }
+            let level = priority.min(LEVELS as u8 - 1);
+            for entry in entries {
+                let number = &mut self.levels[usize::from(level)];
+                let seq = levels::tag(level, *number);
+                *number += 1;
+                let known = Known {
+                    segment: entry.segment,
+                    offset: entry.offset,
+                    redelivered: false,
+                };
+                self.known.insert(seq, known);
+                self.waiting.insert(seq);
+            }
+            self.wakes.ring();
+            self.dispatch();
+        }
+    }
+
+    /// What `empty` takes out of all parts of the queue, with the numbers by which they are handed out.
+    fn emptied(&self, empty: impl Fn(&Queue) -> Vec<Entry>) -> Vec<Entry> {
+        let mut all = Vec::new();
+        self.queue.each_part(|part| {
+            let level = (part.id() - 1) as u8;
+            all.extend(empty(part).into_iter().map(|entry| match self.ranked {
+                true => Entry {
+                    seq: levels::tag(level, entry.seq),
+                    ..entry
+                },
+                false => entry,
+            }));
+        });
+        all.sort_by_key(|entry| entry.seq);
+        all
+    }
+
     fn consume(
         &mut self,
         prefetch: u32,
         no_ack: bool,
         shared: Option<usize>,
         exclusive: bool,
-        mover: bool,
+        (mover, priority): (bool, i64),
     ) {
         if mover && self.members.iter().any(|m| m.mover) {
             return;
@@ -190,13 +285,14 @@ impl World {
             shared: shared.map(|which| Arc::clone(&self.limits[which].credit)),
             no_ack,
             exclusive: exclusive && !mover,
+            priority,
         };
         let result = if mover {
             self.queue.attach_mover(spec, &mut self.wakes)
         } else {
             self.queue.consume(spec, &mut self.wakes)
         };
-        let alone = self.members.is_empty();
+        let alone = self.members.is_empty() && !self.single;
         let taken = self.members.iter().any(|m| m.exclusive) || (exclusive && !alone);
         let id = match result {
             Ok(id) => id,
@@ -214,13 +310,18 @@ impl World {
             no_ack,
             exclusive: exclusive && !mover,
             mover,
+            priority,
             shared,
             assigned: VecDeque::new(),
             held: Vec::new(),
             taking: 0,
             told: false,
         });
-        self.enter(key);
+        match (self.single, self.active) {
+            (true, None) => self.active = Some(key),
+            (true, Some(_)) => self.line_up(key, priority),
+            (false, _) => self.enter(key),
+        }
         self.dispatch();
     }
 
@@ -247,7 +348,7 @@ impl World {
 
     /// What consumer `at` should get, and whether it should come again by itself.
     fn expect_fetch(&mut self, at: usize, count: usize, bytes_max: usize) -> (Vec<u64>, bool) {
-        let only = self.members.len() == 1;
+        let only = self.is_only(at);
         let mut out: Vec<u64> = Vec::new();
         while out.len() < count && out.len() * 10 < bytes_max {
             let key = self.members[at].key;
@@ -341,14 +442,28 @@ impl World {
         self.poke_all(shared.into_iter());
     }
 
-    fn cancel(&mut self, who: usize) {
+    /// A consumer goes; with `back`, what it holds is put back before anybody else gets something.
+    fn cancel(&mut self, who: usize, back: bool) {
         let Some(at) = self.pick(who) else { return };
         let member = self.members.remove(at);
-        assert!(!self.queue.cancel(member.id, &mut self.wakes));
         self.turn.retain(|key| *key != member.key);
+        if self.active == Some(member.key) {
+            self.active = self.turn.pop_front();
+        }
         self.waiting.extend(member.assigned);
-        let held = member.held.into_iter().map(|e| (e, member.shared));
-        self.orphans.extend(held);
+        if back {
+            self.give(member.held.iter().filter_map(|_| member.shared));
+            let left = self.queue.leave(member.id, &member.held, &mut self.wakes);
+            assert!(left.taken && !left.unused);
+            for entry in &member.held {
+                self.waiting.insert(entry.seq);
+                self.known.get_mut(&entry.seq).unwrap().redelivered = true;
+            }
+        } else {
+            assert!(!self.queue.cancel(member.id, &mut self.wakes));
+            let held = member.held.into_iter().map(|e| (e, member.shared));
+            self.orphans.extend(held);
+        }
         self.dispatch();
         self.poke_all(member.shared.into_iter());
         // Again is nothing.
@@ -368,7 +483,7 @@ impl World {
     }
 
     fn purge(&mut self) {
-        let gone = self.queue.purge().entries;
+        let gone = self.emptied(|part| part.purge().entries);
         let seqs: Vec<u64> = gone.iter().map(|e| e.seq).collect();
         assert_eq!(seqs, self.waiting.iter().copied().collect::<Vec<_>>());
         self.check_entries(&gone);
@@ -400,7 +515,14 @@ impl World {
         if condition.empty && self.ready() > 0 {
             return assert_eq!(result, Err(Refused::NotEmpty));
         }
-        let gone = result.unwrap().expect("it was not deleted before").entries;
+        let mut gone = result.unwrap().expect("it was not deleted before").entries;
+        if self.ranked {
+            assert!(gone.is_empty(), "the front has nothing");
+            gone = self.emptied(|part| {
+                let deleted = part.delete(DeleteIf::default()).unwrap();
+                deleted.expect("once").entries
+            });
+        }
         let mut keys = Vec::new();
         for member in std::mem::take(&mut self.members) {
             keys.push(member.key);
@@ -416,6 +538,7 @@ impl World {
         self.waiting.clear();
         self.forget(&gone);
         self.turn.clear();
+        self.active = None;
         self.deleted = true;
     }
 
@@ -470,8 +593,28 @@ impl World {
 
     fn enter(&mut self, key: u64) {
         let at = self.members.iter().position(|m| m.key == key).unwrap();
-        if !self.turn.contains(&key) && self.has_room(at) {
-            self.turn.push_back(key);
+        if !self.single && !self.turn.contains(&key) && self.has_room(at) {
+            self.line_up(key, self.members[at].priority);
+        }
+    }
+
+    fn line_up(&mut self, key: u64, priority: i64) {
+        let of = |key: &u64| {
+            self.members
+                .iter()
+                .find(|m| m.key == *key)
+                .unwrap()
+                .priority
+        };
+        let place = self.turn.iter().position(|other| of(other) < priority);
+        self.turn.insert(place.unwrap_or(self.turn.len()), key);
+    }
+
+    /// Whether what waits is for this consumer alone.
+    fn is_only(&self, at: usize) -> bool {
+        match self.single {
+            true => self.active == Some(self.members[at].key),
+            false => self.members.len() == 1,
         }
     }
 
@@ -493,7 +636,7 @@ impl World {
     }
 
     fn dispatch(&mut self) {
-        if self.members.len() == 1 {
+        if self.members.len() == 1 || self.single {
             return;
         }
         while !self.waiting.is_empty() {
@@ -535,9 +678,10 @@ impl World {
         assert_eq!(self.queue.stats(), stats);
         let only_the_mover = self.members.len() == 1 && self.members[0].mover;
         let idle = only_the_mover && stats.ready == 0 && stats.unsettled == 0;
-        assert_eq!(self.queue.is_idle(), idle);
+        assert!(self.ranked || self.queue.is_idle() == idle);
         for (at, member) in self.members.iter().enumerate() {
             let may_fetch = !self.waiting.is_empty() && self.has_room(at);
+            let may_fetch = may_fetch && (!self.single || self.is_only(at));
             assert!(
                 member.told || (member.assigned.is_empty() && !may_fetch),
                 "{} sleeps although something is there for it",
@@ -568,15 +712,19 @@ impl World {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 400,
+        cases: 600,
         failure_persistence: None,
         rng_seed: RngSeed::Fixed(1),
         ..ProptestConfig::default()
     })]
 
     #[test]
-    fn a_queue_does_what_the_model_does(ops in proptest::collection::vec(op(), 1..150)) {
-        let mut world = World::new();
+    fn a_queue_does_what_the_model_does(
+        ops in proptest::collection::vec(op(), 1..150),
+        single in prop_oneof![3 => Just(false), 1 => Just(true)],
+        ranked in prop_oneof![2 => Just(false), 1 => Just(true)],
+    ) {
+        let mut world = World::new(single, ranked);
         for op in &ops {
             world.apply(op);
         }

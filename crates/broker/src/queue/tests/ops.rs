@@ -14,11 +14,13 @@ pub enum Op {
         shared: Option<usize>,
         exclusive: bool,
         mover: bool,
+        priority: i64,
     },
     Fetch(usize, usize, usize),
     Settle(usize, usize),
     Requeue(usize, u64),
     Cancel(usize),
+    Leave(usize),
     Take(usize),
     Purge,
     Limit(usize, u32),
@@ -32,14 +34,18 @@ pub fn op() -> impl Strategy<Value = Op> {
         any::<bool>(),
         proptest::option::of(0usize..2),
         0u8..20,
+        prop_oneof![3 => Just(0i64), 2 => -1i64..2],
     )
-        .prop_map(|(prefetch, no_ack, shared, special)| Op::Consume {
-            prefetch: if no_ack { 0 } else { prefetch },
-            no_ack: no_ack && special != 1,
-            shared: if no_ack { None } else { shared },
-            exclusive: special == 0,
-            mover: special == 1,
-        });
+        .prop_map(
+            |(prefetch, no_ack, shared, special, priority)| Op::Consume {
+                prefetch: if no_ack { 0 } else { prefetch },
+                no_ack: no_ack && special != 1,
+                shared: if no_ack { None } else { shared },
+                exclusive: special == 0,
+                mover: special == 1,
+                priority,
+            },
+        );
     let fetch = (
         any::<usize>(),
         1usize..6,
@@ -56,6 +62,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         5 => (any::<usize>(), 1usize..5).prop_map(|(who, count)| Op::Settle(who, count)),
         4 => (any::<usize>(), any::<u64>()).prop_map(|(who, which)| Op::Requeue(who, which)),
         2 => any::<usize>().prop_map(Op::Cancel),
+        2 => any::<usize>().prop_map(Op::Leave),
         2 => (1usize..4).prop_map(Op::Take),
         1 => Just(Op::Purge),
         2 => (0usize..2, 0u32..5).prop_map(|(which, limit)| Op::Limit(which, limit)),

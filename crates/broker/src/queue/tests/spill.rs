@@ -117,6 +117,7 @@ impl Spilled {
             shared: None,
             no_ack: false,
             exclusive: false,
+            priority: 0,
         };
         let id = self.queue.consume(spec, &mut self.wakes).unwrap();
         self.wakes.ring();

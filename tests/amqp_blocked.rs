@@ -1,0 +1,109 @@
+//! Who is told that memory is short, and when: with its next publish, and nobody who only consumes.
+
+// What fails in a helper fails the test.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use backbone_wire::method::{Method, basic};
+use common::Server;
+use common::dialog::plain;
+use common::raw::{Raw, publish};
+
+const MESSAGES: u32 = 400;
+const LIMIT: (&str, &str) = ("BACKBONE_LIMITS__MEMORY_BYTES", "8388608");
+
+/// Somebody who publishes more than there is memory for, and somebody who holds it until `let_go`.
+struct Flood {
+    sender: Raw,
+    writer: JoinHandle<()>,
+    holder: JoinHandle<()>,
+    acks: std::net::TcpStream,
+    let_go: Arc<AtomicBool>,
+}
+
+const ALL: Method<'static> = Method::BasicAck(basic::Ack {
+    delivery_tag: 0,
+    multiple: true,
+});
+
+impl Flood {
+    fn start(server: &Server) -> Self {
+        let mut sender = Raw::open(server.amqp[0], 0);
+        sender.declare("flood");
+        let mut writing = sender.stream.try_clone().unwrap();
+        let writer = std::thread::spawn(move || {
+            for _ in 0..MESSAGES {
+                writing.write_all(&publish("flood", &[0; 100_000])).unwrap();
+            }
+        });
+        let mut holder = Raw::open(server.amqp[0], 0);
+        holder.consume("flood", false);
+        let acks = holder.stream.try_clone().unwrap();
+        let let_go = Arc::new(AtomicBool::new(false));
+        let goes = Arc::clone(&let_go);
+        let holder = std::thread::spawn(move || {
+            for _ in 0..MESSAGES {
+                holder.delivery();
+                if goes.load(Ordering::SeqCst) {
+                    holder.method(1, &ALL);
+                }
+            }
+        });
+        sender.expect("connection.blocked");
+        Self {
+            sender,
+            writer,
+            holder,
+            acks,
+            let_go,
+        }
+    }
+
+    fn end(mut self) {
+        self.let_go.store(true, Ordering::SeqCst);
+        let mut ack = Vec::new();
+        ALL.write(1, &mut ack);
+        self.acks.write_all(&ack).unwrap();
+        self.holder.join().unwrap();
+        self.writer.join().unwrap();
+        self.sender.expect("connection.unblocked");
+    }
+}
+
+#[actix_web::test]
+async fn a_connection_is_told_of_an_alarm_with_its_next_publish() {
+    let server = Server::with(&[LIMIT]).await;
+    // It has published before, long ago.
+    let mut worker = Raw::open(server.amqp[0], 0);
+    worker.declare("q");
+    for body in ["1", "2"] {
+        worker.publish_with(1, ("", "q", false), &plain(), body.as_bytes());
+    }
+    assert_eq!(worker.ready("q"), 2);
+    let flood = Flood::start(&server);
+    // What it asks for is answered, and it goes on consuming.
+    assert_eq!(worker.ready("q"), 2);
+    worker.prefetch(1, 1, false);
+    worker.consume_with(1, "q", "c", false, &[]);
+    assert_eq!(worker.message().text(), "1");
+    worker.ack(1, 1);
+    assert_eq!(worker.message().text(), "2");
+    worker.publish_with(1, ("", "q", false), &plain(), b"3");
+    worker.expect("connection.blocked");
+    // Nor is it too late to come; that too is told with the first publish.
+    let mut late = Raw::open(server.amqp[0], 0);
+    late.ready("q");
+    late.publish_with(1, ("", "q", false), &plain(), b"4");
+    late.expect("connection.blocked");
+    flood.end();
+    worker.expect("connection.unblocked");
+    late.expect("connection.unblocked");
+    worker.ack(1, 2);
+    assert_eq!(worker.message().text(), "3");
+}

@@ -1,0 +1,214 @@
+//! Who of a queue's consumers gets what: priorities, and a single active one.
+
+// What fails in a helper fails the test.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use backbone_wire::method::{Method, basic, queue};
+use backbone_wire::table::{Table, Value};
+use common::Server;
+use common::dialog::{consume, declare, plain, table};
+use common::raw::{Raw, short};
+
+const SINGLE: (&str, Value<'static>) = ("x-single-active-consumer", Value::Bool(true));
+
+/// Publishes bodies `from`, `from + 1`, … to a queue, and waits until they are in it.
+fn fill(peer: &mut Raw, queue: &str, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        let body = number.to_string();
+        peer.publish_with(1, ("", queue, false), &plain(), body.as_bytes());
+    }
+    peer.ready(queue);
+}
+
+fn numbers(peer: &mut Raw, count: usize) -> Vec<(String, bool)> {
+    let messages = std::iter::repeat_with(|| peer.message()).take(count);
+    messages
+        .map(|message| (message.text().to_owned(), message.redelivered))
+        .collect()
+}
+
+fn fresh(numbers: std::ops::Range<u32>) -> Vec<(String, bool)> {
+    numbers.map(|number| (number.to_string(), false)).collect()
+}
+
+#[actix_web::test]
+async fn the_consumer_with_the_highest_priority_gets_everything_while_it_has_room() {
+    let server = Server::start().await;
+    let mut publisher = Raw::open(server.amqp[0], 0);
+    publisher.declare("q");
+    let mut peers: Vec<Raw> = [(-1, 10), (0, 10), (5, 3)]
+        .into_iter()
+        .map(|(priority, prefetch)| {
+            let mut peer = Raw::open(server.amqp[0], 0);
+            peer.prefetch(1, prefetch, false);
+            let arguments = [("x-priority", Value::I32(priority))];
+            peer.consume_with(1, "q", "c", false, &arguments);
+            peer
+        })
+        .collect();
+    fill(&mut publisher, "q", 0..8);
+    // Three fit the highest, and the rest those of the middle; the lowest has nothing yet.
+    assert_eq!(numbers(&mut peers[2], 3), fresh(0..3));
+    assert_eq!(numbers(&mut peers[1], 5), fresh(3..8));
+    peers[2].ack(1, 1);
+    peers[2].ack(1, 2);
+    peers[2].prefetch(1, 10, false);
+    fill(&mut publisher, "q", 8..16);
+    assert_eq!(numbers(&mut peers[2], 2), fresh(8..10));
+    assert_eq!(numbers(&mut peers[1], 5), fresh(10..15));
+    assert_eq!(numbers(&mut peers[0], 1), fresh(15..16));
+    // Whoever is of the same priority takes turns.
+    let mut twin = Raw::open(server.amqp[0], 0);
+    twin.consume_with(1, "q", "c", true, &[("x-priority", Value::I8(6))]);
+    let mut other = Raw::open(server.amqp[0], 0);
+    other.consume_with(1, "q", "c", true, &[("x-priority", Value::I64(6))]);
+    fill(&mut publisher, "q", 16..18);
+    assert_eq!(numbers(&mut twin, 1), fresh(16..17));
+    assert_eq!(numbers(&mut other, 1), fresh(17..18));
+}
+
+#[actix_web::test]
+async fn priorities_of_consumers_are_integers() {
+    let server = Server::start().await;
+    let mut peer = Raw::open(server.amqp[0], 0);
+    peer.declare("q");
+    for (value, kind) in [
+        (Value::from("a"), "longstr"),
+        (Value::F32(1.5), "float"),
+        (Value::Bool(true), "bool"),
+        (Value::Void, "void"),
+    ] {
+        let arguments = table(&[("x-priority", value)]);
+        let method = Method::BasicConsume(consume("q", "", false, arguments.as_table()));
+        let text = format!(
+            "PRECONDITION_FAILED - invalid arg 'x-priority' for queue 'q' in vhost '/': \
+             \"expected integer, got {kind}\""
+        );
+        assert_eq!(peer.refused(1, &method), (406, text));
+    }
+    let arguments = table(&[("x-cancel-on-ha-failover", Value::from("a"))]);
+    let method = Method::BasicConsume(consume("q", "", false, arguments.as_table()));
+    let (code, text) = peer.refused(1, &method);
+    assert_eq!(code, 406);
+    assert!(text.ends_with("{unacceptable_type,longstr}"), "{text}");
+    peer.consume_with(
+        1,
+        "q",
+        "",
+        false,
+        &[("x-cancel-on-ha-failover", Value::Bool(true))],
+    );
+}
+
+#[actix_web::test]
+async fn only_the_first_consumer_of_a_single_active_queue_gets_messages_until_it_goes() {
+    let server = Server::start().await;
+    let mut publisher = Raw::open(server.amqp[0], 0);
+    publisher.declare_with("q", false, &[SINGLE]);
+    let mut peers: Vec<Raw> = (0..3)
+        .map(|_| {
+            let mut peer = Raw::open(server.amqp[0], 0);
+            peer.prefetch(1, 4, false);
+            peer.consume_with(1, "q", "c", false, &[]);
+            peer
+        })
+        .collect();
+    fill(&mut publisher, "q", 0..6);
+    assert_eq!(numbers(&mut peers[0], 4), fresh(0..4));
+    assert_eq!(
+        publisher.ready("q"),
+        2,
+        "nobody else gets what does not fit"
+    );
+    peers[0].ack(1, 1);
+    assert_eq!(numbers(&mut peers[0], 1), fresh(4..5));
+    // What it prefetched goes to the next one, before anything else, in order.
+    drop(peers.remove(0));
+    let taken_over = numbers(&mut peers[0], 4);
+    let back = [(1, true), (2, true), (3, true), (4, true)];
+    assert_eq!(
+        taken_over,
+        back.map(|(n, again): (u32, bool)| (n.to_string(), again))
+    );
+    // A cancelled one keeps what it has: that can still be settled.
+    peers[0].cancel(1, "c");
+    assert_eq!(numbers(&mut peers[1], 1), fresh(5..6));
+    peers[0].requeue(1, 1);
+    assert_eq!(numbers(&mut peers[1], 1), [("1".to_owned(), true)]);
+}
+
+#[actix_web::test]
+async fn the_highest_priority_that_waits_is_active_next() {
+    let server = Server::start().await;
+    let mut publisher = Raw::open(server.amqp[0], 0);
+    publisher.declare_with("q", false, &[SINGLE]);
+    let mut peers: Vec<Raw> = [0, 1, 7, 7]
+        .into_iter()
+        .map(|priority| {
+            let mut peer = Raw::open(server.amqp[0], 0);
+            let arguments = [("x-priority", Value::I32(priority))];
+            peer.consume_with(1, "q", "c", true, &arguments);
+            peer
+        })
+        .collect();
+    // A higher one does not push the active one aside.
+    fill(&mut publisher, "q", 0..1);
+    assert_eq!(numbers(&mut peers[0], 1), fresh(0..1));
+    for (next, number) in [(2, 1), (3, 2), (1, 3)] {
+        let active = [0, 2, 3][number as usize - 1];
+        peers[active].cancel(1, "c");
+        fill(&mut publisher, "q", number..number + 1);
+        assert_eq!(numbers(&mut peers[next], 1), fresh(number..number + 1));
+    }
+}
+
+#[actix_web::test]
+async fn a_single_active_queue_takes_no_exclusive_consumer_and_no_other_argument_than_a_boolean() {
+    let server = Server::start().await;
+    let mut peer = Raw::open(server.amqp[0], 0);
+    peer.declare_with("q", false, &[SINGLE]);
+    let exclusive = basic::Consume {
+        exclusive: true,
+        ..consume("q", "", false, Table::EMPTY)
+    };
+    let text = "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use".to_owned();
+    assert_eq!(
+        peer.refused(1, &Method::BasicConsume(exclusive)),
+        (403, text)
+    );
+    let arguments = table(&[("x-single-active-consumer", Value::from("a"))]);
+    let method = Method::QueueDeclare(declare("other", false, arguments.as_table()));
+    let text = "PRECONDITION_FAILED - invalid arg 'x-single-active-consumer' for queue 'other' in vhost '/': \
+                {unacceptable_type,longstr}";
+    assert_eq!(peer.refused(1, &method), (406, text.to_owned()));
+}
+
+#[actix_web::test]
+async fn a_single_active_queue_is_one_after_a_crash_too() {
+    let mut server = Server::start().await;
+    let mut publisher = Raw::open(server.amqp[0], 0);
+    publisher.declare_with("q", true, &[SINGLE]);
+    server.kill();
+    let server = Server::on(server.data_dir(), &[]).await;
+    let mut publisher = Raw::open(server.amqp[0], 0);
+    let mut peers: Vec<Raw> = (0..2)
+        .map(|_| {
+            let mut peer = Raw::open(server.amqp[0], 0);
+            peer.consume_with(1, "q", "c", true, &[]);
+            peer
+        })
+        .collect();
+    fill(&mut publisher, "q", 0..4);
+    assert_eq!(numbers(&mut peers[0], 4), fresh(0..4));
+    let delete = queue::Delete {
+        queue: short("q"),
+        ..queue::Delete::default()
+    };
+    publisher.method(1, &Method::QueueDelete(delete));
+    publisher.expect("queue.delete-ok");
+    for peer in &mut peers {
+        peer.expect("basic.cancel");
+    }
+}

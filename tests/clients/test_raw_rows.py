@@ -1,0 +1,331 @@
+"""What is refused, row by row (specification of behaviour, §5, §7, §8): reply code, text and method, as RabbitMQ 3.10 says them.
+
+Each row is a name, what has to succeed before, and the method or publish that is answered; names of queues and exchanges begin with
+`{n}`, which is new for each row.
+"""
+
+import uuid
+
+import pytest
+from pamqp import body, commands, frame, header
+
+from support.raw import PROTOCOL_HEADER, RawConnection
+
+DEFAULT = (403, "ACCESS_REFUSED - operation not permitted on the default exchange")
+
+
+class Unchecked:
+    """A method whose names pamqp would not let pass; `{n}` in its texts is replaced."""
+
+    def __init__(self, kind, **fields):
+        self.kind = kind
+        self.fields = fields
+
+    def build(self, prefix):
+        def fill(value):
+            return value.replace("{n}", prefix) if isinstance(value, str) else value
+
+        method = type(self.kind.__name__, (self.kind,), {"validate": lambda _: None})()
+        for name, value in self.fields.items():
+            if name == "arguments":
+                value = {key: fill(each) for key, each in value.items()}
+            setattr(method, name, fill(value))
+        return method
+
+
+def exchange(name, kind="direct", passive=False, durable=False, auto_delete=False, internal=False, **arguments):
+    arguments = {key.replace("_", "-"): value for key, value in arguments.items()}
+    return Unchecked(
+        commands.Exchange.Declare,
+        exchange=name,
+        exchange_type=kind,
+        passive=passive,
+        durable=durable,
+        auto_delete=auto_delete,
+        internal=internal,
+        nowait=False,
+        arguments=arguments,
+    )
+
+
+def delete(name, if_unused=False):
+    return Unchecked(commands.Exchange.Delete, exchange=name, if_unused=if_unused, nowait=False)
+
+
+def queue(name="{n}q"):
+    return Unchecked(
+        commands.Queue.Declare,
+        queue=name,
+        passive=False,
+        durable=False,
+        exclusive=True,
+        auto_delete=False,
+        nowait=False,
+        arguments={},
+    )
+
+
+def bind(name, source, key="k", **arguments):
+    arguments = {key.replace("_", "-"): value for key, value in arguments.items()}
+    return Unchecked(
+        commands.Queue.Bind, queue=name, exchange=source, routing_key=key, nowait=False, arguments=arguments
+    )
+
+
+def unbind(name, source, key="k"):
+    return Unchecked(commands.Queue.Unbind, queue=name, exchange=source, routing_key=key, arguments={})
+
+
+def link(destination, source):
+    fields = {"destination": destination, "source": source, "routing_key": "k", "nowait": False, "arguments": {}}
+    return Unchecked(commands.Exchange.Bind, **fields)
+
+
+def unlink(destination, source):
+    fields = {"destination": destination, "source": source, "routing_key": "k", "nowait": False, "arguments": {}}
+    return Unchecked(commands.Exchange.Unbind, **fields)
+
+
+def consume(name, tag="", **fields):
+    every = {"no_local": False, "no_ack": False, "exclusive": False, "nowait": False, "arguments": {}}
+    return Unchecked(commands.Basic.Consume, queue=name, consumer_tag=tag, **{**every, **fields})
+
+
+def get(name, no_ack=False):
+    return Unchecked(commands.Basic.Get, queue=name, no_ack=no_ack)
+
+
+class Publish:
+    """A publish with its content."""
+
+    def __init__(self, to, key, **properties):
+        self.to, self.key, self.properties = to, key, properties
+
+
+def missing(what, name):
+    return (404, f"NOT_FOUND - no {what} '{name}' in vhost '/'")
+
+
+def differs(argument, received, current, name="{n}x"):
+    text = f"inequivalent arg '{argument}' for exchange '{name}' in vhost '/': received {received} but current is {current}"
+    return (406, f"PRECONDITION_FAILED - {text}")
+
+
+def unknown(tag):
+    return (406, f"PRECONDITION_FAILED - unknown delivery tag {tag}")
+
+
+def precondition(text):
+    return (406, f"PRECONDITION_FAILED - {text}")
+
+
+X, A = exchange("{n}x", auto_delete=True), exchange("{n}x", auto_delete=True, alternate_exchange="a")
+ROWS = [
+    # Exchanges.
+    ("reserved name", [], exchange("amq.foo"), (403, "ACCESS_REFUSED - exchange name 'amq.foo' contains reserved prefix 'amq.*'")),
+    ("reserved, alike", [], exchange("amq.direct", durable=True), commands.Exchange.DeclareOk),
+    ("reserved, other", [], exchange("amq.direct", "fanout", durable=True), differs("type", "'fanout'", "'direct'", "amq.direct")),
+    ("declare default", [], exchange(""), DEFAULT),
+    ("look for default", [], exchange("", passive=True), DEFAULT),
+    ("delete default", [], delete(""), DEFAULT),
+    ("bind default", [queue()], bind("{n}q", ""), DEFAULT),
+    ("unbind default", [queue()], unbind("{n}q", ""), DEFAULT),
+    ("from default", [], link("amq.fanout", ""), DEFAULT),
+    ("to default", [], link("", "amq.fanout"), DEFAULT),
+    ("not from default", [], unlink("amq.fanout", ""), DEFAULT),
+    ("not to default", [], unlink("", "amq.fanout"), DEFAULT),
+    ("delete system", [], delete("amq.direct"), (403, "ACCESS_REFUSED - deletion of system exchange 'amq.direct' in vhost '/' not allowed")),
+    ("delete no system", [], delete("amq.no"), (403, "ACCESS_REFUSED - deletion of system exchange 'amq.no' in vhost '/' not allowed")),
+    ("look, missing", [], exchange("{n}x", passive=True), missing("exchange", "{n}x")),
+    ("look, unknown type", [], exchange("{n}x", "zzz", passive=True), missing("exchange", "{n}x")),
+    ("look, other", [X], exchange("{n}x", "topic", passive=True, durable=True), commands.Exchange.DeclareOk),
+    ("other type", [X], exchange("{n}x", "fanout", durable=True), differs("type", "'fanout'", "'direct'")),
+    ("other durable", [X], exchange("{n}x", durable=True), differs("durable", "'true'", "'false'")),
+    ("other auto_delete", [X], exchange("{n}x"), differs("auto_delete", "'false'", "'true'")),
+    ("other internal", [X], exchange("{n}x", auto_delete=True, internal=True), differs("internal", "'true'", "'false'")),
+    ("alternate now", [X], A, differs("alternate-exchange", "the value 'a' of type 'longstr'", "none")),
+    ("no alternate now", [A], X, differs("alternate-exchange", "none", "the value 'a' of type 'longstr'")),
+    ("other alternate", [A], exchange("{n}x", auto_delete=True, alternate_exchange="b"), differs("alternate-exchange", "'b'", "'a'")),
+    ("other unknown argument", [X], exchange("{n}x", auto_delete=True, foo=1), commands.Exchange.DeclareOk),
+    ("alternate, no string", [], exchange("{n}x", alternate_exchange=True), precondition("invalid type 'bool' for arg 'alternate-exchange' in exchange '{n}x' in vhost '/'")),
+    ("unknown type", [], exchange("{n}x", "zzz"), (503, "COMMAND_INVALID - unknown exchange type 'zzz'")),
+    ("unknown type of default", [], exchange("", "zzz"), (503, "COMMAND_INVALID - unknown exchange type 'zzz'")),
+    ("delete missing", [], delete("{n}x"), commands.Exchange.DeleteOk),
+    ("delete used", [X, queue(), bind("{n}q", "{n}x")], delete("{n}x", True), precondition("exchange '{n}x' in vhost '/' in use")),
+    ("delete destination", [X, link("{n}x", "amq.fanout")], delete("{n}x", True), commands.Exchange.DeleteOk),
+    ("bind, no queue", [], bind("{n}q", "amq.direct"), missing("queue", "{n}q")),
+    ("bind, no exchange", [queue()], bind("{n}q", "{n}x"), missing("exchange", "{n}x")),
+    ("bind, neither", [], bind("{n}q", "{n}x"), missing("exchange", "{n}x")),
+    ("bind, none declared", [], bind("", "amq.direct"), (404, "NOT_FOUND - no previously declared queue")),
+    ("link, no source", [], link("amq.fanout", "{n}x"), missing("exchange", "{n}x")),
+    ("link, no destination", [], link("{n}x", "amq.fanout"), missing("exchange", "{n}x")),
+    ("link, neither", [], link("{n}y", "{n}x"), missing("exchange", "{n}x")),
+    ("unbind, not bound", [queue()], unbind("{n}q", "amq.direct"), commands.Queue.UnbindOk),
+    ("unbind, no queue", [], unbind("{n}q", "amq.direct"), commands.Queue.UnbindOk),
+    ("unbind, no exchange", [queue()], unbind("{n}q", "{n}x"), commands.Queue.UnbindOk),
+    ("unlink, neither", [], unlink("{n}y", "{n}x"), commands.Exchange.UnbindOk),
+    ("x-match, unknown", [queue()], bind("{n}q", "amq.headers", x_match="foo"), precondition('Invalid x-match field value <<"foo">>; expected all, any, all-with-x, or any-with-x')),
+    ("x-match, no string", [queue()], bind("{n}q", "amq.headers", x_match=True), precondition("Invalid x-match field type bool (value true); expected longstr")),
+    ("auto-delete, unbound", [X, queue(), bind("{n}q", "{n}x"), unbind("{n}q", "{n}x")], exchange("{n}x", passive=True), missing("exchange", "{n}x")),
+    ("line breaks", [exchange("{n}\r\nx", auto_delete=True)], exchange("{n}x", passive=True), commands.Exchange.DeclareOk),
+    # Publishing.
+    ("publish, no exchange", [], Publish("{n}x", "k"), missing("exchange", "{n}x")),
+    ("publish, internal", [exchange("{n}x", auto_delete=True, internal=True)], Publish("{n}x", "k"), (403, "ACCESS_REFUSED - cannot publish to internal exchange '{n}x' in vhost '/'")),
+    ("another's user-id", [], Publish("", "k", user_id="bob"), precondition("user_id property set to 'bob' but authenticated user was 'guest'")),
+    ("CC, a number", [], Publish("", "k", headers={"CC": True}), precondition('invalid message: {unacceptable_type_in_header,"CC",bool}')),
+    ("BCC, a string", [], Publish("", "k", headers={"BCC": "a"}), precondition('invalid message: {unacceptable_type_in_header,"BCC",longstr}')),
+    ("confirm on tx", [commands.Tx.Select()], commands.Confirm.Select(), precondition("cannot switch from tx to confirm mode")),
+    ("tx on confirm", [commands.Confirm.Select()], commands.Tx.Select(), precondition("cannot switch from confirm to tx mode")),
+    ("confirm twice", [commands.Confirm.Select()], commands.Confirm.Select(), commands.Confirm.SelectOk),
+    ("commit without tx", [], commands.Tx.Commit(), precondition("channel is not transactional")),
+    ("rollback without tx", [], commands.Tx.Rollback(), precondition("channel is not transactional")),
+    # Consuming.
+    ("consume, no queue", [], consume("{n}q"), missing("queue", "{n}q")),
+    ("consume, none declared", [], consume(""), (404, "NOT_FOUND - no previously declared queue")),
+    ("tag in use", [queue(), consume("{n}q", "t")], consume("{n}q", "t"), (530, "NOT_ALLOWED - attempt to reuse consumer tag 't'")),
+    ("exclusive, not alone", [queue(), consume("{n}q")], consume("{n}q", exclusive=True), (403, "ACCESS_REFUSED - queue '{n}q' in vhost '/' in exclusive use")),
+    ("beside exclusive", [queue(), consume("{n}q", exclusive=True)], consume("{n}q"), (403, "ACCESS_REFUSED - queue '{n}q' in vhost '/' in exclusive use")),
+    ("no-local", [queue()], consume("{n}q", no_local=True), commands.Basic.ConsumeOk),
+    ("cancel unknown", [], commands.Basic.Cancel("nobody"), commands.Basic.CancelOk),
+    ("get, no queue", [], get("{n}q"), missing("queue", "{n}q")),
+    ("get, nothing", [queue()], get("{n}q"), commands.Basic.GetEmpty),
+    ("ack unknown", [], commands.Basic.Ack(5), unknown(5)),
+    ("ack unknown, multiple", [], commands.Basic.Ack(5, True), unknown(5)),
+    ("ack 0", [], commands.Basic.Ack(0), unknown(0)),
+    ("nack unknown", [], commands.Basic.Nack(5), unknown(5)),
+    ("nack 0", [], commands.Basic.Nack(0), unknown(0)),
+    ("reject unknown", [], commands.Basic.Reject(5), unknown(5)),
+    ("reject 0", [], commands.Basic.Reject(0), unknown(0)),
+    ("recover", [], commands.Basic.Recover(True), commands.Basic.RecoverOk),
+    ("recover, no requeue", [], commands.Basic.Recover(False), (540, "NOT_IMPLEMENTED - requeue=false")),
+    ("recover-async, no requeue", [], commands.Basic.RecoverAsync(False), (540, "NOT_IMPLEMENTED - requeue=false")),
+    ("prefetch-size", [], commands.Basic.Qos(10, 1), (540, "NOT_IMPLEMENTED - prefetch_size!=0 (10)")),
+    ("flow on", [], commands.Channel.Flow(True), commands.Channel.FlowOk),
+    ("flow off", [], commands.Channel.Flow(False), (540, "NOT_IMPLEMENTED - active=false")),
+]
+
+
+def send(raw, what, prefix):
+    if not isinstance(what, Publish):
+        raw.method(what.build(prefix) if isinstance(what, Unchecked) else what)
+        return
+    properties = commands.Basic.Properties(**what.properties)
+    raw.method(commands.Basic.Publish(exchange=what.to.replace("{n}", prefix), routing_key=what.key))
+    raw.send(frame.marshal(header.ContentHeader(body_size=1, properties=properties), 1))
+    raw.send(frame.marshal(body.ContentBody(b"x"), 1))
+
+
+@pytest.mark.parametrize(("before", "what", "expected"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_answer(broker, before, what, expected):
+    prefix = f"row-{uuid.uuid4().hex[:8]}-"
+    with RawConnection(broker) as raw:
+        raw.handshake().open_channel()
+        for each in before:
+            send(raw, each, prefix)
+            _, answer = raw.read_method()
+            assert answer.name.endswith("Ok"), f"{answer.name} {dict(answer)}"
+        send(raw, what, prefix)
+        _, answer = raw.read_method()
+        if isinstance(expected, tuple):
+            code, text = expected
+            assert (answer.reply_code, answer.reply_text) == (code, text.replace("{n}", prefix))
+            closes = commands.Connection.Close if code >= 500 else commands.Channel.Close
+            assert isinstance(answer, closes)
+            asked = commands.Basic.Publish if isinstance(what, Publish) else getattr(what, "kind", type(what))
+            assert (answer.class_id << 16 | answer.method_id) == asked.index
+        else:
+            assert isinstance(answer, expected), dict(answer)
+
+
+def read_until(raw, done, found):
+    """Reads on, adding deliveries to `found` as consumer and body, until `done` says so of a method or of what was found."""
+    while not done(None, found):
+        _, method = raw.read_method()
+        if isinstance(method, commands.Basic.Deliver):
+            found.append(method.consumer_tag + raw.read_content()[1].decode())
+        elif isinstance(method, commands.Basic.GetOk):
+            raw.read_content()
+        if done(method, found):
+            return
+
+
+def expect_deliveries(raw, expected, found):
+    """Exactly these have to come, in this order."""
+    read_until(raw, lambda _, found: len(found) >= len(expected), found)
+    assert found == expected
+    with pytest.raises(TimeoutError):
+        _, method = raw.read_method(0.2)
+        raise AssertionError(f"one too many: {method.name} {dict(method)}")
+
+
+def qos(count, shared=False):
+    return commands.Basic.Qos(prefetch_count=count, global_=shared)
+
+
+PREFETCH = [
+    ("each consumer", [qos(2), consume("{n}q", "a"), consume("{n}q", "b")], "a0 a1 b2 b3", commands.Basic.Ack(1), "a4"),
+    ("the channel", [qos(3, True), consume("{n}q", "a"), consume("{n}q", "b")], "a0 a1 a2", commands.Basic.Ack(1), "a3"),
+    ("both", [qos(2), qos(3, True), consume("{n}q", "a"), consume("{n}q", "b")], "a0 a1 b2", qos(4, True), "b3"),
+    ("raised", [qos(1, True), consume("{n}q", "a")], "a0", qos(3, True), "a1 a2"),
+    ("ended", [qos(1, True), consume("{n}q", "a")], "a0", qos(0, True), "a1 a2 a3 a4 a5"),
+    ("lowered", [consume("{n}q", "a"), qos(2, True)], "a0 a1 a2 a3 a4 a5", commands.Basic.Ack(4, True), ""),
+    ("not of gets", [qos(2, True), get("{n}q"), consume("{n}q", "a")], "a1 a2", commands.Basic.Ack(1), ""),
+    ("not without acks", [qos(2, True), consume("{n}q", "a", no_ack=True)], "a0 a1 a2 a3 a4 a5", qos(1), ""),
+    ("of a cancelled one", [qos(2, True), consume("{n}q", "a"), commands.Basic.Cancel("a"), consume("{n}q", "b")], "a0 a1", commands.Basic.Ack(2, True), "b2 b3"),
+]
+
+
+@pytest.mark.parametrize(("before", "first", "then", "second"), [row[1:] for row in PREFETCH], ids=[row[0] for row in PREFETCH])
+def test_prefetch_counts(broker, before, first, then, second):
+    """What is delivered of six messages, and what after one more method."""
+    prefix = f"prefetch-{uuid.uuid4().hex[:8]}-"
+    with RawConnection(broker) as raw:
+        raw.handshake().open_channel()
+        send(raw, queue(), prefix)
+        raw.expect(commands.Queue.DeclareOk)
+        for number in range(6):
+            raw.method(commands.Basic.Publish(exchange="", routing_key=f"{prefix}q"))
+            raw.send(frame.marshal(header.ContentHeader(body_size=1, properties=commands.Basic.Properties()), 1))
+            raw.send(frame.marshal(body.ContentBody(str(number).encode()), 1))
+        first, second = first.split(), second.split()
+        found = []
+        for each in before:
+            if isinstance(each, commands.Basic.Cancel):
+                # What the first one got has to be there before it goes.
+                read_until(raw, lambda _, found: len(found) == len(first), found)
+            send(raw, each, prefix)
+            read_until(raw, lambda method, _: method is not None and method.name.endswith("Ok"), found)
+        expect_deliveries(raw, first, found)
+        send(raw, then, prefix)
+        if isinstance(then, commands.Basic.Qos):
+            read_until(raw, lambda method, _: isinstance(method, commands.Basic.QosOk), found := [])
+        else:
+            found = []
+        expect_deliveries(raw, second, found)
+
+
+def test_server_announces_what_rabbitmq_does(broker):
+    with RawConnection(broker) as raw:
+        raw.send(PROTOCOL_HEADER)
+        start = raw.expect(commands.Connection.Start)
+        names = [
+            "publisher_confirms",
+            "exchange_exchange_bindings",
+            "basic.nack",
+            "consumer_cancel_notify",
+            "connection.blocked",
+            "consumer_priorities",
+            "authentication_failure_close",
+            "per_consumer_qos",
+            "direct_reply_to",
+        ]
+        assert start.server_properties["capabilities"] == dict.fromkeys(names, True)
+
+
+def test_secret_may_be_updated_on_an_open_connection(broker):
+    with RawConnection(broker) as raw:
+        raw.handshake().open_channel()
+        raw.method(commands.Connection.UpdateSecret("another secret", "it is time"), 0)
+        raw.expect(commands.Connection.UpdateSecretOk)
+        raw.method(commands.Queue.Declare(queue="", exclusive=True))
+        raw.expect(commands.Queue.DeclareOk)

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amqp::{Amqp, TlsError, Transport};
-use auth::Authenticator;
+use auth::{Authenticator, UserChange, UserError};
 use backbone_log::{LogError, Running};
 use bus::{Bus, BusError, BusParts};
 use config::Config;
@@ -48,6 +48,9 @@ pub enum RunError {
     /// An address could not be listened on.
     #[error(transparent)]
     Bind(#[from] runtime::BindError),
+    /// Users could not be brought back from the state store.
+    #[error(transparent)]
+    Users(#[from] UserError),
     /// Certificates could not be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -119,17 +122,18 @@ impl Server {
         let telemetry = Telemetry::new(&config.data_dir);
         let auth = open_auth(&config, &state, &telemetry).await?;
         let (log, running) = storage::open_log(&config.data_dir)?;
-        let (vhost, gate) = storage::open_broker(&config, log)?;
+        let (vhosts, gate) = storage::open_broker(&config, log)?;
         let arbiters = Arbiters::start(arbiter_count(&config));
         let amqp = Amqp::new(
             &config,
-            Arc::clone(&vhost),
+            Arc::clone(&vhosts),
             Arc::clone(&auth),
             telemetry.events(),
             Arc::clone(&gate),
             Arc::clone(&arbiters),
         )?;
-        let engine = Engine::new(vhost, gate);
+        let engine = Engine::new(vhosts, gate);
+        follow_users(&auth, &engine, &amqp).await?;
         let closing = amqp.clone();
         let bus = Bus::open(BusParts {
             engine: engine.clone(),
@@ -158,8 +162,10 @@ impl Server {
         for listener in tls_listeners {
             amqp.listen(listener, Transport::Tls, lifecycle);
         }
+        let closing = amqp.clone();
         let services = http::Services {
             config: Arc::clone(&config),
+            close_vhost: Arc::new(move |vhost| closing.close_vhost(vhost)),
             serve_amqp: {
                 let amqp = amqp.clone();
                 Box::new(move |stream, peer, local| amqp.serve_local(stream, peer, local))
@@ -202,6 +208,19 @@ async fn open_auth(
         ));
     }
     Ok(Arc::new(auth))
+}
+
+/// Lets connections follow what changes of users and their rights. What was granted in a vhost whose deletion was cut short
+/// is forgotten.
+async fn follow_users(auth: &Authenticator, engine: &Engine, amqp: &Amqp) -> Result<(), RunError> {
+    let is_there = |vhost: &str| engine.has_vhost(vhost);
+    auth.users().keep_vhosts(is_there).await?;
+    let (engine, amqp) = (engine.clone(), amqp.clone());
+    auth.users().listen(move |change| match change {
+        UserChange::Rights(vhost) => engine.rights_changed(vhost),
+        UserChange::Gone(user) => amqp.close_user(user, &format!("user '{user}' is deleted")),
+    });
+    Ok(())
 }
 
 /// One arbiter a core, unless configured otherwise.

@@ -1,4 +1,4 @@
-//! What is kept: the log and its threads, the vhost that it brings back, and the gate of the publishers.
+//! What is kept: the log and its threads, the vhosts that it brings back, and the gate of the publishers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use backbone_broker::durable::Durable;
 use backbone_broker::gate::Gate;
 use backbone_broker::restore::Restored;
 use backbone_broker::vhost::Vhost;
+use backbone_broker::vhosts::Vhosts;
 use backbone_log::{Arena, Log, LogError, RealDisk, Recovered, Running, measure_sync};
 
 use parking_lot::Mutex;
@@ -72,8 +73,8 @@ fn report(found: &Recovered, took: Duration) {
     tracing::info!(batches, took_ms, torn, damages, "the log is open");
 }
 
-/// The vhost as the log has it.
-pub fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhost>, Arc<Gate>), RunError> {
+/// The vhosts as the log has them.
+pub fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhosts>, Arc<Gate>), RunError> {
     let arena = Arc::new(Arena::new());
     let durable = Arc::new(Durable::new(log));
     let limit_bytes = runtime::memory_limit_bytes(config.limits.memory_bytes) as usize;
@@ -81,10 +82,13 @@ pub fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhost>, Arc<Gate>),
     let vhost = Vhost::new("/", node_number(), arena);
     let (pager, wanted) = engine::pager(&vhost, &durable, limit_bytes / 2);
     let gate = gate.with_pager(Arc::clone(&pager));
-    let vhost = Arc::new(vhost.with_log(durable, pager, config.durability.of_vhost("/")));
-    report_restored(&vhost.restore(config.bus.lenient_declare)?);
-    engine::start_pager(&vhost, wanted)?;
-    Ok((vhost, Arc::new(gate)))
+    let durability = config.durability.clone();
+    let level_of = move |vhost: &str| durability.of_vhost(vhost);
+    let first = Arc::new(vhost.with_log(durable, pager, level_of("/")));
+    let vhosts = Arc::new(Vhosts::new(first, level_of));
+    report_restored(&vhosts.restore(config.bus.lenient_declare)?);
+    engine::start_pager(&vhosts, wanted)?;
+    Ok((vhosts, Arc::new(gate)))
 }
 
 fn report_restored(restored: &Restored) {

@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::buffers::{self, ReadBuffer};
 use super::doorbell::{Doorbell, News};
-use super::handshake::{self, Failed, Opened};
+use super::handshake::{self, Failed, Opened, Places};
 use super::stream::Stream;
 use super::{Registered, Shared};
 use crate::runtime::arbiters::Stay;
@@ -127,6 +127,7 @@ struct Connection {
     unread_bytes: u64,
     closing_since: Option<Instant>,
     stay: Stay,
+    _places: Places,
     /// Given up when everything that the connection held is given back.
     _registered: Registered,
 }
@@ -160,7 +161,7 @@ impl Connection {
             out_bytes_max: shared.out_bytes_max,
             cancel_notify: opened.cancel_notify,
         };
-        let publisher = Publisher::new(Arc::clone(&shared.vhost), origin);
+        let publisher = Publisher::new(opened.vhost, origin);
         let session = Session::new(
             publisher,
             registered.id,
@@ -186,6 +187,7 @@ impl Connection {
             unread_bytes: 0,
             closing_since: None,
             stay: Stay::default(),
+            _places: opened.places,
             _registered: registered,
         }
     }
@@ -287,8 +289,7 @@ impl Connection {
             true => self.session.progressed(&mut self.out),
             false => self.session.go_on(&mut self.out),
         }
-        if let Some(reason) = news.close.take() {
-            let text = format!("broker forced connection closure with reason '{reason}'");
+        if let Some(text) = news.close.take() {
             self.session
                 .close(ReplyCode::ConnectionForced, text, &mut self.out);
         }

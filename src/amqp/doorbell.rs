@@ -32,7 +32,7 @@ pub(super) struct News {
 }
 
 impl Doorbell {
-    /// Asks the connection to close itself, telling its peer the reason (320, CONNECTION_FORCED).
+    /// Asks the connection to close itself, telling its peer the reason behind `CONNECTION_FORCED - ` (320).
     pub fn close(&self, reason: &str) {
         self.leave(|news| news.close = Some(reason.to_owned()));
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use backbone_broker::Error;
 use backbone_broker::access::Access;
+use backbone_broker::quota::{Full, Place};
+use backbone_broker::vhost::Vhost;
 use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::{self, FrameKind};
 use backbone_wire::method::{Method, connection};
@@ -15,7 +17,7 @@ use backbone_wire::{PROTOCOL_HEADER, ShortStr};
 use super::buffers::ReadBuffer;
 use super::stream::Stream;
 use super::{Registered, Shared};
-use crate::auth::{Identity, IdentityKind};
+use crate::auth::{Identity, Peer};
 
 /// Smallest frame-max that a peer may ask for (AMQP 0-9-1 §4.2.3).
 const FRAME_MAX_MIN: u32 = 4096;
@@ -27,6 +29,9 @@ const REFUSED_DELAY: Duration = Duration::from_millis(1000);
 /// What was agreed.
 pub(super) struct Opened {
     pub user: Arc<str>,
+    pub vhost: Arc<Vhost>,
+    /// Its places among the connections to the vhost and of the user.
+    pub places: Places,
     pub access: Access,
     pub channel_max: u16,
     pub frame_max: u32,
@@ -34,6 +39,16 @@ pub(super) struct Opened {
     pub heartbeat_s: u16,
     pub cancel_notify: bool,
     pub blocked_notify: bool,
+}
+
+/// What limits of connections count.
+pub(super) type Places = [Option<Place>; 2];
+
+/// What a `connection.open` led to.
+struct Entered {
+    vhost: Arc<Vhost>,
+    places: Places,
+    access: Access,
 }
 
 /// Why a handshake ended without a connection.
@@ -80,11 +95,20 @@ pub(super) async fn run(
     handshake.write_start().await?;
     let login = handshake.start_ok().await?;
     let identity = handshake.login(&login, registered, loopback).await?;
-    let mut opened = handshake.tune(&login, &identity).await?;
-    handshake.open(registered.beyond_limit).await?;
-    opened.user = identity.name;
+    let agreed = handshake.tune().await?;
+    let entered = handshake.open(registered, &identity).await?;
     handshake.input.consume(handshake.consumed);
-    Ok(opened)
+    Ok(Opened {
+        user: identity.name,
+        vhost: entered.vhost,
+        places: entered.places,
+        access: entered.access,
+        channel_max: agreed.channel_max,
+        frame_max: agreed.frame_max,
+        heartbeat_s: agreed.heartbeat,
+        cancel_notify: login.cancel_notify,
+        blocked_notify: login.blocked_notify,
+    })
 }
 
 /// A start-ok, kept beyond its frame.
@@ -157,23 +181,25 @@ impl Handshake<'_> {
         loopback: bool,
     ) -> Result<Identity, Failed> {
         let auth = &self.shared.auth;
-        let identity = match &login.mechanism[..] {
-            b"PLAIN" | b"AMQPLAIN" => {
-                let credentials = match &login.mechanism[..] {
-                    b"PLAIN" => plain(&login.response),
-                    _ => amqplain(&login.response),
-                };
-                credentials.and_then(|(user, password)| {
-                    registered.claim(&user);
-                    auth.login(&user, &password, loopback).ok()
-                })
-            }
-            b"EXTERNAL" => self.stream.certified_name().and_then(|user| {
-                registered.claim(&user);
-                auth.login_certified(&user).ok()
-            }),
+        let peer = Peer {
+            address: registered.peer.ip(),
+            is_local: loopback,
+        };
+        let credentials = match &login.mechanism[..] {
+            b"PLAIN" => plain(&login.response),
+            b"AMQPLAIN" => amqplain(&login.response),
             _ => None,
         };
+        let mut identity = None;
+        if let Some((user, password)) = credentials {
+            registered.claim(&user);
+            identity = auth.login(&user, &password, peer).await.ok();
+        } else if login.mechanism == b"EXTERNAL"
+            && let Some(user) = self.stream.certified_name()
+        {
+            registered.claim(&user);
+            identity = auth.login_certified(&user).ok();
+        }
         if let Some(identity) = identity {
             registered.known.store(true, Ordering::Release);
             return Ok(identity);
@@ -193,7 +219,8 @@ impl Handshake<'_> {
         })
     }
 
-    async fn tune(&mut self, login: &Login, identity: &Identity) -> Result<Opened, Failed> {
+    /// What both sides can do: no more than the lower of both limits.
+    async fn tune(&mut self) -> Result<connection::TuneOk, Failed> {
         let ours = self.shared.tune;
         let mut out = Vec::new();
         ours.write(0, &mut out);
@@ -215,48 +242,62 @@ impl Handshake<'_> {
             theirs.channel_max.into(),
             ours.channel_max.into(),
         )?;
-        Ok(Opened {
-            user: Arc::clone(&identity.name),
-            access: match identity.kind {
-                IdentityKind::Operator => Access::Full,
-                IdentityKind::Client => Access::BusClient(Arc::clone(&identity.name)),
-            },
+        Ok(connection::TuneOk {
             channel_max: channel_max as u16,
             frame_max,
-            heartbeat_s: theirs.heartbeat,
-            cancel_notify: login.cancel_notify,
-            blocked_notify: login.blocked_notify,
+            heartbeat: theirs.heartbeat,
         })
     }
 
-    async fn open(&mut self, beyond_limit: bool) -> Result<(), Failed> {
-        let vhost = self
+    /// Lets `identity` into the vhost that it asks for.
+    async fn open(
+        &mut self,
+        registered: &Registered,
+        identity: &Identity,
+    ) -> Result<Entered, Failed> {
+        let name = self
             .method(|method| match method {
                 Method::ConnectionOpen(open) => Some(open.virtual_host.as_bytes().to_vec()),
                 _ => None,
             })
             .await?;
-        if vhost != self.shared.vhost.name().as_bytes() {
-            let name = String::from_utf8_lossy(&vhost);
-            return Err(Failed::Refused {
-                error: Error::not_allowed(format!("vhost {name} not found")),
-                class: 10,
-                method: 40,
-            });
-        }
-        if beyond_limit {
+        let name = String::from_utf8_lossy(&name);
+        registered.claim_vhost(&name);
+        let entered = self.enter(&name, identity).map_err(refused_to_open)?;
+        if registered.beyond_limit {
             let max = self.shared.connections_max;
-            return Err(Failed::Refused {
-                error: Error::not_allowed(format!(
-                    "connection refused: the limit of connections ({max}) is reached"
-                )),
-                class: 10,
-                method: 40,
-            });
+            return Err(refused_to_open(format!(
+                "connection refused: the limit of connections ({max}) is reached"
+            )));
         }
         let mut out = Vec::new();
         connection::OpenOk {}.write(0, &mut out);
-        self.write(&out).await
+        self.write(&out).await?;
+        Ok(entered)
+    }
+
+    /// The vhost `name`, if there is one and `identity` may have a connection to it; else why not.
+    fn enter(&self, name: &str, identity: &Identity) -> Result<Entered, String> {
+        let user = &identity.name;
+        let Some(vhost) = self.shared.vhosts.get(name) else {
+            return Err(format!("vhost {name} not found"));
+        };
+        let refused = format!("access to vhost '{name}' refused for user '{user}'");
+        let of_vhost = vhost.connections().take();
+        let of_vhost = of_vhost
+            .map_err(|Full(max)| format!("{refused}: connection limit ({max}) is reached"))?;
+        let auth = &self.shared.auth;
+        let of_user = auth.connection(identity).map_err(|Full(max)| {
+            format!(
+                "connection refused for user '{user}': user connection limit ({max}) is reached"
+            )
+        })?;
+        let access = auth.access(identity, name).ok_or(refused)?;
+        Ok(Entered {
+            vhost,
+            places: [Some(of_vhost), of_user],
+            access,
+        })
     }
 
     /// The next method, of which `take` keeps what it needs; `None` from it means that this
@@ -336,6 +377,15 @@ fn not_allowed(text: String) -> Failed {
         error: Error::not_allowed(text),
         class: 10,
         method: 31,
+    }
+}
+
+/// A `connection.open` that leads nowhere.
+fn refused_to_open(text: String) -> Failed {
+    Failed::Refused {
+        error: Error::not_allowed(text),
+        class: 10,
+        method: 40,
     }
 }
 

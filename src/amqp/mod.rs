@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use backbone_broker::gate::Gate;
-use backbone_broker::vhost::Vhost;
+use backbone_broker::vhosts::Vhosts;
 use backbone_wire::method::connection::Tune;
 use dashmap::DashMap;
 use ipnet::IpNet;
@@ -39,8 +39,8 @@ pub use tls::TlsError;
 /// Bytes read at a time; at least one frame fits.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Why connections are closed when the server ends.
-const SHUTDOWN: &str = "shutdown";
+/// What connections are told when the server ends.
+const SHUTDOWN: &str = "broker forced connection closure with reason 'shutdown'";
 /// Peers beyond `limits.connections` who are told so at a time; others are dropped without a word.
 const REFUSALS_MAX: usize = 64;
 
@@ -50,7 +50,7 @@ pub struct Amqp(Arc<Shared>);
 
 /// What all connections share.
 struct Shared {
-    vhost: Arc<Vhost>,
+    vhosts: Arc<Vhosts>,
     auth: Arc<Authenticator>,
     events: Arc<Events>,
     gate: Arc<Gate>,
@@ -74,6 +74,7 @@ struct Shared {
 struct Entry {
     bell: Arc<Doorbell>,
     user: Option<Arc<str>>,
+    vhost: Option<Arc<str>>,
 }
 
 /// A connection's place in the registry, given up when it ends, however it ends.
@@ -96,7 +97,7 @@ impl Amqp {
     /// Certificates that cannot be used.
     pub fn new(
         config: &Config,
-        vhost: Arc<Vhost>,
+        vhosts: Arc<Vhosts>,
         auth: Arc<Authenticator>,
         events: Arc<Events>,
         gate: Arc<Gate>,
@@ -107,7 +108,7 @@ impl Amqp {
             false => Some(Certificates::read(&config.tls)?),
         };
         Ok(Self(Arc::new(Shared {
-            vhost,
+            vhosts,
             auth,
             events,
             gate,
@@ -189,6 +190,15 @@ impl Amqp {
         }
     }
 
+    /// Closes all connections to a vhost that is gone.
+    pub fn close_vhost(&self, vhost: &str) {
+        for entry in &self.0.connections {
+            if entry.vhost.as_deref() == Some(vhost) {
+                entry.bell.close(&format!("vhost '{vhost}' is deleted"));
+            }
+        }
+    }
+
     /// Closes all connections and waits until they are gone, `bound` at most. Returns how many
     /// are left.
     pub async fn drain(&self, bound: Duration) -> usize {
@@ -220,6 +230,7 @@ impl Registered {
         let entry = Entry {
             bell: Arc::clone(&bell),
             user: None,
+            vhost: None,
         };
         shared.connections.insert(id, entry);
         if shared.draining.load(Ordering::SeqCst) {
@@ -241,6 +252,13 @@ impl Registered {
     fn claim(&self, user: &str) {
         if let Some(mut entry) = self.shared.connections.get_mut(&self.id) {
             entry.user = Some(user.into());
+        }
+    }
+
+    /// The peer wants to `vhost`. Noted before that is looked for, for the same reason.
+    fn claim_vhost(&self, vhost: &str) {
+        if let Some(mut entry) = self.shared.connections.get_mut(&self.id) {
+            entry.vhost = Some(vhost.into());
         }
     }
 

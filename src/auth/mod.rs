@@ -1,26 +1,51 @@
-//! Who is calling: the administrator, `guest`, or a client of the bus.
+//! Who is calling, and what it may do: users and clients of the bus.
 //!
-//! Owns the hashes of all secrets in memory. The administrator's comes from the configuration or from
-//! the state store (made at the first start and shown once); `guest`/`guest` counts for loopback peers
-//! only; clients' hashes are the `secret_hash` fields of the client records, read at start and kept up
-//! to date by the bus. A login costs one SHA-256 whoever is named, so the time tells nothing about
-//! which names exist. What an identity may do is decided by whoever asks.
+//! Users ([`users`]) have tags, and permissions in vhosts. The administrator of the configuration is one, whose secret
+//! comes from there or is made at the first start and shown once; `guest`/`guest` is another, for peers on this machine
+//! only. Clients' hashes are the `secret_hash` fields of the client records, read at start and kept up
+//! to date by the bus; they have no permissions but the bus's own rules.
+//!
+//! Logins tell nothing about which names exist, not even by their time: where somebody has a password that is slow to
+//! check, every login that fails is as slow. Slow checks are made off the arbiters, few at a time, and what was found right is
+//! remembered until the user changes. Who fails too often ([`throttle`]) is refused without a look.
 
+mod first;
+mod password;
+mod records;
 mod secret;
+mod tags;
+mod throttle;
+mod users;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use backbone_broker::access::Access;
+use backbone_broker::quota::{Full, Place};
 use dashmap::DashMap;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 use crate::config::Config;
 pub use crate::config::Secret;
 use crate::state::{StateError, StateStore, Table};
 use crate::telemetry::Events;
+pub use password::{BadHash, PasswordHash};
+pub use records::{Grant, Permission, TopicPermission, UserLimits};
 pub use secret::{SecretHash, generate_secret};
+pub use tags::Tags;
+use throttle::Throttle;
+use users::Configured;
+pub use users::{User, UserChange, UserError, UserUpdate, Users};
 
 const GUEST: &str = "guest";
+/// The vhost that the bus lives in, and in which the first users have all rights.
+const HOME: &str = "/";
+/// Slow checks at a time: each takes 19 MiB and a core.
+const SLOW_CHECKS_MAX: usize = 2;
 
 /// Who somebody has proved to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,17 +59,34 @@ pub struct Identity {
 /// What sort of party an [`Identity`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityKind {
-    /// May do everything.
-    Operator,
+    /// May do what its permissions and tags say.
+    User(Tags),
     /// A client of the bus: its own outbox, notify and inbox, nothing else.
     Client,
 }
 
 impl Identity {
-    /// Whether it may do everything.
+    /// Whether it may do everything that is not in a vhost.
     pub fn is_operator(&self) -> bool {
-        self.kind == IdentityKind::Operator
+        self.tags().has(tags::ADMINISTRATOR)
     }
+
+    /// The user's tags; a client has none.
+    pub fn tags(&self) -> Tags {
+        match self.kind {
+            IdentityKind::User(tags) => tags,
+            IdentityKind::Client => Tags::default(),
+        }
+    }
+}
+
+/// Where somebody calls from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// It is on this machine, and speaks for itself.
+    pub is_local: bool,
 }
 
 /// A login that failed; it does not say why, so that names cannot be found out.
@@ -52,25 +94,18 @@ impl Identity {
 #[error("the name or the secret is wrong")]
 pub struct Denied;
 
-/// Checks names and secrets. Shared by all listeners; never blocks.
+/// Checks names and secrets. Shared by all listeners.
 pub struct Authenticator {
-    operators: Vec<Operator>,
+    users: Users,
     clients: DashMap<Arc<str>, SecretHash>,
     /// Compared with when the name is unknown, so that it costs the same.
     nobody: SecretHash,
+    nobody_slow: Arc<PasswordHash>,
+    slow_checks: Semaphore,
+    /// What verified passwords are hashed with.
+    pepper: Zeroizing<[u8; 32]>,
+    throttle: Throttle,
     events: Arc<Events>,
-}
-
-struct Operator {
-    name: Arc<str>,
-    hash: SecretHash,
-    loopback_only: bool,
-}
-
-/// An operator's record in [`Table::Users`].
-#[derive(Serialize, Deserialize)]
-struct UserRecord {
-    secret_hash: SecretHash,
 }
 
 /// The part of a client's record that matters here; the rest is the bus's.
@@ -90,64 +125,78 @@ impl Authenticator {
         state: &StateStore,
         events: Arc<Events>,
     ) -> Result<(Self, Option<Secret>), StateError> {
-        let (admin_hash, made) = admin(config, state).await?;
-        let mut operators = vec![Operator {
-            name: config.admin.id.as_str().into(),
-            hash: admin_hash,
-            loopback_only: false,
-        }];
-        if config.guest.enabled {
-            let hash = SecretHash::of(&Secret::new(GUEST));
-            operators.push(Operator {
-                name: GUEST.into(),
-                hash,
-                loopback_only: true,
-            });
-        }
+        let configured = Configured {
+            admin: config.admin.id.clone(),
+            admin_secret: !config.admin.secret.is_empty(),
+            loopback_only: vec![GUEST.to_owned()],
+        };
+        let made = first::make_admin(config, state).await?;
+        first::make_guest(config, state).await?;
+        let users = Users::new(state.clone(), configured);
+        let skip: &[&str] = if config.guest.enabled { &[] } else { &[GUEST] };
+        users.load(skip).await?;
+        first::take_configured_secret(config, state, &users).await?;
         let clients = DashMap::new();
         for (id, record) in state.list::<ClientSecret>(Table::Clients).await? {
             clients.insert(Arc::from(id), record.secret_hash);
         }
-        let nobody = SecretHash::of(&generate_secret());
-        Ok((
-            Self {
-                operators,
-                clients,
-                nobody,
-                events,
-            },
-            made,
-        ))
+        let auth = Self {
+            users,
+            clients,
+            nobody: SecretHash::of(&generate_secret()),
+            nobody_slow: Arc::new(PasswordHash::nobody()),
+            slow_checks: Semaphore::const_new(SLOW_CHECKS_MAX),
+            pepper: Zeroizing::new(secret::random()),
+            throttle: Throttle::new(config.limits.failed_logins_per_minute),
+            events,
+        };
+        Ok((auth, made))
+    }
+
+    /// The users, and what they may do.
+    pub fn users(&self) -> &Users {
+        &self.users
     }
 
     /// Checks a name and its secret.
     ///
     /// # Errors
-    /// [`Denied`] for an unknown name, a wrong secret, and `guest` from another machine alike.
-    pub fn login(
-        &self,
-        user: &str,
-        password: &[u8],
-        peer_is_loopback: bool,
-    ) -> Result<Identity, Denied> {
-        let operator = self
-            .operators
-            .iter()
-            .find(|operator| &*operator.name == user);
-        let identity = match operator {
-            Some(operator) => {
-                let matches = operator.hash.matches(password);
-                (matches && (peer_is_loopback || !operator.loopback_only)).then(|| Identity {
-                    name: operator.name.clone(),
-                    kind: IdentityKind::Operator,
-                })
+    /// [`Denied`] for an unknown name, a wrong secret, `guest` from another machine, and somebody who failed too often alike.
+    pub async fn login(&self, user: &str, password: &[u8], peer: Peer) -> Result<Identity, Denied> {
+        if self.throttle.allows(peer.address, user) {
+            let identity = match self.users.get(user) {
+                Some(user) => self.login_user(&user, password, peer).await,
+                None => self.login_client(user, password).await,
+            };
+            if let Some(identity) = identity {
+                return Ok(identity);
             }
-            None => self.login_client(user, password),
-        };
-        identity.ok_or_else(|| {
-            self.events.login_failed(user);
-            Denied
-        })
+            self.throttle.failed(peer.address, user);
+        }
+        self.events.login_failed(user);
+        Err(Denied)
+    }
+
+    /// What `identity` may do in `vhost`; none: it may not enter.
+    pub fn access(&self, identity: &Identity, vhost: &str) -> Option<Access> {
+        match identity.kind {
+            IdentityKind::User(_) => self.users.access(&identity.name, vhost),
+            IdentityKind::Client if vhost == HOME => {
+                Some(Access::BusClient(Arc::clone(&identity.name)))
+            }
+            IdentityKind::Client => None,
+        }
+    }
+
+    /// A place for one more connection of `identity`; none: they are not counted.
+    ///
+    /// # Errors
+    /// It has as many as it may.
+    pub fn connection(&self, identity: &Identity) -> Result<Option<Place>, Full> {
+        match identity.kind {
+            IdentityKind::User(_) => self.users.connection(&identity.name),
+            IdentityKind::Client => Ok(None),
+        }
     }
 
     /// Who `user` is, of whom a certificate says that it is the peer.
@@ -155,17 +204,16 @@ impl Authenticator {
     /// # Errors
     /// [`Denied`] for an unknown name, and for `guest`, who has no certificate.
     pub fn login_certified(&self, user: &str) -> Result<Identity, Denied> {
-        let mut operators = self.operators.iter();
-        let operator =
-            operators.find(|operator| &*operator.name == user && !operator.loopback_only);
-        let identity = match operator {
-            Some(operator) => Some((operator.name.clone(), IdentityKind::Operator)),
+        let identity = match self.users.get(user) {
+            Some(user) => (!user.loopback_only).then(|| user.identity()),
             None => {
                 let client = self.clients.get(user).map(|entry| entry.key().clone());
-                client.map(|name| (name, IdentityKind::Client))
+                client.map(|name| Identity {
+                    name,
+                    kind: IdentityKind::Client,
+                })
             }
         };
-        let identity = identity.map(|(name, kind)| Identity { name, kind });
         identity.ok_or_else(|| {
             self.events.login_failed(user);
             Denied
@@ -183,16 +231,31 @@ impl Authenticator {
         self.clients.remove(client_id);
     }
 
-    /// Whether the name belongs to an operator, so that no client may have it.
+    /// Whether the name belongs to a user, so that no client may have it.
     pub fn is_reserved(&self, name: &str) -> bool {
-        name == GUEST
-            || self
-                .operators
-                .iter()
-                .any(|operator| &*operator.name == name)
+        name == GUEST || self.users.get(name).is_some()
     }
 
-    fn login_client(&self, user: &str, password: &[u8]) -> Option<Identity> {
+    /// Whether the name belongs to a client, so that no user may have it.
+    pub fn is_client(&self, name: &str) -> bool {
+        self.clients.contains_key(name)
+    }
+
+    async fn login_user(&self, user: &User, password: &[u8], peer: Peer) -> Option<Identity> {
+        let matches = match &user.password {
+            Some(hash) if hash.is_slow() => {
+                self.is_verified(user, password) || self.verify(user, hash, password).await
+            }
+            hash => {
+                let hash = hash.as_ref();
+                let matches = hash.is_some_and(|hash| hash.matches(password));
+                self.as_slow_as_any(matches, password).await
+            }
+        };
+        (matches && (peer.is_local || !user.loopback_only)).then(|| user.identity())
+    }
+
+    async fn login_client(&self, user: &str, password: &[u8]) -> Option<Identity> {
         // The hash is copied out: nothing is computed while the map is locked.
         let found = self
             .clients
@@ -202,12 +265,66 @@ impl Authenticator {
             Some((name, hash)) => (Some(name), hash),
             None => (None, self.nobody.clone()),
         };
-        let matches = hash.matches(password);
+        let matches = self.as_slow_as_any(hash.matches(password), password).await;
         name.filter(|_| matches).map(|name| Identity {
             name,
             kind: IdentityKind::Client,
         })
     }
+
+    /// Makes a refusal take as long as one of a user whose password is slow to check, if there is any.
+    async fn as_slow_as_any(&self, matches: bool, password: &[u8]) -> bool {
+        if !matches && self.users.has_slow() {
+            let _ = self
+                .check_slowly(Arc::clone(&self.nobody_slow), password)
+                .await;
+        }
+        matches
+    }
+
+    /// Whether this password was found right before, since the user was changed last.
+    fn is_verified(&self, user: &User, password: &[u8]) -> bool {
+        let verified = user.verified.load();
+        let known = verified.as_ref();
+        known.is_some_and(|known| self.quick_hash(password).ct_eq(&**known).into())
+    }
+
+    async fn verify(&self, user: &User, hash: &PasswordHash, password: &[u8]) -> bool {
+        let matches = self.check_slowly(Arc::new(hash.clone()), password).await;
+        if matches {
+            user.verified
+                .store(Some(Arc::new(self.quick_hash(password))));
+        }
+        matches
+    }
+
+    async fn check_slowly(&self, hash: Arc<PasswordHash>, password: &[u8]) -> bool {
+        let Ok(_place) = self.slow_checks.acquire().await else {
+            return false;
+        };
+        let password = Zeroizing::new(password.to_vec());
+        let checked = tokio::task::spawn_blocking(move || hash.matches(&password));
+        checked.await.unwrap_or(false)
+    }
+
+    /// The hash of a password that nobody outside of this process can compute.
+    fn quick_hash(&self, password: &[u8]) -> [u8; 32] {
+        Sha256::new()
+            .chain_update(*self.pepper)
+            .chain_update(password)
+            .finalize()
+            .into()
+    }
+}
+
+/// Hashes a password that somebody chose, off the arbiters.
+///
+/// # Errors
+/// The program ends.
+pub async fn hash_password(password: Secret) -> Result<PasswordHash, StateError> {
+    let hashed =
+        tokio::task::spawn_blocking(move || PasswordHash::of(password.expose().as_bytes()));
+    hashed.await.map_err(|_| StateError::Cancelled)
 }
 
 /// Whether a peer's address is this machine, also when IPv4 comes mapped into IPv6.
@@ -215,32 +332,18 @@ pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// The administrator's hash, and the secret when it was made just now.
-async fn admin(
-    config: &Config,
-    state: &StateStore,
-) -> Result<(SecretHash, Option<Secret>), StateError> {
-    let configured = &config.admin.secret;
-    if !configured.is_empty() {
-        return Ok((SecretHash::of(configured), None));
-    }
-    if let Some(record) = state
-        .get::<UserRecord>(Table::Users, &config.admin.id)
-        .await?
-    {
-        return Ok((record.secret_hash, None));
-    }
-    let made = generate_secret();
-    let record = UserRecord {
-        secret_hash: SecretHash::of(&made),
-    };
-    state.put(Table::Users, &config.admin.id, &record).await?;
-    Ok((record.secret_hash, Some(made)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HERE: Peer = Peer {
+        address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        is_local: true,
+    };
+    const ELSEWHERE: Peer = Peer {
+        address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
+        is_local: false,
+    };
 
     async fn open(config: &Config, dir: &std::path::Path) -> (Authenticator, Option<Secret>) {
         let state = StateStore::open(dir).unwrap();
@@ -258,10 +361,11 @@ mod tests {
         let (auth, again) = open(&config, dir.path()).await;
         assert!(again.is_none());
         let identity = auth
-            .login("admin", secret.expose().as_bytes(), false)
+            .login("admin", secret.expose().as_bytes(), ELSEWHERE)
+            .await
             .unwrap();
         assert!(identity.is_operator() && &*identity.name == "admin");
-        assert_eq!(auth.login("admin", b"wrong", true), Err(Denied));
+        assert_eq!(auth.login("admin", b"wrong", HERE).await, Err(Denied));
     }
 
     #[actix_web::test]
@@ -272,9 +376,10 @@ mod tests {
         config.admin.secret = Secret::new("mine");
         let (auth, shown) = open(&config, dir.path()).await;
         assert!(shown.is_none());
-        assert!(auth.login("admin", b"mine", false).is_ok());
+        assert!(auth.login("admin", b"mine", ELSEWHERE).await.is_ok());
         assert_eq!(
-            auth.login("admin", made.unwrap().expose().as_bytes(), false),
+            auth.login("admin", made.unwrap().expose().as_bytes(), ELSEWHERE)
+                .await,
             Err(Denied)
         );
     }
@@ -284,13 +389,140 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::default();
         let (auth, _) = open(&config, dir.path()).await;
-        assert!(auth.login("guest", b"guest", true).unwrap().is_operator());
-        assert_eq!(auth.login("guest", b"guest", false), Err(Denied));
+        assert!(
+            auth.login("guest", b"guest", HERE)
+                .await
+                .unwrap()
+                .is_operator()
+        );
+        assert_eq!(auth.login("guest", b"guest", ELSEWHERE).await, Err(Denied));
         drop(auth);
         config.guest.enabled = false;
         let (auth, _) = open(&config, dir.path()).await;
-        assert_eq!(auth.login("guest", b"guest", true), Err(Denied));
+        assert_eq!(auth.login("guest", b"guest", HERE).await, Err(Denied));
         assert!(auth.is_reserved("guest") && auth.is_reserved("admin") && !auth.is_reserved("noc"));
+    }
+
+    #[actix_web::test]
+    async fn a_guest_that_was_deleted_stays_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::default();
+        let (auth, _) = open(&config, dir.path()).await;
+        let gone = auth.users().delete(&["guest".to_owned()]).await.unwrap();
+        assert_eq!(gone, None);
+        drop(auth);
+        let (auth, _) = open(&config, dir.path()).await;
+        assert_eq!(auth.login("guest", b"guest", HERE).await, Err(Denied));
+        assert_eq!(auth.users().grant("guest", "/"), None);
+    }
+
+    async fn put(auth: &Authenticator, name: &str, password: PasswordHash, tags: &[&str]) -> bool {
+        let update = UserUpdate {
+            password: Some(Some(password)),
+            tags: Some(tags.iter().map(|it| (*it).to_owned()).collect()),
+            limits: None,
+        };
+        auth.users().put(name, update).await.unwrap()
+    }
+
+    #[actix_web::test]
+    async fn users_log_in_with_what_they_chose_until_it_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::default();
+        let (auth, _) = open(&config, dir.path()).await;
+        assert!(put(&auth, "u", PasswordHash::of(b"p"), &["management", "own"]).await);
+        // The second time it is remembered.
+        for _ in 0..2 {
+            let identity = auth.login("u", b"p", ELSEWHERE).await.unwrap();
+            assert!(identity.tags().may_manage() && !identity.is_operator());
+            assert_eq!(auth.login("u", b"q", ELSEWHERE).await, Err(Denied));
+        }
+        assert!(!put(&auth, "u", PasswordHash::of(b"q"), &[]).await);
+        assert_eq!(auth.login("u", b"p", ELSEWHERE).await, Err(Denied));
+        drop(auth);
+        let (auth, _) = open(&config, dir.path()).await;
+        assert!(auth.login("u", b"q", ELSEWHERE).await.is_ok());
+        let none = UserUpdate {
+            password: Some(None),
+            ..UserUpdate::default()
+        };
+        auth.users().put("u", none).await.unwrap();
+        assert_eq!(auth.login("u", b"q", ELSEWHERE).await, Err(Denied));
+    }
+
+    #[actix_web::test]
+    async fn who_fails_too_often_is_refused_even_with_the_right_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.admin.secret = Secret::new("mine");
+        config.limits.failed_logins_per_minute = 3;
+        let (auth, _) = open(&config, dir.path()).await;
+        for _ in 0..3 {
+            assert!(auth.login("admin", b"mine", ELSEWHERE).await.is_ok());
+            assert!(auth.login("admin", b"no", ELSEWHERE).await.is_err());
+        }
+        assert_eq!(auth.login("admin", b"mine", ELSEWHERE).await, Err(Denied));
+        assert!(auth.login("admin", b"mine", HERE).await.is_ok());
+    }
+
+    #[actix_web::test]
+    async fn grants_open_vhosts_survive_and_go_with_user_and_vhost() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::default();
+        let (auth, _) = open(&config, dir.path()).await;
+        put(&auth, "u", PasswordHash::of(b"p"), &[]).await;
+        let identity = auth.login("u", b"p", HERE).await.unwrap();
+        assert!(auth.access(&identity, "v").is_none());
+        let users = auth.users();
+        assert!(users.permit("u", "v", Permission::full()).await.unwrap());
+        assert!(users.permit("u", "w", Permission::full()).await.unwrap());
+        assert!(!users.permit("u", "w", Permission::full()).await.unwrap());
+        let bad = Permission {
+            read: "(".into(),
+            ..Permission::full()
+        };
+        let refused = users.permit("u", "v", bad).await;
+        assert!(matches!(refused, Err(UserError::Pattern(..))));
+        let missing = users.permit("x", "v", Permission::full()).await;
+        assert!(matches!(missing, Err(UserError::NoUser(_))));
+        drop(auth);
+        let (auth, _) = open(&config, dir.path()).await;
+        let users = auth.users();
+        let access = auth.access(&identity, "v").unwrap();
+        assert!(access.consume("u", "v", "q").is_ok());
+        users.keep_vhosts(|vhost| vhost != "v").await.unwrap();
+        assert!(access.consume("u", "v", "q").is_err());
+        assert!(auth.access(&identity, "v").is_none() && auth.access(&identity, "w").is_some());
+        let both = ["u".to_owned(), "x".to_owned()];
+        assert_eq!(users.delete(&both).await.unwrap().as_deref(), Some("x"));
+        assert!(users.may_enter("u", "w"), "all or none");
+        assert_eq!(users.delete(&both[..1]).await.unwrap(), None);
+        put(&auth, "u", PasswordHash::of(b"p"), &[]).await;
+        assert!(!users.may_enter("u", "w"));
+    }
+
+    #[actix_web::test]
+    async fn the_configured_administrator_stays_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.admin.secret = Secret::new("mine");
+        let (auth, _) = open(&config, dir.path()).await;
+        let admin = ["admin".to_owned()];
+        assert!(auth.users().delete(&admin).await.is_err());
+        for update in [
+            UserUpdate {
+                tags: Some(Vec::new()),
+                ..UserUpdate::default()
+            },
+            UserUpdate {
+                password: Some(None),
+                ..UserUpdate::default()
+            },
+        ] {
+            let refused = auth.users().put("admin", update).await;
+            assert!(matches!(refused, Err(UserError::Configured(..))));
+        }
+        assert!(auth.users().may_enter("admin", "/"));
     }
 
     #[actix_web::test]
@@ -304,20 +536,27 @@ mod tests {
         let (auth, _) = Authenticator::open(&Config::default(), &state, Arc::default())
             .await
             .unwrap();
-        let identity = auth.login("noc", old.expose().as_bytes(), false).unwrap();
+        let identity = auth
+            .login("noc", old.expose().as_bytes(), ELSEWHERE)
+            .await
+            .unwrap();
         assert_eq!(
             (&*identity.name, identity.kind),
             ("noc", IdentityKind::Client)
         );
         auth.put_client_secret("noc", SecretHash::of(&new));
         assert_eq!(
-            auth.login("noc", old.expose().as_bytes(), false),
+            auth.login("noc", old.expose().as_bytes(), ELSEWHERE).await,
             Err(Denied)
         );
-        assert!(auth.login("noc", new.expose().as_bytes(), false).is_ok());
+        assert!(
+            auth.login("noc", new.expose().as_bytes(), ELSEWHERE)
+                .await
+                .is_ok()
+        );
         auth.remove_client("noc");
         assert_eq!(
-            auth.login("noc", new.expose().as_bytes(), false),
+            auth.login("noc", new.expose().as_bytes(), ELSEWHERE).await,
             Err(Denied)
         );
     }

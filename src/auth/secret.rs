@@ -41,6 +41,17 @@ impl SecretHash {
         }
     }
 
+    /// Reads it as it is stored.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (salt, hash) = text
+            .strip_prefix(METHOD)?
+            .strip_prefix('$')?
+            .split_once('$')?;
+        let salt = URL_SAFE_NO_PAD.decode(salt).ok()?.try_into().ok()?;
+        let hash = URL_SAFE_NO_PAD.decode(hash).ok()?.try_into().ok()?;
+        Some(Self { salt, hash })
+    }
+
     /// Whether `candidate` is the secret; takes the same time whether or not.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         digest(&self.salt, candidate).ct_eq(&self.hash).into()
@@ -54,31 +65,28 @@ impl fmt::Debug for SecretHash {
     }
 }
 
-impl Serialize for SecretHash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+/// As it is stored.
+impl fmt::Display for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (salt, hash) = (
             URL_SAFE_NO_PAD.encode(self.salt),
             URL_SAFE_NO_PAD.encode(self.hash),
         );
-        serializer.collect_str(&format_args!("{METHOD}${salt}${hash}"))
+        write!(f, "{METHOD}${salt}${hash}")
+    }
+}
+
+impl Serialize for SecretHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
 impl<'de> Deserialize<'de> for SecretHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        parse(&text).ok_or_else(|| serde::de::Error::custom("not a stored secret"))
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a stored secret"))
     }
-}
-
-fn parse(text: &str) -> Option<SecretHash> {
-    let (salt, hash) = text
-        .strip_prefix(METHOD)?
-        .strip_prefix('$')?
-        .split_once('$')?;
-    let salt = URL_SAFE_NO_PAD.decode(salt).ok()?.try_into().ok()?;
-    let hash = URL_SAFE_NO_PAD.decode(hash).ok()?.try_into().ok()?;
-    Some(SecretHash { salt, hash })
 }
 
 fn digest(salt: &[u8; SALT_BYTES], secret: &[u8]) -> [u8; HASH_BYTES] {
@@ -89,7 +97,7 @@ fn digest(salt: &[u8; SALT_BYTES], secret: &[u8]) -> [u8; HASH_BYTES] {
         .into()
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("without random numbers from the system no secret is safe");
     bytes

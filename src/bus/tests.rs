@@ -9,7 +9,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::auth::Peer;
 use crate::config::Config;
+
+const ELSEWHERE: Peer = Peer {
+    address: std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
+    is_local: false,
+};
 
 /// What needs no disk is there at once.
 fn at_once<T>(answer: impl Future<Output = T>) -> T {
@@ -330,7 +336,11 @@ async fn clients_come_back_after_a_restart() {
         .await
         .unwrap()
         .0;
-    assert!(auth.login("a", secret.expose().as_bytes(), false).is_ok());
+    assert!(
+        auth.login("a", secret.expose().as_bytes(), ELSEWHERE)
+            .await
+            .is_ok()
+    );
     let engine = Engine::for_tests(MEMORY_BYTES);
     let again = Bus::open(BusParts {
         engine,
@@ -369,7 +379,8 @@ async fn ids_that_are_taken_are_refused_and_missing_ones_are_made() {
     }
     assert!(
         it.auth
-            .login("a", secret.expose().as_bytes(), false)
+            .login("a", secret.expose().as_bytes(), ELSEWHERE)
+            .await
             .is_ok()
     );
     assert_eq!(it.bus.client("a").unwrap().subscriptions, ["x"]);
@@ -434,7 +445,8 @@ async fn a_deleted_client_leaves_nothing_and_its_id_is_free() {
     it.bus.delete_client("a").await.unwrap();
     assert!(
         it.auth
-            .login("a", secret.expose().as_bytes(), false)
+            .login("a", secret.expose().as_bytes(), ELSEWHERE)
+            .await
             .is_err()
     );
     assert_eq!(*it.disconnected.lock(), ["a"]);
@@ -475,8 +487,18 @@ async fn a_new_secret_ends_the_old_one() {
     let old = it.client("a", &["x"]).await;
     let (record, new) = it.bus.rotate_secret("a").await.unwrap();
     assert_eq!(record.subscriptions, ["x"]);
-    assert!(it.auth.login("a", old.expose().as_bytes(), false).is_err());
-    assert!(it.auth.login("a", new.expose().as_bytes(), false).is_ok());
+    assert!(
+        it.auth
+            .login("a", old.expose().as_bytes(), ELSEWHERE)
+            .await
+            .is_err()
+    );
+    assert!(
+        it.auth
+            .login("a", new.expose().as_bytes(), ELSEWHERE)
+            .await
+            .is_ok()
+    );
     assert_eq!(*it.disconnected.lock(), ["a"]);
 }
 

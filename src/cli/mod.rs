@@ -5,11 +5,16 @@
 //! one JSON value), problems to standard error.
 
 mod api;
+mod call;
 mod client;
 mod log;
 mod messages;
+mod permission;
+mod policy;
 mod queue;
 mod status;
+mod user;
+mod vhost;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -51,6 +56,14 @@ enum Command {
     Client(client::ClientArgs),
     /// Look at the queues
     Queue(queue::QueueArgs),
+    /// Manage the users
+    User(user::UserArgs),
+    /// Manage the vhosts
+    Vhost(vhost::VhostArgs),
+    /// Manage what users may do in vhosts
+    Permission(permission::PermissionArgs),
+    /// Manage policies: settings for queues and exchanges that a pattern finds
+    Policy(policy::PolicyArgs),
     /// Send a message as a client
     Send(messages::SendArgs),
     /// Receive what waits in a client's inbox
@@ -148,6 +161,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve => serve(load()?),
         Command::Client(args) => remote(client::run(args, &environment)),
         Command::Queue(args) => remote(queue::run(args, &environment)),
+        Command::User(args) => remote(user::run(args, &environment)),
+        Command::Vhost(args) => remote(vhost::run(args, &environment)),
+        Command::Permission(args) => remote(permission::run(args, &environment)),
+        Command::Policy(args) => remote(policy::run(args, &environment)),
         Command::Send(args) => remote(messages::send(args, &environment)),
         Command::Receive(args) => remote(messages::receive(args, &environment)),
         Command::Status(args) => remote(status::run(args, &environment)),

@@ -179,6 +179,8 @@ pub struct Limits {
     pub out_buffer_bytes: u64,
     /// Messages that one channel may hold unacknowledged before deliveries to it pause.
     pub unacked_per_channel: u32,
+    /// Logins of one user from one address that may fail in a minute before further ones are refused unseen; 0: any number.
+    pub failed_logins_per_minute: u32,
 }
 
 /// `[bus]`.
@@ -334,6 +336,7 @@ impl Default for Limits {
             memory_bytes: 0,
             out_buffer_bytes: 1024 * 1024,
             unacked_per_channel: 1_048_576,
+            failed_logins_per_minute: 30,
         }
     }
 }

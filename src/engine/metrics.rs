@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use backbone_broker::durable::{Level, Trouble};
+use backbone_broker::vhost::Vhost;
 
 use super::{Engine, sample_log};
 use crate::telemetry::Samples;
@@ -11,12 +12,6 @@ impl Engine {
     /// Adds the log's and the pager's numbers.
     fn sample_storage(&self, samples: &mut Samples) {
         let vhost = &self.0.vhost;
-        samples.gauge(
-            "backbone_durability_level",
-            "What a confirm promises, unless the queue says otherwise: at level memory a restart loses messages",
-            &[("level", vhost.level().name()), ("vhost", vhost.name())],
-            1.0,
-        );
         if let Some(durable) = vhost.durable() {
             let full = durable.trouble() == Some(Trouble::DiskFull);
             samples.gauge(
@@ -56,19 +51,12 @@ impl Engine {
         for (metric, help, value) in vhost.counters().snapshot() {
             samples.counter(metric, help, &[], value as f64);
         }
-        let (mut ready, mut unacked, mut consumers, mut published) = (0, 0, 0, 0);
-        let mut by_level = Level::ALL.map(|level| (level, 0_u64));
-        for queue in vhost.topology().queues() {
-            let stats = queue.stats();
-            ready += stats.ready;
-            unacked += stats.unsettled;
-            consumers += u64::from(stats.consumers);
-            published += stats.published;
-            for (level, count) in &mut by_level {
-                *count += u64::from(*level == queue.level());
-            }
+        let mut total = Totals::default();
+        for vhost in self.0.vhosts.list() {
+            let of_vhost = Totals::of(&vhost);
+            of_vhost.sample(&vhost, samples);
+            total.add(&of_vhost);
         }
-        let counts = vhost.topology().counts();
         let counters = vhost.counters();
         let opened = counters.channels_opened.load(Ordering::Relaxed);
         let closed = counters.channels_closed.load(Ordering::Relaxed);
@@ -81,29 +69,29 @@ impl Engine {
             (
                 "backbone_consumers",
                 "Consumers, the bus's own not counted",
-                consumers,
+                total.consumers,
             ),
-            ("backbone_queues", "Queues", counts.queues as u64),
-            ("backbone_exchanges", "Exchanges", counts.exchanges as u64),
+            ("backbone_queues", "Queues", total.queues),
+            ("backbone_exchanges", "Exchanges", total.exchanges),
             (
                 "backbone_bindings",
                 "Bindings, the default exchange's not counted",
-                counts.bindings as u64,
+                total.bindings,
             ),
             (
                 "backbone_queue_messages",
                 "Messages ready or unacknowledged",
-                ready + unacked,
+                total.ready + total.unacked,
             ),
             (
                 "backbone_queue_messages_ready",
                 "Messages ready to be delivered",
-                ready,
+                total.ready,
             ),
             (
                 "backbone_queue_messages_unacked",
                 "Messages delivered and not acknowledged",
-                unacked,
+                total.unacked,
             ),
             (
                 "backbone_message_store_bytes",
@@ -124,7 +112,7 @@ impl Engine {
         for (metric, help, value) in gauges {
             samples.gauge(metric, help, &[], value as f64);
         }
-        for (level, count) in by_level {
+        for (level, count) in Level::ALL.into_iter().zip(total.by_level) {
             samples.gauge(
                 "backbone_queues_by_level",
                 "Queues by how safe a persistent message in them is before it is confirmed",
@@ -152,7 +140,87 @@ impl Engine {
             "backbone_queue_messages_published_total",
             help,
             &[],
-            published as f64,
+            total.published as f64,
         );
+    }
+}
+
+/// What there is in a vhost, or in all.
+#[derive(Default)]
+struct Totals {
+    ready: u64,
+    unacked: u64,
+    consumers: u64,
+    published: u64,
+    queues: u64,
+    exchanges: u64,
+    bindings: u64,
+    /// Queues of each level, in the order of [`Level::ALL`].
+    by_level: [u64; Level::ALL.len()],
+}
+
+impl Totals {
+    fn of(vhost: &Vhost) -> Self {
+        let counts = vhost.topology().counts();
+        let mut totals = Self {
+            queues: counts.queues as u64,
+            exchanges: counts.exchanges as u64,
+            bindings: counts.bindings as u64,
+            ..Self::default()
+        };
+        for queue in vhost.topology().queues() {
+            let stats = queue.stats();
+            totals.ready += stats.ready;
+            totals.unacked += stats.unsettled;
+            totals.consumers += u64::from(stats.consumers);
+            totals.published += stats.published;
+            for (level, count) in Level::ALL.into_iter().zip(&mut totals.by_level) {
+                *count += u64::from(level == queue.level());
+            }
+        }
+        totals
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.ready += other.ready;
+        self.unacked += other.unacked;
+        self.consumers += other.consumers;
+        self.published += other.published;
+        self.queues += other.queues;
+        self.exchanges += other.exchanges;
+        self.bindings += other.bindings;
+        for (mine, others) in self.by_level.iter_mut().zip(other.by_level) {
+            *mine += others;
+        }
+    }
+
+    fn sample(&self, vhost: &Vhost, samples: &mut Samples) {
+        samples.gauge(
+            "backbone_durability_level",
+            "What a confirm promises, unless the queue says otherwise: at level memory a restart loses messages",
+            &[("level", vhost.level().name()), ("vhost", vhost.name())],
+            1.0,
+        );
+        let gauges = [
+            (
+                "backbone_vhost_connections",
+                "AMQP connections open to the vhost",
+                vhost.connections().used(),
+            ),
+            ("backbone_vhost_queues", "Queues of the vhost", self.queues),
+            (
+                "backbone_vhost_messages_ready",
+                "Messages ready to be delivered in the vhost",
+                self.ready,
+            ),
+            (
+                "backbone_vhost_messages_unacked",
+                "Messages of the vhost delivered and not acknowledged",
+                self.unacked,
+            ),
+        ];
+        for (metric, help, value) in gauges {
+            samples.gauge(metric, help, &[("vhost", vhost.name())], value as f64);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The facade over the broker: what the bus asks of it, and nothing else.
+//! The facade over the broker: what the bus asks of it, and what pages show and change.
 //!
 //! Owns no messages and no queues; it translates. Declares for the bus are durable and lenient;
 //! publishing is one batch of one message, committed before the call returns; taking hands out a
@@ -9,8 +9,10 @@ mod message;
 mod metrics;
 mod mover;
 mod pager;
+mod policies;
 mod queues;
 mod taken;
+mod vhosts;
 mod waiting;
 
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use backbone_broker::queue::{Bell, DeleteIf};
 use backbone_broker::record;
 use backbone_broker::topology::ExchangeSpec;
 use backbone_broker::vhost::{QueueDeclare, Vhost};
+use backbone_broker::vhosts::{VhostError, Vhosts};
 use backbone_log::Health;
 use backbone_wire::table::Table;
 use crossbeam::queue::ArrayQueue;
@@ -35,8 +38,10 @@ use log_metrics::sample_log;
 pub use message::{Outgoing, StoredMessage};
 pub use mover::{Mover, Wake};
 pub use pager::{pager, start as start_pager};
+pub use policies::{ApplyTo, Author, Policy, PolicyDefinition, PolicyError};
 pub use queues::QueueInfo;
 pub use taken::Taken;
+pub use vhosts::{VhostInfo, VhostLimits, VhostUpdate};
 
 /// Publishers kept for the next calls, with their route caches.
 const PUBLISHERS_KEPT: usize = 16;
@@ -57,6 +62,12 @@ pub enum EngineError {
     /// The broker's own words.
     #[error(transparent)]
     Broker(#[from] backbone_broker::Error),
+    /// A policy is not one.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A vhost cannot be created or deleted.
+    #[error(transparent)]
+    Vhost(#[from] VhostError),
 }
 
 /// A handle on the embedded broker; clones share it.
@@ -64,16 +75,19 @@ pub enum EngineError {
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
+    vhosts: Arc<Vhosts>,
+    /// The bus's.
     vhost: Arc<Vhost>,
     gate: Arc<Gate>,
     publishers: ArrayQueue<Publisher>,
 }
 
 impl Engine {
-    /// The engine on `vhost`, whose publishers `gate` pauses.
-    pub fn new(vhost: Arc<Vhost>, gate: Arc<Gate>) -> Self {
+    /// The engine on `vhosts`, whose publishers `gate` pauses. The bus lives in the first of them.
+    pub fn new(vhosts: Arc<Vhosts>, gate: Arc<Gate>) -> Self {
         Self(Arc::new(Inner {
-            vhost,
+            vhost: Arc::clone(vhosts.first()),
+            vhosts,
             gate,
             publishers: ArrayQueue::new(PUBLISHERS_KEPT),
         }))
@@ -300,6 +314,8 @@ fn now_ms() -> u64 {
 
 #[cfg(test)]
 pub(crate) mod testing {
+    use backbone_broker::durable::Level;
+
     use super::*;
 
     impl Engine {
@@ -307,7 +323,8 @@ pub(crate) mod testing {
         pub(crate) fn for_tests(limit_bytes: usize) -> Self {
             let vhost = Arc::new(Vhost::new("/", 7, Arc::default()));
             let gate = Gate::new(Arc::clone(vhost.arena()), None, limit_bytes);
-            Self::new(vhost, Arc::new(gate))
+            let vhosts = Vhosts::new(vhost, |_| Level::Memory);
+            Self::new(Arc::new(vhosts), Arc::new(gate))
         }
 
         /// Batches of messages that are in memory.

@@ -11,6 +11,7 @@ use backbone_broker::durable::Durable;
 use backbone_broker::pager::Pager;
 use backbone_broker::queue::{Queue, Wakes};
 use backbone_broker::vhost::Vhost;
+use backbone_broker::vhosts::Vhosts;
 
 /// How often it looks whether memory is tight.
 const LOOK: Duration = Duration::from_millis(100);
@@ -31,24 +32,28 @@ pub fn pager(vhost: &Vhost, durable: &Arc<Durable>, tight_bytes: usize) -> (Arc<
     (Arc::new(pager), Wanted(receiver))
 }
 
-/// Starts the thread; it ends with the vhost.
+/// Starts the thread; it ends with the vhosts.
 ///
 /// # Errors
 /// No thread can be made.
-pub fn start(vhost: &Arc<Vhost>, wanted: Wanted) -> std::io::Result<()> {
-    let vhost = Arc::downgrade(vhost);
+pub fn start(vhosts: &Arc<Vhosts>, wanted: Wanted) -> std::io::Result<()> {
+    let vhosts = Arc::downgrade(vhosts);
     let thread = thread::Builder::new().name("pager".into());
-    thread.spawn(move || serve(&vhost, &wanted.0)).map(drop)
+    thread.spawn(move || serve(&vhosts, &wanted.0)).map(drop)
 }
 
-fn serve(vhost: &Weak<Vhost>, wanted: &Receiver<Weak<Queue>>) {
+fn serve(vhosts: &Weak<Vhosts>, wanted: &Receiver<Weak<Queue>>) {
     let mut failed = Vec::new();
     let (mut looked, mut rest) = (Instant::now(), LOOK);
     let mut reported = 0;
     loop {
         let asked = wanted.recv_timeout(rest.saturating_sub(looked.elapsed()));
-        let Some(vhost) = vhost.upgrade() else { return };
-        let Some(pager) = vhost.pager() else { return };
+        let Some(vhosts) = vhosts.upgrade() else {
+            return;
+        };
+        let Some(pager) = vhosts.first().pager() else {
+            return;
+        };
         match asked {
             Ok(queue) if queue.strong_count() == 0 => rest = GO_ON,
             Ok(queue) => page_in(pager, queue, &mut failed),
@@ -61,16 +66,16 @@ fn serve(vhost: &Weak<Vhost>, wanted: &Receiver<Weak<Queue>>) {
         for queue in std::mem::take(&mut failed) {
             page_in(pager, queue, &mut failed);
         }
-        rest = make_room(&vhost, pager);
-        reported = report_damages(&vhost, reported);
+        rest = make_room(&vhosts, pager);
+        reported = report_damages(&vhosts, reported);
         looked = Instant::now();
     }
 }
 
 /// Makes room if memory is tight; says when to look again.
-fn make_room(vhost: &Vhost, pager: &Pager) -> Duration {
+fn make_room(vhosts: &Vhosts, pager: &Pager) -> Duration {
     let [_, before, _] = pager.counts();
-    if pager.is_tight() && pager.relieve(&vhost.stores()) {
+    if pager.is_tight() && pager.relieve(&vhosts.stores()) {
         return GO_ON;
     }
     // If there was nothing to be given up, calls are heard with the next look only.
@@ -95,14 +100,14 @@ fn page_in(pager: &Pager, wanted: Weak<Queue>, failed: &mut Vec<Weak<Queue>>) {
 }
 
 /// Says where bytes of the log were found to be damaged since `reported` were, and whose messages may have been there.
-fn report_damages(vhost: &Vhost, reported: usize) -> usize {
-    let Some(log) = vhost.durable().map(|durable| durable.log()) else {
+fn report_damages(vhosts: &Vhosts, reported: usize) -> usize {
+    let Some(log) = vhosts.first().durable().map(|durable| durable.log()) else {
         return reported;
     };
     if log.observe().damages == reported {
         return reported;
     }
-    let queues = vhost.topology().queues();
+    let queues = vhosts.queues();
     let damages = log.damages();
     for damage in damages.iter().skip(reported) {
         let ids: Vec<u64> = damage.queues.iter().map(|id| id & !SHADOW).collect();

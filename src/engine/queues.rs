@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use backbone_broker::policy::Policy;
 use backbone_broker::queue::QueueStats;
+use backbone_broker::vhost::Vhost;
 use backbone_wire::table::{Table, Value};
 use serde_json::{Map, Value as Json};
 
@@ -23,6 +25,10 @@ pub struct QueueInfo {
     pub exclusive: bool,
     /// The declare's arguments; see [`object`].
     pub arguments: Map<String, Json>,
+    /// The policy that counts for it.
+    pub policy: Option<String>,
+    /// The operators' policy that counts for it.
+    pub operator_policy: Option<String>,
     /// How safe a persistent message in it is before it is confirmed: a level's name.
     pub durability: &'static str,
     /// What is in it.
@@ -30,38 +36,47 @@ pub struct QueueInfo {
 }
 
 impl Engine {
-    /// The queues of a vhost, or of all, by name; `None` when there is no such vhost.
+    /// The queues of a vhost, or of all, by vhost and name; `None` when there is no such vhost.
     pub fn queue_infos(&self, vhost: Option<&str>) -> Option<Vec<QueueInfo>> {
-        let own = &self.0.vhost;
-        if vhost.is_some_and(|vhost| vhost != &**own.name()) {
-            return None;
+        let vhosts = match vhost {
+            Some(name) => vec![self.0.vhosts.get(name)?],
+            None => self.0.vhosts.list(),
+        };
+        let mut all = Vec::new();
+        for vhost in vhosts {
+            let queues = vhost.topology().queues();
+            let mut infos: Vec<_> = queues.iter().map(|it| describe(&vhost, it)).collect();
+            infos.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            all.append(&mut infos);
         }
-        let queues = own.topology().queues();
-        let mut infos: Vec<_> = queues.iter().map(|queue| self.describe(queue)).collect();
-        infos.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Some(infos)
+        Some(all)
     }
 
     /// The queue of a name or an alias; `None` when there is no such queue or vhost.
     pub fn queue_info(&self, vhost: &str, name: &str) -> Option<QueueInfo> {
-        let queue = self.queue(name).filter(|_| vhost == &**self.0.vhost.name());
-        queue.map(|queue| self.describe(&queue))
+        let vhost = self.0.vhosts.get(vhost)?;
+        let queue = vhost.topology().queue(name)?;
+        Some(describe(&vhost, &queue))
     }
+}
 
-    fn describe(&self, queue: &Queue) -> QueueInfo {
-        let options = queue.options();
-        // They were checked when they came.
-        let arguments = Table::from_bytes(&options.arguments).unwrap_or(Table::EMPTY);
-        QueueInfo {
-            vhost: Arc::clone(self.0.vhost.name()),
-            name: Arc::clone(queue.name()),
-            durable: options.durable,
-            auto_delete: options.auto_delete,
-            exclusive: options.owner.is_some(),
-            arguments: object(arguments),
-            durability: queue.level().name(),
-            stats: queue.stats(),
-        }
+fn describe(vhost: &Vhost, queue: &Queue) -> QueueInfo {
+    let options = queue.options();
+    // They were checked when they came.
+    let arguments = Table::from_bytes(&options.arguments).unwrap_or(Table::EMPTY);
+    let chosen = vhost.policies_of(queue);
+    let name = |policy: Option<Arc<Policy>>| policy.map(|it| it.definition.name.clone());
+    QueueInfo {
+        policy: name(chosen.user),
+        operator_policy: name(chosen.operator),
+        vhost: Arc::clone(vhost.name()),
+        name: Arc::clone(queue.name()),
+        durable: options.durable,
+        auto_delete: options.auto_delete,
+        exclusive: options.owner.is_some(),
+        arguments: object(arguments),
+        durability: queue.level().name(),
+        stats: queue.stats(),
     }
 }
 

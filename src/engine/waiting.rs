@@ -88,14 +88,10 @@ impl Drop for Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use backbone_broker::gate::Gate;
-    use backbone_broker::vhost::Vhost;
 
     #[actix_web::test]
     async fn it_ends_with_a_message_or_with_patience() {
-        let vhost = Arc::new(Vhost::new("/", 1, Arc::default()));
-        let gate = Gate::new(Arc::clone(vhost.arena()), None, usize::MAX);
-        let engine = Engine::new(vhost, Arc::new(gate));
+        let engine = Engine::for_tests(usize::MAX);
         let queue = engine.declare_queue("q", false).unwrap();
         engine.wait_ready(&queue, Duration::from_millis(1)).await;
         let (waiter, waited) = (engine.clone(), Arc::clone(&queue));

@@ -8,6 +8,7 @@
 //! The extractors read the body too, because it may hold the credentials; handlers take it from them.
 
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 
 use actix_web::http::header;
@@ -24,7 +25,7 @@ use zeroize::Zeroizing;
 use super::body::{self, BodyKind, body_kind, form_value, form_values};
 use super::local::is_local;
 use super::{ApiError, Services};
-use crate::auth::{Identity, IdentityKind, Secret};
+use crate::auth::{Denied, Identity, IdentityKind, Peer, Secret};
 
 /// A body that is read before its sender is known may be this large at most, bytes.
 const UNKNOWN_SENDER_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -43,7 +44,7 @@ pub struct Caller {
     pub body: Bytes,
 }
 
-/// An operator; a client gets 403.
+/// An operator, which is a user with the tag `administrator`; others get 403.
 #[derive(Debug)]
 pub struct Operator(pub Caller);
 
@@ -113,8 +114,8 @@ impl FromRequest for ClientIdentity {
             let caller = caller.await?;
             match caller.identity.kind {
                 IdentityKind::Client => Ok(Self(caller)),
-                IdentityKind::Operator => Err(ApiError::forbidden(
-                    "an operator has no outbox and no inbox; call as a client",
+                IdentityKind::User(_) => Err(ApiError::forbidden(
+                    "a user has no outbox and no inbox; call as a client",
                 )),
             }
         })
@@ -148,7 +149,7 @@ async fn identify(
     let services = services(request)?;
     if let Some(pair) = outside_body(request, services)? {
         // The sender proves itself before anything is read from it.
-        let identity = login(request, services, &pair)?;
+        let identity = login(request, services, &pair).await?;
         let body = body::read(request, &mut payload, body_limit(services)).await?;
         check_same_client(request, &identity, &body)?;
         return Ok(Some(Caller { identity, body }));
@@ -160,7 +161,7 @@ async fn identify(
     let Some(pair) = in_body(request, &body)? else {
         return Ok(None);
     };
-    let identity = login(request, services, &pair)?;
+    let identity = login(request, services, &pair).await?;
     check_same_client(request, &identity, &body)?;
     Ok(Some(Caller { identity, body }))
 }
@@ -195,21 +196,31 @@ fn body_limit(services: &Services) -> u64 {
 }
 
 fn operator(caller: Caller) -> Result<Caller, ApiError> {
-    match caller.identity.kind {
-        IdentityKind::Operator => Ok(caller),
-        IdentityKind::Client => Err(ApiError::forbidden("this needs an operator's credentials")),
+    match caller.identity.is_operator() {
+        true => Ok(caller),
+        false => Err(ApiError::forbidden(
+            "this needs an administrator's credentials",
+        )),
     }
 }
 
-fn login(request: &HttpRequest, services: &Services, pair: &Pair) -> Result<Identity, ApiError> {
-    services
+async fn login(
+    request: &HttpRequest,
+    services: &Services,
+    pair: &Pair,
+) -> Result<Identity, ApiError> {
+    let peer = Peer {
+        // Requests that came by no socket are those of unit tests.
+        address: request
+            .peer_addr()
+            .map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip()),
+        is_local: is_local(request),
+    };
+    let login = services
         .auth
-        .login(
-            &pair.name,
-            pair.secret.expose().as_bytes(),
-            is_local(request),
-        )
-        .map_err(|denied| ApiError::unauthorized("invalid_credentials", denied.to_string()))
+        .login(&pair.name, pair.secret.expose().as_bytes(), peer);
+    let denied = |denied: Denied| ApiError::unauthorized("invalid_credentials", denied.to_string());
+    login.await.map_err(denied)
 }
 
 fn missing() -> ApiError {
@@ -303,13 +314,13 @@ fn inline_fields(bytes: &[u8]) -> Result<Option<InlineFields<'_>>, ApiError> {
 }
 
 /// A client that names another client anywhere is refused rather than served as somebody else.
-/// Operators name clients because that is their work.
+/// Users name clients because that is their work.
 fn check_same_client(
     request: &HttpRequest,
     identity: &Identity,
     bytes: &[u8],
 ) -> Result<(), ApiError> {
-    if identity.is_operator() {
+    if identity.kind != IdentityKind::Client {
         return Ok(());
     }
     let mut named = form_values(request.query_string(), "client_id");

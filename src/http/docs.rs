@@ -10,7 +10,10 @@ use utoipa::openapi::{OpenApi, ServerBuilder};
 use utoipa::{Modify, OpenApi as _};
 use utoipa_swagger_ui::{Config, serve};
 
-use super::{ApiError, Services, clients, health, metrics, queues, receive, send};
+use super::{
+    ApiError, Services, clients, health, limits, metrics, permissions, policies, queues, receive,
+    send, topic_permissions, users, vhosts,
+};
 
 /// Registers the routes.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -37,6 +40,12 @@ fn document(path_prefix: &str) -> OpenApi {
         health::Api::openapi(),
         metrics::Api::openapi(),
         queues::Api::openapi(),
+        vhosts::Api::openapi(),
+        users::Api::openapi(),
+        permissions::Api::openapi(),
+        topic_permissions::Api::openapi(),
+        limits::Api::openapi(),
+        policies::Api::openapi(),
     ];
     for module in modules {
         api.merge(module);

@@ -26,6 +26,9 @@ pub struct ErrorBody {
     /// The field, parameter or header that is to blame.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
+    /// The message again, under the name that RabbitMQ's tools look for, below `/api`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 impl ApiError {
@@ -35,12 +38,21 @@ impl ApiError {
             error: error.into(),
             message: message.into(),
             field: None,
+            reason: None,
         };
         Self {
             status,
             body,
             retry_after_s: None,
         }
+    }
+
+    /// An error in the words of RabbitMQ's management interface.
+    pub fn management(status: StatusCode, error: &str, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        let mut made = Self::new(status, error, reason.clone());
+        made.body.reason = Some(reason);
+        made
     }
 
     /// 400: a field is missing or has a value that does not fit.

@@ -1,10 +1,9 @@
-//! `/metrics` in Prometheus' text format; for operators, or for anybody under `metrics.public`.
+//! `/metrics` in Prometheus' text format; for users who may monitor, or for anybody under `metrics.public`.
 
 use actix_web::http::header::ContentType;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 
-use super::credentials::Operator;
-use super::{ApiError, ErrorBody, Services};
+use super::{ApiError, Caller, ErrorBody, Services};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -26,7 +25,11 @@ async fn metrics(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     if !services.config.metrics.public {
-        Operator::from_request(&request, &mut payload.into_inner()).await?;
+        let caller = Caller::from_request(&request, &mut payload.into_inner()).await?;
+        if !caller.identity.tags().may_monitor() {
+            let message = "this needs a user with the tag monitoring or administrator";
+            return Err(ApiError::forbidden(message));
+        }
     }
     let text = services
         .telemetry

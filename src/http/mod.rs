@@ -14,14 +14,21 @@ mod credentials;
 mod docs;
 mod error;
 mod health;
+mod limits;
 mod local;
+mod management;
 mod metrics;
+mod permissions;
+mod policies;
 mod queues;
 mod receive;
 mod send;
 mod server;
 #[cfg(test)]
 mod testing;
+mod topic_permissions;
+mod users;
+mod vhosts;
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -54,6 +61,8 @@ pub struct Services {
     pub serve_amqp: Box<ServeAmqp>,
     /// Names and secrets.
     pub auth: Arc<Authenticator>,
+    /// Closes all connections to a vhost that is gone.
+    pub close_vhost: Arc<dyn Fn(&str) + Send + Sync>,
     /// The communications bus.
     pub bus: Bus,
     /// The broker.
@@ -72,6 +81,12 @@ fn configure(config: &mut ServiceConfig) {
     docs::configure(config);
     clients::configure(config);
     queues::configure(config);
+    vhosts::configure(config);
+    users::configure(config);
+    permissions::configure(config);
+    topic_permissions::configure(config);
+    limits::configure(config);
+    policies::configure(config);
     send::configure(config);
     receive::configure(config);
 }

@@ -1,4 +1,4 @@
-//! `/api/queues`: what waits in the queues, for operators, in the shape of RabbitMQ's management interface.
+//! `/api/queues`: what waits in the queues of vhosts that the caller sees, in the shape of RabbitMQ's management interface.
 
 use std::sync::Arc;
 
@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{ApiError, ErrorBody, Operator, Services};
+use super::management::Manager;
+use super::{ApiError, ErrorBody, Services};
 use crate::engine::QueueInfo;
 
 /// A queue: the fields that RabbitMQ has too, and `durability`.
@@ -28,6 +29,10 @@ pub struct QueueBody {
     /// What it was declared with.
     #[schema(value_type = Object)]
     arguments: Map<String, Value>,
+    /// The policy that counts for it.
+    policy: Option<String>,
+    /// The operators' policy that counts for it.
+    operator_policy: Option<String>,
     /// How safe a persistent message in it is before it is confirmed: in memory, in the page cache (survives the end
     /// of the process), on the disk (survives a power loss).
     #[schema(value_type = String, pattern = "^(memory|written|synced)$")]
@@ -63,6 +68,8 @@ impl From<QueueInfo> for QueueBody {
             auto_delete: info.auto_delete,
             exclusive: info.exclusive,
             arguments: info.arguments,
+            policy: info.policy,
+            operator_policy: info.operator_policy,
             durability: info.durability,
             messages: stats.ready + stats.unsettled,
             messages_ready: stats.ready,
@@ -84,11 +91,13 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(web::resource("/api/queues/{vhost}/{name}").route(web::get().to(show)));
 }
 
-/// All queues, by name.
+/// All queues that the caller sees, by vhost and name.
 #[utoipa::path(get, path = "/api/queues", tag = "queues", security(("basic" = [])),
     responses((status = 200, body = Vec<QueueBody>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn list_all(services: web::Data<Services>, _: Operator) -> HttpResponse {
-    answer(services.engine.queue_infos(None).unwrap_or_default())
+async fn list_all(services: web::Data<Services>, manager: Manager) -> HttpResponse {
+    let mut infos = services.engine.queue_infos(None).unwrap_or_default();
+    infos.retain(|info| manager.sees(&services, &info.vhost));
+    answer(infos)
 }
 
 /// The queues of a vhost, by name.
@@ -99,8 +108,9 @@ async fn list_all(services: web::Data<Services>, _: Operator) -> HttpResponse {
 async fn list(
     services: web::Data<Services>,
     vhost: web::Path<String>,
-    _: Operator,
+    manager: Manager,
 ) -> Result<HttpResponse, ApiError> {
+    check_sees(&services, &manager, &vhost)?;
     let infos = services.engine.queue_infos(Some(&vhost));
     infos
         .map(answer)
@@ -116,14 +126,23 @@ async fn list(
 async fn show(
     services: web::Data<Services>,
     path: web::Path<(String, String)>,
-    _: Operator,
+    manager: Manager,
 ) -> Result<HttpResponse, ApiError> {
     let (vhost, name) = path.into_inner();
+    check_sees(&services, &manager, &vhost)?;
     let info = services.engine.queue_info(&vhost, &name);
     let info = info.ok_or_else(|| {
         ApiError::not_found(format!("there is no queue '{name}' in vhost '{vhost}'"))
     })?;
     Ok(HttpResponse::Ok().json(QueueBody::from(info)))
+}
+
+/// That it sees what is in `vhost`, if there is one of that name.
+fn check_sees(services: &Services, manager: &Manager, vhost: &str) -> Result<(), ApiError> {
+    match services.engine.has_vhost(vhost) {
+        true => manager.check_sees(services, vhost),
+        false => Ok(()),
+    }
 }
 
 fn answer(infos: Vec<QueueInfo>) -> HttpResponse {

@@ -41,6 +41,7 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
         config: Arc::new(config),
         serve_amqp: Box::new(|_, _, _| Arc::default()),
         auth,
+        close_vhost: Arc::new(|_| {}),
         bus,
         engine,
         telemetry,

@@ -24,8 +24,10 @@ type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
 /// The tables; keys are text, values JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
-    /// Operators by name.
+    /// Users by name.
     Users,
+    /// What users may do, by user, NUL, vhost.
+    Grants,
     /// Clients of the bus by `client_id`. A record has the client's [`SecretHash`](crate::auth::SecretHash)
     /// in its field `secret_hash`: that is what authentication reads at start.
     Clients,
@@ -34,11 +36,12 @@ pub enum Table {
 }
 
 impl Table {
-    const ALL: [Self; 3] = [Self::Users, Self::Clients, Self::Meta];
+    const ALL: [Self; 4] = [Self::Users, Self::Grants, Self::Clients, Self::Meta];
 
     fn definition(self) -> Definition {
         TableDefinition::new(match self {
             Self::Users => "users",
+            Self::Grants => "grants",
             Self::Clients => "clients",
             Self::Meta => "meta",
         })
@@ -91,6 +94,37 @@ pub enum StateError {
     /// The blocking thread that did the work ended early.
     #[error("the state store's work was cut short by the end of the program")]
     Cancelled,
+}
+
+/// One change of several that [`StateStore::apply`] makes together.
+#[derive(Debug)]
+pub struct RecordChange {
+    table: Table,
+    key: String,
+    bytes: Option<Vec<u8>>,
+}
+
+impl RecordChange {
+    /// Writes a record, replacing any other under `key`.
+    ///
+    /// # Errors
+    /// It cannot be encoded.
+    pub fn put<T: Serialize>(table: Table, key: &str, record: &T) -> Result<Self, StateError> {
+        Ok(Self {
+            table,
+            key: key.to_owned(),
+            bytes: Some(encode(table, key, record)?),
+        })
+    }
+
+    /// Removes the record under `key`, if there is one.
+    pub fn remove(table: Table, key: &str) -> Self {
+        Self {
+            table,
+            key: key.to_owned(),
+            bytes: None,
+        }
+    }
 }
 
 /// A handle on the open store; clones share it.
@@ -176,6 +210,26 @@ impl StateStore {
         let key = key.to_owned();
         self.blocking(move |store| store.write(table, &key, None, Only::IfPresent))
             .await
+    }
+
+    /// Makes all changes in one transaction: after a crash either all of them are there or none.
+    ///
+    /// # Errors
+    /// The storage failed; nothing is changed.
+    pub async fn apply(&self, changes: Vec<RecordChange>) -> Result<(), StateError> {
+        self.blocking(move |store| {
+            let write = store.database.begin_write().map_err(storage)?;
+            for RecordChange { table, key, bytes } in &changes {
+                let mut records = write.open_table(table.definition()).map_err(storage)?;
+                let key = key.as_str();
+                match bytes {
+                    Some(bytes) => drop(records.insert(key, &**bytes).map_err(storage)?),
+                    None => drop(records.remove(key).map_err(storage)?),
+                }
+            }
+            write.commit().map_err(storage)
+        })
+        .await
     }
 
     /// All records of a table, in the order of their keys.
@@ -353,6 +407,24 @@ mod tests {
         assert_eq!(store.get::<i32>(Table::Users, "k").await.unwrap(), Some(1));
         assert!(store.delete(Table::Users, "k").await.unwrap());
         assert!(!store.delete(Table::Users, "k").await.unwrap());
+    }
+
+    #[actix_web::test]
+    async fn changes_are_made_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        store.put(Table::Users, "old", &1).await.unwrap();
+        let changes = vec![
+            RecordChange::remove(Table::Users, "old"),
+            RecordChange::remove(Table::Users, "never"),
+            RecordChange::put(Table::Users, "new", &2).unwrap(),
+            RecordChange::put(Table::Grants, "new\0/", &3).unwrap(),
+        ];
+        store.apply(changes).await.unwrap();
+        let users = store.list::<i32>(Table::Users).await.unwrap();
+        assert_eq!(users, [("new".to_owned(), 2)]);
+        let grant = store.get::<i32>(Table::Grants, "new\0/").await.unwrap();
+        assert_eq!(grant, Some(3));
     }
 
     #[actix_web::test]

@@ -22,7 +22,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("actor", &[]),
     ("state", &[]),
-    ("auth", &["state"]),
+    // Logins lead to what the broker lets them do.
+    ("auth", &["state", "backbone_broker"]),
     ("amqp", &["auth", "backbone_broker", "backbone_wire"]),
     // The engine builds property lists, which is the codec's work.
     // And it shows the log's numbers.

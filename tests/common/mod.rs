@@ -4,6 +4,7 @@
 // Every test binary compiles this module and uses a part of it; what fails here fails the test.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod admin;
 pub mod dialog;
 pub mod ledger;
 pub mod peer;

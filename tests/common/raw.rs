@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use backbone_wire::frame::{self, FrameKind};
-use backbone_wire::method::{Method, basic, channel, connection, queue};
+use backbone_wire::method::{Method, basic, channel, confirm, connection, queue};
 use backbone_wire::table::{Table, TableBuf, Value};
 use backbone_wire::{PROTOCOL_HEADER, ShortStr, content, properties};
 
@@ -41,14 +41,35 @@ impl Raw {
         password: &str,
         heartbeat_s: u16,
     ) -> Result<Self, (u16, String)> {
-        Self::silent(address).log_in(user, password, heartbeat_s)
+        Self::enter(address, user, password, "/", heartbeat_s)
+    }
+
+    /// The same into another vhost.
+    pub fn enter(
+        address: SocketAddr,
+        user: &str,
+        password: &str,
+        vhost: &str,
+        heartbeat_s: u16,
+    ) -> Result<Self, (u16, String)> {
+        Self::silent(address).log_in_to(user, password, vhost, heartbeat_s)
     }
 
     /// The same on a connection on which no AMQP was spoken yet.
     pub fn log_in(
+        self,
+        user: &str,
+        password: &str,
+        heartbeat_s: u16,
+    ) -> Result<Self, (u16, String)> {
+        self.log_in_to(user, password, "/", heartbeat_s)
+    }
+
+    fn log_in_to(
         mut self,
         user: &str,
         password: &str,
+        vhost: &str,
         heartbeat_s: u16,
     ) -> Result<Self, (u16, String)> {
         let raw = &mut self;
@@ -80,13 +101,71 @@ impl Raw {
         };
         raw.method(0, &Method::ConnectionTuneOk(tune_ok));
         let open = connection::Open {
-            virtual_host: short("/"),
+            virtual_host: short(vhost),
         };
         raw.method(0, &Method::ConnectionOpen(open));
         raw.expect_or_close("connection.open-ok")?;
         raw.method(1, &Method::ChannelOpen(channel::Open));
-        raw.expect("channel.open-ok");
+        raw.expect_or_close("channel.open-ok")?;
         Ok(self)
+    }
+
+    /// The next method must be a close of the channel or the connection; its code and text. A channel is
+    /// opened anew.
+    pub fn refusal(&mut self) -> (u16, String) {
+        loop {
+            let (_, number, payload) = self.frame().expect("the connection ended");
+            let text = |text: ShortStr<'_>| text.as_str().unwrap().to_owned();
+            match Method::decode(&payload) {
+                Ok(Method::ChannelClose(close)) => {
+                    let refusal = (close.reply_code, text(close.reply_text));
+                    self.method(number, &Method::ChannelCloseOk(channel::CloseOk));
+                    self.method(number, &Method::ChannelOpen(channel::Open));
+                    self.expect("channel.open-ok");
+                    return refusal;
+                }
+                Ok(Method::ConnectionClose(close)) => {
+                    return (close.reply_code, text(close.reply_text));
+                }
+                // A cancel that goes before.
+                Ok(Method::BasicCancel(_)) => {}
+                other => panic!("no refusal: {other:?}"),
+            }
+        }
+    }
+
+    /// Messages that wait in a queue, whatever that is declared with.
+    pub fn waiting(&mut self, name: &str) -> u32 {
+        let passive = queue::Declare {
+            queue: short(name),
+            passive: true,
+            ..queue::Declare::default()
+        };
+        let payload = self.ask(&Method::QueueDeclare(passive), "queue.declare-ok");
+        match Method::decode(&payload).unwrap() {
+            Method::QueueDeclareOk(ok) => ok.message_count,
+            other => panic!("not a declare-ok: {other:?}"),
+        }
+    }
+
+    /// Publishes frames on channel 1, which gets confirms from now on, and waits for the confirm.
+    pub fn publish_confirmed(&mut self, frames: &[u8]) {
+        let select = confirm::Select { no_wait: false };
+        self.ask(&Method::ConfirmSelect(select), "confirm.select-ok");
+        self.send(frames);
+        self.expect("basic.ack");
+    }
+
+    /// Asks, and expects the answer.
+    pub fn ask(&mut self, method: &Method<'_>, answer: &str) -> Vec<u8> {
+        self.method(1, method);
+        self.expect(answer)
+    }
+
+    /// Asks, and expects to be refused.
+    pub fn ask_in_vain(&mut self, method: &Method<'_>) -> (u16, String) {
+        self.method(1, method);
+        self.refusal()
     }
 
     /// A connection on which nothing was said yet.
@@ -250,8 +329,17 @@ impl Raw {
 
 /// A publish through the default exchange, as frames.
 pub fn publish(key: &str, body: &[u8]) -> Vec<u8> {
+    publish_with("", key, &[0, 0], body)
+}
+
+/// The property list that makes a message persistent.
+pub const PERSISTENT: &[u8] = &[0x10, 0, 2];
+
+/// A publish with a property list, as frames.
+pub fn publish_with(exchange: &str, key: &str, list: &[u8], body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let publish = basic::Publish {
+        exchange: short(exchange),
         routing_key: short(key),
         ..basic::Publish::default()
     };
@@ -260,7 +348,7 @@ pub fn publish(key: &str, body: &[u8]) -> Vec<u8> {
         class_id: 60,
         weight: 0,
         body_size: body.len() as u64,
-        properties: properties::Properties::from_bytes(&[0, 0]).unwrap(),
+        properties: properties::Properties::from_bytes(list).unwrap(),
     };
     header.write(1, &mut out);
     content::write_body(1, body, FRAME_MAX, &mut out);

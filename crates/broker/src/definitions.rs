@@ -12,6 +12,7 @@
 //! | `x/` vhost NUL name | [`ExchangeDefinition`] |
 //! | `q/` vhost NUL name | [`QueueDefinition`] |
 //! | `b/` vhost NUL, then source, `q` or `e` for the kind of the destination, destination, routing key, arguments | [`BindingDefinition`] |
+//! | `p/` vhost NUL, then `u` or `o` for its author, name | [`PolicyDefinition`] |
 //! | `n/queues` | [`QueueIds`] |
 //!
 //! Behind `b/`, each part is preceded by its length (u32, little-endian), since names and keys may hold any
@@ -19,7 +20,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use backbone_log::{Batch, Reason};
 use serde::de::DeserializeOwned;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::{Durable, Level, Promise};
 use crate::error::Error;
+use crate::policy::{Author, PolicyDefinition};
 
 /// The bit of the ids under which queues page out what is not durable: the *shadow* of a queue.
 pub const SHADOW: u64 = 1 << 63;
@@ -35,13 +37,48 @@ const VHOST: &[u8] = b"v/";
 const EXCHANGE: &[u8] = b"x/";
 const QUEUE: &[u8] = b"q/";
 const BINDING: &[u8] = b"b/";
+const POLICY: &[u8] = b"p/";
 const QUEUE_IDS: &[u8] = b"n/queues";
 
+/// How keys name the authors of policies.
+const AUTHORS: [(Author, u8); 2] = [(Author::User, b'u'), (Author::Operator, b'o')];
+
 /// That there is a vhost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VhostDefinition {
     /// Its name.
     pub name: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// For tools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// How many connections and queues it may have.
+    #[serde(default)]
+    pub limits: VhostLimits,
+}
+
+impl VhostDefinition {
+    /// One of which nothing is said but its name.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Limits of a vhost; a negative number is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VhostLimits {
+    /// Connections that may be open to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<i64>,
+    /// Queues that it may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_queues: Option<i64>,
 }
 
 /// A durable exchange; those that every vhost has are not kept.
@@ -121,37 +158,31 @@ pub struct BindingKey<'a> {
     pub arguments: &'a [u8],
 }
 
-/// A definition of a vhost, read.
-#[derive(Debug, PartialEq, Eq)]
+/// A definition, read.
+#[derive(Debug, PartialEq)]
 pub(crate) enum Definition<'a> {
-    Vhost,
+    Vhost(VhostDefinition),
     Exchange(ExchangeDefinition),
     Queue(QueueDefinition),
-    Binding(BindingKey<'a>, BindingDefinition),
+    /// The name of the vhost comes first.
+    Binding(&'a str, BindingKey<'a>, BindingDefinition),
+    Policy(Author, PolicyDefinition),
     QueueIds(QueueIds),
-    /// Of another vhost.
-    Elsewhere,
 }
 
 impl<'a> Definition<'a> {
     /// `None`: the bytes are not what was written, or a later version's.
-    pub(crate) fn read(vhost: &str, key: &'a [u8], value: &[u8]) -> Option<Self> {
+    pub(crate) fn read(key: &'a [u8], value: &[u8]) -> Option<Self> {
         if key == QUEUE_IDS {
             return json(value).map(Self::QueueIds);
         }
         if let Some(name) = key.strip_prefix(VHOST) {
-            let is_this = name == vhost.as_bytes();
-            return Some(if is_this {
-                Self::Vhost
-            } else {
-                Self::Elsewhere
-            });
+            let vhost: VhostDefinition = json(value)?;
+            return (vhost.name.as_bytes() == name).then_some(Self::Vhost(vhost));
         }
         let (kind, rest) = key.split_at_checked(2)?;
         let end = rest.iter().position(|byte| *byte == 0)?;
-        if &rest[..end] != vhost.as_bytes() {
-            return Some(Self::Elsewhere);
-        }
+        let vhost = std::str::from_utf8(&rest[..end]).ok()?;
         let rest = &rest[end + 1..];
         match kind {
             EXCHANGE => {
@@ -164,7 +195,17 @@ impl<'a> Definition<'a> {
                 let fits = queue.vhost == vhost && queue.name.as_bytes() == rest;
                 fits.then_some(Self::Queue(queue))
             }
-            BINDING => Some(Self::Binding(BindingKey::read(rest)?, json(value)?)),
+            POLICY => {
+                let (author, name) = rest.split_first()?;
+                let author = AUTHORS.into_iter().find(|(_, letter)| letter == author)?.0;
+                let policy: PolicyDefinition = json(value)?;
+                let fits = policy.vhost == vhost && policy.name.as_bytes() == name;
+                fits.then_some(Self::Policy(author, policy))
+            }
+            BINDING => {
+                let binding = BindingKey::read(rest)?;
+                Some(Self::Binding(vhost, binding, json(value)?))
+            }
             _ => None,
         }
     }
@@ -200,6 +241,8 @@ pub(crate) struct Journal {
     durable: Arc<Durable>,
     /// Number of the last batch that a change of this vhost is in.
     last: AtomicU64,
+    /// The vhost is deleted.
+    closed: AtomicBool,
 }
 
 impl std::fmt::Debug for Journal {
@@ -214,13 +257,19 @@ impl Journal {
             vhost,
             durable,
             last: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
         }
+    }
+
+    /// Takes no changes from now on, since the vhost is deleted.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Appends what `fill` puts into the change, if anything.
     ///
     /// # Errors
-    /// 541: the log takes nothing. Nothing of the change may come into force then.
+    /// 541: the log takes nothing. 320: the vhost is deleted. Nothing of the change may come into force then.
     pub(crate) fn change(&self, fill: impl FnOnce(&mut Change<'_>)) -> Result<(), Error> {
         let mut change = Change {
             vhost: &self.vhost,
@@ -230,6 +279,9 @@ impl Journal {
         let mut batch = change.batch;
         if batch.is_empty() {
             return Ok(());
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::vhost_deleted(&self.vhost));
         }
         match self.durable.append(&mut batch) {
             Ok(lsn) => {
@@ -260,10 +312,23 @@ pub(crate) struct Change<'a> {
 }
 
 impl Change<'_> {
-    pub(crate) fn define_vhost(&mut self) {
-        let name = self.vhost.to_owned();
-        let key = [VHOST, name.as_bytes()].concat();
-        self.define(&key, &VhostDefinition { name });
+    pub(crate) fn define_vhost(&mut self, vhost: &VhostDefinition) {
+        let key = [VHOST, vhost.name.as_bytes()].concat();
+        self.define(&key, vhost);
+    }
+
+    pub(crate) fn remove_vhost(&mut self) {
+        let key = [VHOST, self.vhost.as_bytes()].concat();
+        self.batch.remove(&key);
+    }
+
+    pub(crate) fn define_policy(&mut self, author: Author, policy: &PolicyDefinition) {
+        let key = self.policy_key(author, &policy.name);
+        self.define(&key, policy);
+    }
+
+    pub(crate) fn remove_policy(&mut self, author: Author, name: &str) {
+        self.batch.remove(&self.policy_key(author, name));
     }
 
     pub(crate) fn define_exchange(&mut self, exchange: &ExchangeDefinition) {
@@ -308,6 +373,14 @@ impl Change<'_> {
     fn define(&mut self, key: &[u8], value: &impl Serialize) {
         let value = serde_json::to_vec(value).expect("definitions are plain data");
         self.batch.define(key, &value);
+    }
+
+    fn policy_key(&self, author: Author, name: &str) -> Vec<u8> {
+        let mut key = self.key(POLICY, "");
+        let letter = AUTHORS.into_iter().find(|(it, _)| *it == author);
+        key.extend(letter.map(|(_, letter)| letter));
+        key.extend_from_slice(name.as_bytes());
+        key
     }
 
     fn key(&self, kind: &[u8], name: &str) -> Vec<u8> {
@@ -389,16 +462,12 @@ mod tests {
                 ..AWKWARD
             };
             let key = key_of(&binding);
-            let read = Definition::read("/", &key, b"{\"number\":7}");
-            let expected = Definition::Binding(binding, BindingDefinition { number: 7 });
+            let read = Definition::read(&key, b"{\"number\":7}");
+            let expected = Definition::Binding("/", binding, BindingDefinition { number: 7 });
             assert_eq!(read, Some(expected));
             for cut in 4..key.len() {
-                assert_eq!(Definition::read("/", &key[..cut], b"{\"number\":7}"), None);
+                assert_eq!(Definition::read(&key[..cut], b"{\"number\":7}"), None);
             }
-            assert_eq!(
-                Definition::read("other", &key, b"{\"number\":7}"),
-                Some(Definition::Elsewhere)
-            );
         }
     }
 
@@ -420,19 +489,32 @@ mod tests {
             text.contains("\"00abff\"") && text.contains("\"written\""),
             "{text}"
         );
-        let read = |key: &[u8], value: &[u8]| Definition::read("/", key, value).is_some();
+        let read = |key: &[u8], value: &[u8]| Definition::read(key, value).is_some();
         assert_eq!(
-            Definition::read("/", b"q//\0q", &value),
+            Definition::read(b"q//\0q", &value),
             Some(Definition::Queue(queue))
         );
         assert!(!read(b"q//\0other", &value), "the key is another queue's");
+        assert!(!read(b"q/v\0q", &value), "the key is another vhost's");
         assert!(!read(b"q//\0q", &value[1..]), "not JSON");
         let odd = text.replace("00abff", "00abf");
         assert!(!read(b"q//\0q", odd.as_bytes()), "half an octet");
         assert!(!read(b"?//\0q", &value) && !read(b"q", &value));
         assert_eq!(
-            Definition::read("/", QUEUE_IDS, b"{\"next\":9}"),
+            Definition::read(QUEUE_IDS, b"{\"next\":9}"),
             Some(Definition::QueueIds(QueueIds { next: 9 }))
         );
+    }
+
+    #[test]
+    fn vhosts_of_before_they_had_more_than_a_name_are_read() {
+        let read = |value: &[u8]| Definition::read(b"v/a/b", value);
+        let named = Definition::Vhost(VhostDefinition::named("a/b"));
+        assert_eq!(read(br#"{"name":"a/b"}"#), Some(named));
+        assert_eq!(read(br#"{"name":"a"}"#), None, "the key is another's");
+        let mut limited = VhostDefinition::named("a/b");
+        limited.limits.max_queues = Some(-1);
+        let value = serde_json::to_vec(&limited).unwrap();
+        assert_eq!(read(&value), Some(Definition::Vhost(limited)));
     }
 }

@@ -61,6 +61,14 @@ impl Error {
         }
     }
 
+    /// 320 `vhost 'v' is deleted`, closes the connection.
+    pub fn vhost_deleted(vhost: &str) -> Self {
+        Self::new(
+            ReplyCode::ConnectionForced,
+            format!("vhost '{vhost}' is deleted"),
+        )
+    }
+
     /// 404 `no exchange 'x' in vhost '/'`.
     pub fn no_exchange(name: &str, vhost: &str) -> Self {
         Self::not_found(format!("no {}", Resource::exchange(name, vhost)))

@@ -6,7 +6,6 @@
 //! Such routes are not kept by publishers, so that an address that is gone is unroutable at once.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use ahash::RandomState;
 use backbone_wire::properties::Properties;
@@ -38,7 +37,7 @@ impl Vhost {
     /// Makes an address and the queue behind it, which has its name.
     pub(crate) fn open_reply(&self) -> Arc<Queue> {
         let name = self.server_name(PREFIX);
-        let id = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let id = self.numbers.next();
         let options = QueueOptions {
             auto_delete: true,
             ..QueueOptions::default()

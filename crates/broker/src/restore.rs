@@ -1,17 +1,19 @@
-//! What a start finds in the log: the exchanges, queues and bindings of a vhost, and what is left of those that are gone.
+//! What a start finds in the log: the vhosts with their exchanges, queues and bindings, and what is left of those that are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 
 use backbone_log::{Log, QueueInfo};
 use backbone_wire::table::Table;
 
-use crate::definitions::{BindingKey, Definition, ExchangeDefinition, QueueDefinition, SHADOW};
+use crate::definitions::{
+    BindingKey, Definition, ExchangeDefinition, QueueDefinition, SHADOW, VhostDefinition,
+};
 use crate::error::Error;
+use crate::policy::{Author, Policies, Policy, PolicyDefinition};
 use crate::queue::{Features, Queue, QueueOptions};
-use crate::vhost::{IDS_A_MARK, Vhost};
+use crate::vhost::Vhost;
 
-/// What [`Vhost::restore`] did.
+/// What a restore did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
     /// Durable exchanges, those that every vhost has not counted.
@@ -30,26 +32,66 @@ pub struct Restored {
     pub damaged: Vec<String>,
 }
 
-/// The definitions of one vhost. Each with its key where it may turn out not to fit.
+/// All definitions of a log.
 #[derive(Default)]
-struct Found<'a> {
-    vhost: bool,
-    exchanges: Vec<(&'a [u8], ExchangeDefinition)>,
-    queues: Vec<QueueDefinition>,
-    /// In the order in which they were made.
-    bindings: BTreeMap<(u64, &'a [u8]), BindingKey<'a>>,
+pub(crate) struct Found<'a> {
+    vhosts: BTreeMap<String, OfVhost<'a>>,
     /// No queue had this id or one above it.
     next_id: u64,
     damaged: Vec<&'a [u8]>,
 }
 
+/// The definitions of one vhost. Each with its key where it may turn out not to fit.
+#[derive(Default)]
+struct OfVhost<'a> {
+    definition: Option<VhostDefinition>,
+    exchanges: Vec<(&'a [u8], ExchangeDefinition)>,
+    queues: Vec<(&'a [u8], QueueDefinition)>,
+    policies: Vec<(&'a [u8], Author, PolicyDefinition)>,
+    /// In the order in which they were made.
+    bindings: BTreeMap<(u64, &'a [u8]), BindingKey<'a>>,
+}
+
 /// What the log has of each queue, by its id.
 type Stored = BTreeMap<u64, QueueInfo>;
 
+/// Brings back from the log what is durable of `vhosts`, and settles what belongs to nothing any more.
+pub(crate) fn restore(
+    log: &Log,
+    mut found: Found<'_>,
+    vhosts: &[&Vhost],
+    lenient: bool,
+) -> Result<Restored, Error> {
+    let stored: Stored = log.queues().into_iter().map(|q| (q.queue, q)).collect();
+    let mut restored = Restored::default();
+    let mut known = BTreeSet::new();
+    for vhost in vhosts {
+        let mut of = found.vhosts.remove(&**vhost.name()).unwrap_or_default();
+        known.extend(of.queues.iter().flat_map(|(_, queue)| queue.ids()));
+        match of.definition.clone() {
+            Some(definition) => vhost.take_definition(definition),
+            None => vhost.redefine(|_| ())?,
+        }
+        vhost.restore_policies(&mut of, &mut found.damaged);
+        vhost.restore_queues(&of, &stored, lenient, &mut restored);
+        vhost.restore_routes(of, &mut found.damaged, &mut restored);
+    }
+    for orphans in found.vhosts.values() {
+        found.damaged.extend(orphans.keys());
+    }
+    let text = |key: &&[u8]| String::from_utf8_lossy(key).replace('\0', " ");
+    restored.damaged = found.damaged.iter().map(text).collect();
+    if let [first, ..] = vhosts {
+        let whole = restored.damaged.is_empty() && log.damages().is_empty();
+        first.clean_up(&known, found.next_id, whole, &stored, &mut restored)?;
+    }
+    Ok(restored)
+}
+
 impl Vhost {
-    /// Brings back from the log what is durable of this vhost, and settles what belongs to nothing any more. Call it once, before
-    /// anything else is asked of the vhost. `lenient`: declares of the bus's queues with other properties are answered
-    /// with ok.
+    /// Brings back from the log what is durable of this vhost, and settles what belongs to nothing any more: for a node that
+    /// has no other vhost. Call it once, before anything else is asked of the vhost. `lenient`: declares of the bus's queues
+    /// with other properties are answered with ok.
     ///
     /// # Errors
     /// The log takes no changes.
@@ -59,28 +101,30 @@ impl Vhost {
         };
         let log = durable.log();
         let definitions = log.definitions();
-        let mut found = Found::default();
-        for (key, value) in &definitions {
-            found.add(self.name(), key, value);
+        let found = Found::among(&definitions);
+        restore(log, found, &[self], lenient)
+    }
+
+    /// First of all, so that they count for everything else as it comes.
+    fn restore_policies<'a>(&self, of: &mut OfVhost<'a>, damaged: &mut Vec<&'a [u8]>) {
+        let mut policies = Policies::default();
+        for (key, author, definition) in of.policies.drain(..) {
+            match Policy::new(author, definition) {
+                Ok(policy) => policies.put(author, policy),
+                Err(_) => damaged.push(key),
+            }
         }
-        let stored: Stored = log.queues().into_iter().map(|q| (q.queue, q)).collect();
-        let mut restored = Restored::default();
-        self.restore_queues(&found, &stored, lenient, &mut restored);
-        self.restore_routes(&mut found, &mut restored);
-        let text = |key: &&[u8]| String::from_utf8_lossy(key).replace('\0', " ");
-        restored.damaged = found.damaged.iter().map(text).collect();
-        self.clean_up(log, &found, &stored, &mut restored)?;
-        Ok(restored)
+        self.take_policies(policies);
     }
 
     fn restore_queues(
         &self,
-        found: &Found<'_>,
+        found: &OfVhost<'_>,
         stored: &Stored,
         lenient: bool,
         restored: &mut Restored,
     ) {
-        for definition in &found.queues {
+        for (_, definition) in &found.queues {
             let options = QueueOptions {
                 durable: true,
                 auto_delete: definition.auto_delete,
@@ -110,34 +154,38 @@ impl Vhost {
         }
     }
 
-    fn restore_routes(&self, found: &mut Found<'_>, restored: &mut Restored) {
+    fn restore_routes<'a>(
+        &self,
+        found: OfVhost<'a>,
+        damaged: &mut Vec<&'a [u8]>,
+        restored: &mut Restored,
+    ) {
         for (key, definition) in &found.exchanges {
             match self.topology().restore_exchange(definition) {
                 true => restored.exchanges += 1,
-                false => found.damaged.push(key),
+                false => damaged.push(key),
             }
         }
         for ((number, key), binding) in &found.bindings {
             match self.topology().restore_binding(binding, *number) {
                 true => restored.bindings += 1,
-                false => found.damaged.push(key),
+                false => damaged.push(key),
             }
         }
     }
 
-    /// Settles what nothing knows any more, and marks the ids that may be handed out from now on.
+    /// Settles what nothing knows any more, and marks the ids that may be handed out from now on. `known`: the ids of the
+    /// queues of all vhosts; `whole`: no definition is damaged.
     fn clean_up(
         &self,
-        log: &Log,
-        found: &Found<'_>,
+        known: &BTreeSet<u64>,
+        next_id: u64,
+        whole: bool,
         stored: &Stored,
         restored: &mut Restored,
     ) -> Result<(), Error> {
-        let known: BTreeSet<u64> = found.queues.iter().flat_map(|queue| queue.ids()).collect();
         let used = known.iter().chain(stored.keys()).map(|id| id & !SHADOW);
-        let next = used.max().map_or(1, |id| id + 1).max(found.next_id);
-        self.numbers.fetch_max(next, Ordering::Relaxed);
-        let whole = restored.damaged.is_empty() && log.damages().is_empty();
+        let next = used.max().map_or(1, |id| id + 1).max(next_id);
         self.change(|change| {
             for info in stored.values().filter(|info| info.low < u64::MAX) {
                 let id = info.queue & !SHADOW;
@@ -155,11 +203,8 @@ impl Vhost {
                     restored.unknown.push(info.queue);
                 }
             }
-            if !found.vhost {
-                change.define_vhost();
-            }
         })?;
-        self.mark_ids(self.numbers.load(Ordering::Relaxed) + IDS_A_MARK)
+        self.number_queues_from(next)
     }
 }
 
@@ -174,19 +219,60 @@ fn numbers_of(id: u64, stored: &Stored) -> (u64, u64, u64) {
 }
 
 impl<'a> Found<'a> {
-    fn add(&mut self, vhost: &str, key: &'a [u8], value: &[u8]) {
-        match Definition::read(vhost, key, value) {
-            Some(Definition::Vhost) => self.vhost = true,
-            Some(Definition::Exchange(exchange)) => self.exchanges.push((key, exchange)),
-            Some(Definition::Queue(queue)) if Table::from_bytes(&queue.arguments).is_ok() => {
-                self.queues.push(queue);
+    pub(crate) fn among(definitions: &'a [backbone_log::Definition]) -> Self {
+        let mut found = Self::default();
+        for (key, value) in definitions {
+            found.add(key, value);
+        }
+        found
+    }
+
+    /// The names of the vhosts that are defined.
+    pub(crate) fn vhosts(&self) -> impl Iterator<Item = &str> {
+        let defined = self.vhosts.iter().filter(|(_, of)| of.definition.is_some());
+        defined.map(|(name, _)| &**name)
+    }
+
+    fn add(&mut self, key: &'a [u8], value: &[u8]) {
+        match Definition::read(key, value) {
+            Some(Definition::Vhost(definition)) => {
+                let of = self.of(&definition.name);
+                of.definition = Some(definition);
             }
-            Some(Definition::Binding(binding, definition)) => {
-                self.bindings.insert((definition.number, key), binding);
+            Some(Definition::Exchange(exchange)) => {
+                self.of(&exchange.vhost).exchanges.push((key, exchange));
+            }
+            Some(Definition::Queue(queue)) if Table::from_bytes(&queue.arguments).is_ok() => {
+                self.of(&queue.vhost).queues.push((key, queue));
+            }
+            Some(Definition::Binding(vhost, binding, definition)) => {
+                let bindings = &mut self.of(vhost).bindings;
+                bindings.insert((definition.number, key), binding);
+            }
+            Some(Definition::Policy(author, policy)) => {
+                let of = self.of(&policy.vhost);
+                of.policies.push((key, author, policy));
             }
             Some(Definition::QueueIds(ids)) => self.next_id = ids.next,
-            Some(Definition::Elsewhere) => {}
             Some(Definition::Queue(_)) | None => self.damaged.push(key),
         }
+    }
+
+    fn of(&mut self, vhost: &str) -> &mut OfVhost<'a> {
+        // Most definitions are of a vhost that was seen: no name is made for it.
+        if !self.vhosts.contains_key(vhost) {
+            self.vhosts.insert(vhost.to_owned(), OfVhost::default());
+        }
+        self.vhosts.get_mut(vhost).expect("it was just put there")
+    }
+}
+
+impl<'a> OfVhost<'a> {
+    fn keys(&self) -> impl Iterator<Item = &'a [u8]> {
+        let exchanges = self.exchanges.iter().map(|(key, _)| *key);
+        let queues = self.queues.iter().map(|(key, _)| *key);
+        let bindings = self.bindings.keys().map(|(_, key)| *key);
+        let policies = self.policies.iter().map(|(key, ..)| *key);
+        exchanges.chain(queues).chain(bindings).chain(policies)
     }
 }

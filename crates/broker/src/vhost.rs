@@ -8,28 +8,29 @@
 //! Locks: `control`, then that of the queue that is deleted, then the topology's, then the log's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use ahash::RandomState;
+use arc_swap::ArcSwap;
 use backbone_log::{Arena, Batch, Reason};
 use backbone_wire::table::{Table, Value};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::counters::{Counters, add};
-use crate::definitions::{Change, Journal, QueueDefinition};
+use crate::definitions::{Change, Journal, QueueDefinition, VhostDefinition};
 use crate::durable::{Durable, Level, Promise};
 use crate::error::{Error, Resource};
 use crate::flow::{self, Flow};
+use crate::numbers::Numbers;
 use crate::pager::Pager;
+use crate::policy::Policies;
 use crate::publisher::add_number;
 use crate::queue::{DeleteIf, Emptied, Features, Queue, QueueOptions, Refused, Room, Wakes};
+use crate::quota::Quota;
 use crate::record::{Entry, Record};
 use crate::replies::Replies;
 use crate::topology::{Topology, Unlogged, check_equivalent, check_same, clean_name};
-
-/// Ids of queues that are marked in the log as used at a time, long before they are: one small batch for so many.
-pub(crate) const IDS_A_MARK: u64 = 1 << 16;
 
 /// The argument with which a queue asks for a level.
 const DURABILITY: &str = "x-durability";
@@ -55,6 +56,19 @@ const QUEUE_ARGUMENTS: &[&str] = &[
     DURABILITY,
 ];
 
+/// Refuses names that are the broker's own to give.
+///
+/// # Errors
+/// 403 `queue name 'amq.foo' contains reserved prefix 'amq.*'`.
+pub(crate) fn check_queue_name(name: &str) -> Result<(), Error> {
+    match name.starts_with("amq.") {
+        true => Err(Error::access_refused(format!(
+            "queue name '{name}' contains reserved prefix 'amq.*'"
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// A virtual host.
 pub struct Vhost {
     name: Arc<str>,
@@ -65,12 +79,16 @@ pub struct Vhost {
     journal: Option<Arc<Journal>>,
     pager: Option<Arc<Pager>>,
     level: Level,
-    counters: Counters,
-    control: Mutex<()>,
-    /// What is numbered in this process, queues among it: the next number.
-    pub(crate) numbers: AtomicU64,
-    /// The log says that numbers below this one may have been queues'. Changed under `control`.
-    marked: AtomicU64,
+    /// The node's, as is the arena.
+    counters: Arc<Counters>,
+    pub(crate) numbers: Arc<Numbers>,
+    /// Changed under `control`, as the policies.
+    pub(crate) definition: ArcSwap<VhostDefinition>,
+    pub(crate) policies: ArcSwap<Policies>,
+    pub(crate) control: Mutex<()>,
+    /// Nothing may come into it any more. Set under `control`.
+    pub(crate) deleted: AtomicBool,
+    pub(crate) connections: Arc<Quota>,
     random: RandomState,
     /// Senders that do not get their own messages, with the identities of their inboxes.
     exclude_own: DashMap<Box<[u8]>, u64>,
@@ -113,10 +131,13 @@ impl Vhost {
             journal: None,
             pager: None,
             level: Level::Memory,
-            counters: Counters::default(),
+            counters: Arc::default(),
+            numbers: Arc::new(Numbers::new()),
+            definition: ArcSwap::from_pointee(VhostDefinition::named(name)),
+            policies: ArcSwap::default(),
             control: Mutex::new(()),
-            numbers: AtomicU64::new(1),
-            marked: AtomicU64::new(0),
+            deleted: AtomicBool::new(false),
+            connections: Arc::default(),
             random: RandomState::new(),
             exclude_own: DashMap::new(),
             replies: Replies::default(),
@@ -136,6 +157,19 @@ impl Vhost {
             pager: Some(pager),
             level,
             ..self
+        }
+    }
+
+    /// Another vhost of the same node, which shares all that is not a vhost's own.
+    pub(crate) fn beside(&self, name: &str, level: Level) -> Self {
+        let mut other = Self::new(name, self.node, Arc::clone(&self.arena));
+        other.counters = Arc::clone(&self.counters);
+        other.numbers = Arc::clone(&self.numbers);
+        match (&self.durable, &self.pager) {
+            (Some(durable), Some(pager)) => {
+                other.with_log(Arc::clone(durable), Arc::clone(pager), level)
+            }
+            _ => other,
         }
     }
 
@@ -282,17 +316,39 @@ impl Vhost {
         if declare.passive {
             return Err(Error::no_queue(&name, &self.name));
         }
-        if name.starts_with("amq.") {
-            return Err(Error::access_refused(format!(
-                "queue name '{name}' contains reserved prefix 'amq.*'"
-            )));
+        check_queue_name(&name)?;
+        if name.is_empty() {
+            return self.make_queue(&self.server_name("amq.gen-"), declare, conn);
         }
-        let name = if name.is_empty() {
-            self.server_name("amq.gen-").into()
-        } else {
-            name
-        };
-        Features::check(declare.arguments, Resource::queue(&name, &self.name))?;
+        self.make_queue(&name, declare, conn)
+    }
+
+    /// Declares a queue that is to have the name `given`, which [`Vhost::server_name`] made.
+    ///
+    /// # Errors
+    /// As [`Vhost::declare_queue`].
+    pub(crate) fn declare_nameless_queue(
+        &self,
+        given: &str,
+        declare: QueueDeclare<'_>,
+        conn: u64,
+    ) -> Result<Arc<Queue>, Error> {
+        let _control = self.control.lock();
+        self.make_queue(given, declare, conn)
+    }
+
+    /// Makes a queue that is not there. Called under `control`.
+    fn make_queue(
+        &self,
+        name: &str,
+        declare: QueueDeclare<'_>,
+        conn: u64,
+    ) -> Result<Arc<Queue>, Error> {
+        self.check_not_deleted()?;
+        if !declare.protected {
+            self.check_room_for(name)?;
+        }
+        Features::check(declare.arguments, Resource::queue(name, &self.name))?;
         let options = QueueOptions {
             durable: declare.durable,
             auto_delete: declare.auto_delete,
@@ -303,7 +359,8 @@ impl Vhost {
             level: self.level_of(&declare)?,
         };
         let features = Features::of(&options.arguments);
-        let id = self.new_queue_ids(1 + u64::from(features.priority_max.unwrap_or(0)))?;
+        let count = 1 + u64::from(features.priority_max.unwrap_or(0));
+        let id = self.numbers.queue_ids(count, self.journal.as_deref())?;
         let definition = (options.durable && options.owner.is_none()).then(|| QueueDefinition {
             id,
             vhost: self.name.to_string(),
@@ -314,13 +371,13 @@ impl Vhost {
             protected: options.protected,
             priority_max: features.priority_max,
         });
-        let queue = Queue::shared(&name, id, options, features, self.pager.as_ref());
+        let queue = Queue::shared(name, id, options, features, self.pager.as_ref());
         match definition {
             Some(definition) => {
                 let handle = Arc::clone(&queue);
                 self.topology.add_durable_queue(&definition, handle)?;
             }
-            None => self.topology.add_queue(&name, id, Arc::clone(&queue)),
+            None => self.topology.add_queue(name, id, Arc::clone(&queue)),
         }
         add(&self.counters.queues_declared, 1);
         Ok(queue)
@@ -381,9 +438,14 @@ impl Vhost {
         let Some(emptied) = queue.delete_after(condition, || forget(queue))? else {
             return Ok(0);
         };
+        Ok(self.give_back(queue, &emptied))
+    }
+
+    /// After the deletion of `queue`: what it held, all of its parts, is done with. Returns how many ready messages that was.
+    pub(crate) fn give_back(&self, queue: &Queue, emptied: &Emptied) -> u64 {
         let mut count = emptied.count;
         match queue.is_ranked() {
-            false => self.give_up(queue, &emptied),
+            false => self.give_up(queue, emptied),
             true => queue.each_part(|level| {
                 let emptied = level.delete(DeleteIf::default());
                 let emptied = emptied.expect("an unconditional delete is never refused");
@@ -393,7 +455,7 @@ impl Vhost {
             }),
         }
         add(&self.counters.queues_deleted, 1);
-        Ok(count)
+        count
     }
 
     /// Gives up what a deleted queue, or a part of one, had.
@@ -477,7 +539,7 @@ impl Vhost {
 
     /// A first part for message ids that no other publisher uses.
     pub(crate) fn unique_prefix(&self) -> String {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = self.numbers.next();
         format!("{:016x}-{number:x}-", self.node)
     }
 
@@ -485,7 +547,7 @@ impl Vhost {
     pub fn server_name(&self, prefix: &str) -> String {
         const ALPHABET: &[u8; 64] =
             b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = self.numbers.next();
         let mut bits = (u128::from(self.random.hash_one(number)) << 64)
             | u128::from(self.random.hash_one((number, self.node)));
         let mut name = String::from(prefix);
@@ -496,20 +558,10 @@ impl Vhost {
         name
     }
 
-    /// The first of `count` ids in a row that no queue ever had. Called under `control`.
-    fn new_queue_ids(&self, count: u64) -> Result<u64, Error> {
-        let id = self.numbers.fetch_add(count, Ordering::Relaxed);
-        if self.journal.is_some() && id + count > self.marked.load(Ordering::Relaxed) {
-            self.mark_ids(id + count + IDS_A_MARK)?;
-        }
-        Ok(id)
-    }
-
-    /// Lets the log know that ids below `next` may have been handed out.
-    pub(crate) fn mark_ids(&self, next: u64) -> Result<(), Error> {
-        self.change(|change| change.define_queue_ids(next))?;
-        self.marked.store(next, Ordering::Relaxed);
-        Ok(())
+    /// After a start that found ids below `used` in the log.
+    pub(crate) fn number_queues_from(&self, used: u64) -> Result<(), Error> {
+        let journal = self.journal.as_ref();
+        journal.map_or(Ok(()), |journal| self.numbers.go_on_from(used, journal))
     }
 
     /// The level of a new queue. Only what outlives its connection and the server can be more than in memory.

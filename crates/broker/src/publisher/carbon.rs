@@ -65,9 +65,11 @@ impl Publisher {
     /// Says whether a message with these names may go to all of its further keys.
     pub(super) fn check_further(&self, carbon: &Carbon<'_>, names: &[u8]) -> Result<(), Error> {
         let exchange = &names[1..=usize::from(names[0])];
-        let (user, access) = (&self.origin.user, &self.origin.access);
-        let mut keys = carbon.keys.iter();
-        keys.try_for_each(|key| access.publish(user, self.vhost.name(), exchange, key))
+        for key in carbon.keys.iter().copied() {
+            self.may_publish(exchange, key)?;
+            self.may_publish_topic(exchange, key)?;
+        }
+        Ok(())
     }
 
     /// Takes a message with further routing keys. Its route is not kept.
@@ -85,9 +87,9 @@ impl Publisher {
         let generation = self.vhost.topology().generation();
         let mut found = Targets::new();
         for key in std::iter::once(key).chain(carbon.keys.iter().copied()) {
-            let (user, access) = (&self.origin.user, &self.origin.access);
-            access.publish(user, self.vhost.name(), exchange, key)?;
+            self.may_publish(exchange, key)?;
             self.vhost.route(exchange, key, properties, &mut found)?;
+            self.may_publish_topic(exchange, key)?;
         }
         let mut header = Vec::new();
         let content = if carbon.blind {

@@ -33,7 +33,7 @@ use crate::durable::{Level, Promise};
 use crate::error::Error;
 use crate::queue::Wakes;
 use crate::record::{self, Content, Entry, HEADER_FIXED_LEN, Record};
-use crate::topology::Targets;
+use crate::topology::{ExchangeKind, Targets};
 use crate::vhost::Vhost;
 use accept::Fan;
 use carbon::Carbon;
@@ -356,16 +356,32 @@ impl Publisher {
         let exchange_len = usize::from(content.names[0]);
         let exchange = &content.names[1..=exchange_len];
         let key = &content.names[exchange_len + 2..];
-        let Origin { user, access } = &self.origin;
-        access.publish(user, self.vhost.name(), exchange, key)?;
+        self.may_publish(exchange, key)?;
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
         let mut targets = Targets::new();
         let found = self.vhost.route(exchange, key, properties, &mut targets)?;
+        self.may_publish_topic(exchange, key)?;
         let (generation, keep) = (found.generation, found.cacheable);
         let number = self
             .routes
             .insert(exchange, key, generation, keep, &targets);
         Ok(number)
+    }
+
+    /// Whether the user may publish to `exchange`, as far as that can be said before it is found.
+    fn may_publish(&self, exchange: &[u8], key: &[u8]) -> Result<(), Error> {
+        let Origin { user, access } = &self.origin;
+        access.publish(user, self.vhost.name(), exchange, key)
+    }
+
+    /// Whether the user may publish with `key`, if `exchange` is a topic exchange.
+    fn may_publish_topic(&self, exchange: &[u8], key: &[u8]) -> Result<(), Error> {
+        let Origin { user, access } = &self.origin;
+        let is_topic = || self.vhost.topology().kind(exchange) == Some(ExchangeKind::Topic);
+        match access.has_topic_rules() && is_topic() {
+            true => access.publish_topic(user, self.vhost.name(), exchange, key),
+            false => Ok(()),
+        }
     }
 
     /// The route `number`, with the places of its targets in this batch.

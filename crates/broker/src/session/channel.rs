@@ -11,6 +11,7 @@ use crate::counters::add;
 use crate::error::Error;
 use crate::out::OutBuf;
 use crate::queue::SharedCredit;
+use crate::quota::Place;
 use backbone_wire::ShortStr;
 use backbone_wire::method::channel as method;
 
@@ -40,6 +41,8 @@ pub(super) struct Channel {
     pub stalled: Vec<u32>,
     /// The queue declared last: what an empty name means.
     pub last_queue: Option<String>,
+    /// Its place among the user's channels, where these are counted.
+    pub _place: Option<Place>,
 }
 
 /// Publisher confirms (RabbitMQ's confirm.select).

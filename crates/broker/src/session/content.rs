@@ -183,7 +183,10 @@ impl Core {
         let properties = Properties::assume_checked(&header[record::HEADER_FIXED_LEN..]);
         let user = &self.publisher.origin().user;
         match properties.user_id() {
-            Some(named) if named.as_bytes() != user.as_bytes() => {
+            Some(named)
+                if named.as_bytes() != user.as_bytes()
+                    && !self.publisher.origin().access.is_impersonator() =>
+            {
                 let named = String::from_utf8_lossy(named.as_bytes());
                 Err(Error::precondition_failed(format!(
                     "user_id property set to '{named}' but authenticated user was '{user}'"

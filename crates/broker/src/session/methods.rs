@@ -10,6 +10,7 @@ use super::{Core, Session, State};
 use crate::counters::add;
 use crate::error::Error;
 use crate::out::OutBuf;
+use crate::quota::Full;
 
 /// Class connection.
 const CONNECTION: u16 = 10;
@@ -100,7 +101,20 @@ impl Session {
             );
             return self.fail(&Error::new(ReplyCode::NotAllowed, text), CHANNEL, 10, out);
         }
-        self.channels.insert(Channel::new(id));
+        let place = match self.core.publisher.origin().access.channel() {
+            Ok(place) => place,
+            Err(Full(max)) => {
+                let user = &self.core.publisher.origin().user;
+                let text = format!(
+                    "number of channels opened for user '{user}' has reached the maximum allowed user limit of ({max})"
+                );
+                return self.fail(&Error::new(ReplyCode::NotAllowed, text), CHANNEL, 10, out);
+            }
+        };
+        self.channels.insert(Channel {
+            _place: place,
+            ..Channel::new(id)
+        });
         add(&self.core.publisher.vhost().counters().channels_opened, 1);
         ch::OpenOk {}.write(id, &mut out.bytes);
     }

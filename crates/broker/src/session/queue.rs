@@ -13,8 +13,9 @@ use super::channel::Channel;
 use super::methods::name;
 use crate::error::Error;
 use crate::out::OutBuf;
+use crate::publisher::Origin;
 use crate::queue::DeleteIf;
-use crate::vhost::QueueDeclare;
+use crate::vhost::{QueueDeclare, check_queue_name};
 
 impl Core {
     pub(super) fn queue_declare(
@@ -29,7 +30,6 @@ impl Core {
         } else {
             Cow::Borrowed(name(declare.queue)?)
         };
-        let origin = self.publisher.origin();
         let vhost = Arc::clone(self.publisher.vhost());
         if let Some(answers) = vhost.declare_reply(&queue) {
             answers?;
@@ -39,9 +39,11 @@ impl Core {
             channel.last_queue = Some(queue.into_owned());
             return Ok(());
         }
-        origin
-            .access
-            .declare_queue(&origin.user, vhost.name(), &queue)?;
+        let given = match queue.is_empty() {
+            true => Some(vhost.server_name("amq.gen-")),
+            false => None,
+        };
+        self.may_declare_queue(given.as_deref().unwrap_or(&queue), declare)?;
         let asked = QueueDeclare {
             name: &queue,
             passive: declare.passive,
@@ -52,7 +54,10 @@ impl Core {
             protected: false,
             lenient: false,
         };
-        let declared = vhost.declare_queue(asked, self.conn)?;
+        let declared = match &given {
+            Some(given) => vhost.declare_nameless_queue(given, asked, self.conn)?,
+            None => vhost.declare_queue(asked, self.conn)?,
+        };
         let ours = declared.options().owner == Some(self.conn);
         if ours && !self.exclusive.iter().any(|q| Arc::ptr_eq(q, &declared)) {
             self.exclusive.push(Arc::clone(&declared));
@@ -78,20 +83,21 @@ impl Core {
         out: &mut OutBuf,
     ) -> Result<(), Error> {
         let queue = queue_name(channel, bind.queue)?;
-        self.may_configure("queue", &queue)?;
-        let vhost = self.publisher.vhost();
-        // Of a missing exchange and a missing queue, the exchange is told of.
-        if vhost.topology().queue(&queue).is_some() {
-            vhost.queue(&queue, self.conn)?;
-        }
         let both_empty = bind.queue.is_empty() && bind.routing_key.is_empty();
         let key = if both_empty {
             queue.as_bytes()
         } else {
             bind.routing_key.as_bytes()
         };
+        let exchange = name(bind.exchange)?;
+        self.may_bind("queue", &queue, exchange, key)?;
+        let vhost = self.publisher.vhost();
+        // Of a missing exchange and a missing queue, the exchange is told of.
+        if vhost.topology().queue(&queue).is_some() {
+            vhost.queue(&queue, self.conn)?;
+        }
         let topology = vhost.topology();
-        topology.bind_queue(&queue, name(bind.exchange)?, key, bind.arguments)?;
+        topology.bind_queue(&queue, exchange, key, bind.arguments)?;
         if !bind.no_wait {
             BindOk {}.write(channel.id, &mut out.bytes);
         }
@@ -105,19 +111,20 @@ impl Core {
         out: &mut OutBuf,
     ) -> Result<(), Error> {
         let queue = queue_name(channel, unbind.queue)?;
-        self.may_configure("queue", &queue)?;
-        let vhost = self.publisher.vhost();
-        if vhost.topology().queue(&queue).is_some() {
-            vhost.queue(&queue, self.conn)?;
-        }
         let both_empty = unbind.queue.is_empty() && unbind.routing_key.is_empty();
         let key = if both_empty {
             queue.as_bytes()
         } else {
             unbind.routing_key.as_bytes()
         };
+        let exchange = name(unbind.exchange)?;
+        self.may_bind("queue", &queue, exchange, key)?;
+        let vhost = self.publisher.vhost();
+        if vhost.topology().queue(&queue).is_some() {
+            vhost.queue(&queue, self.conn)?;
+        }
         let topology = vhost.topology();
-        topology.unbind_queue(&queue, name(unbind.exchange)?, key, unbind.arguments)?;
+        topology.unbind_queue(&queue, exchange, key, unbind.arguments)?;
         UnbindOk {}.write(channel.id, &mut out.bytes);
         Ok(())
     }
@@ -177,6 +184,31 @@ fn declare_ok(channel: u16, queue: &str, ready: u32, consumers: u32, out: &mut O
         consumer_count: consumers,
     };
     ok.write(channel, &mut out.bytes);
+}
+
+impl Core {
+    /// Whether the user may declare `queue`, or look for it.
+    fn may_declare_queue(&self, queue: &str, declare: &Declare<'_>) -> Result<(), Error> {
+        let Origin { user, access } = self.publisher.origin();
+        let vhost = self.publisher.vhost();
+        let is_there = vhost.topology().queue(queue).is_some();
+        if !(declare.passive || is_there || declare.queue.is_empty()) {
+            check_queue_name(queue)?;
+        }
+        access.declare_queue(user, vhost.name(), queue, declare.passive)?;
+        if declare.passive || is_there {
+            return Ok(());
+        }
+        // Dead letters leave the queue with this user's rights.
+        let dead_letters = declare.arguments.get("x-dead-letter-exchange");
+        match dead_letters.and_then(|value| value.as_str()) {
+            Some(exchange) => {
+                access.read(user, vhost.name(), "queue", queue)?;
+                access.write(user, vhost.name(), "exchange", exchange)
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// The queue that a method names; empty: the one declared last on the channel.

@@ -14,6 +14,7 @@ use super::plain::plain_table;
 use super::snapshot::Routes;
 use crate::definitions::ExchangeDefinition;
 use crate::error::{Error, Resource};
+use crate::policy::{Policies, Policy};
 
 /// The argument that names where unroutable messages go.
 const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
@@ -114,7 +115,7 @@ pub fn clean_name(name: &str) -> Cow<'_, str> {
 ///
 /// # Errors
 /// 403 `operation not permitted on the default exchange`.
-pub(super) fn check_not_default(name: &str) -> Result<(), Error> {
+pub(crate) fn check_not_default(name: &str) -> Result<(), Error> {
     if name.is_empty() {
         return Err(Error::access_refused(
             "operation not permitted on the default exchange",
@@ -127,7 +128,7 @@ pub(super) fn check_not_default(name: &str) -> Result<(), Error> {
 ///
 /// # Errors
 /// 403 `deletion of system exchange 'amq.direct' in vhost '/' not allowed`.
-pub(super) fn check_deletable(name: &str, vhost: &str) -> Result<(), Error> {
+pub(crate) fn check_deletable(name: &str, vhost: &str) -> Result<(), Error> {
     check_not_default(name)?;
     if name.starts_with(RESERVED_PREFIX) {
         return Err(Error::access_refused(format!(
@@ -261,9 +262,12 @@ pub(super) struct Slot<T> {
     /// Never used again, unlike the name.
     pub(super) id: u64,
     pub(super) name: Arc<str>,
+    pub(super) kind: ExchangeKind,
     pub(super) internal: bool,
-    /// Where messages go that match no binding.
-    pub(super) alternate: Option<Arc<str>>,
+    /// Where messages go that match no binding, by the declaration.
+    alternate: Option<Arc<str>>,
+    /// The same by a policy, which counts if the declaration does not say it.
+    alternate_by_policy: ArcSwapOption<Arc<str>>,
     /// `None`: the bindings have changed since the last message.
     pub(super) routes: ArcSwapOption<Routes<T>>,
 }
@@ -274,10 +278,26 @@ impl<T> Slot<T> {
         Self {
             id,
             name,
+            kind: declared.kind,
             internal: declared.internal,
             alternate: alternate.and_then(|value| value.as_str()).map(Arc::from),
+            alternate_by_policy: ArcSwapOption::empty(),
             routes: ArcSwapOption::empty(),
         }
+    }
+
+    /// Where messages go that match no binding.
+    pub(super) fn alternate(&self) -> Option<Arc<str>> {
+        let by_policy = || self.alternate_by_policy.load().as_deref().cloned();
+        self.alternate.clone().or_else(by_policy)
+    }
+
+    /// Takes from the policies what they say of this exchange.
+    pub(super) fn follow(&self, policies: &Policies) {
+        let policy = policies.of_exchange(&self.name);
+        let alternate = policy.as_deref().and_then(Policy::alternate_exchange);
+        let alternate = alternate.map(|name| Arc::new(Arc::from(name)));
+        self.alternate_by_policy.store(alternate);
     }
 
     /// Drops the compiled routes, with the queue handles in them. Cheap when there are none.

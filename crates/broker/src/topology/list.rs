@@ -102,6 +102,11 @@ impl<T: Clone> Topology<T> {
         bindings
     }
 
+    /// How many queues there are; aliases do not count.
+    pub fn queue_count(&self) -> usize {
+        self.state.lock().queues.len()
+    }
+
     /// How many exchanges, queues and bindings there are.
     pub fn counts(&self) -> Counts {
         let state = self.state.lock();

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use backbone_wire::table::Table;
 
-use super::Topology;
 use super::bindings::{Binding, Removed, State, Target};
 use super::exchange::{Declared, ExchangeKind, check_new};
+use super::{Topology, is_predeclared};
 use crate::definitions::{BindingKey, Change, ExchangeDefinition, Journal, QueueDefinition};
 use crate::error::Error;
 
@@ -55,6 +55,42 @@ impl<T: Clone> Topology<T> {
         }
     }
 
+    /// Takes out everything, and lets the log forget it together with the vhost. No durable change is taken any more.
+    ///
+    /// # Errors
+    /// 541: the log does not take it, and nothing changes.
+    pub(crate) fn clear(&self) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        self.record(|change| {
+            for (name, _) in state.queues.iter().filter(|(_, queue)| queue.kept) {
+                change.remove_queue(name);
+            }
+            for (name, exchange) in &state.exchanges {
+                let kept = exchange.bindings.values().filter(|binding| binding.kept);
+                for binding in kept {
+                    change.remove_binding(&binding.key_from(name));
+                }
+                if exchange.declared.durable && !is_predeclared(name) {
+                    change.remove_exchange(name);
+                }
+            }
+            for (author, name) in self.policies.load().names() {
+                change.remove_policy(author, name);
+            }
+            change.remove_vhost();
+        })?;
+        if let Some(journal) = &self.journal {
+            journal.close();
+        }
+        let gone = std::mem::replace(&mut *state, State::new());
+        for name in gone.exchanges.keys() {
+            self.exchanges.remove(name);
+        }
+        self.queues.clear();
+        self.changed();
+        Ok(())
+    }
+
     /// Brings back an exchange. False: it cannot be what was declared, or its name is taken.
     pub(crate) fn restore_exchange(&self, definition: &ExchangeDefinition) -> bool {
         let Ok(kind) = ExchangeKind::parse(&definition.kind) else {
@@ -76,8 +112,7 @@ impl<T: Clone> Topology<T> {
             internal: definition.internal,
             arguments: arguments.as_bytes().into(),
         };
-        self.exchanges.insert(state.add_exchange(name, declared));
-        self.changed();
+        self.enter(&mut state, name, declared);
         true
     }
 

@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
+use arc_swap::ArcSwap;
 use backbone_wire::properties::Properties;
 use backbone_wire::table::Table;
 use dashmap::DashMap;
@@ -52,9 +53,11 @@ pub(crate) use logged::Unlogged;
 
 use crate::definitions::Journal;
 use crate::error::{Error, Resource};
+use crate::policy::Policies;
 use bindings::{Binding, State, Target};
 use directory::Directory;
-use exchange::{Declared, Slot, check_deletable, check_new, check_not_default};
+use exchange::{Declared, Slot, check_new};
+pub(crate) use exchange::{check_deletable, check_not_default};
 use pick::Message;
 use snapshot::Routes;
 use walk::Walk;
@@ -69,6 +72,10 @@ const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
     ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
     ("amq.topic", ExchangeKind::Topic, false),
 ];
+
+fn is_predeclared(exchange: &str) -> bool {
+    PREDECLARED.iter().any(|(name, ..)| *name == exchange)
+}
 
 /// The queues that a message goes to, each once: queue id and handle.
 pub type Targets<T> = SmallVec<[(u64, T); 8]>;
@@ -93,6 +100,8 @@ pub struct Topology<T> {
     queues: DashMap<Arc<[u8]>, Named<T>, RandomState>,
     generation: AtomicU64,
     compilations: AtomicU64,
+    /// What gives exchanges their alternate ones, unless they say it themselves. Changed under `state`.
+    policies: ArcSwap<Policies>,
     /// Where durable changes go; `None`: nothing outlives the process.
     journal: Option<Arc<Journal>>,
 }
@@ -116,6 +125,7 @@ impl<T: Clone> Topology<T> {
             queues: DashMap::with_hasher(RandomState::new()),
             generation: AtomicU64::new(0),
             compilations: AtomicU64::new(0),
+            policies: ArcSwap::default(),
             journal: None,
         };
         for (name, kind, internal) in PREDECLARED {
@@ -130,6 +140,17 @@ impl<T: Clone> Topology<T> {
             topology.exchanges.insert(slot);
         }
         topology
+    }
+
+    /// How an exchange routes; `None`: there is none.
+    pub fn kind(&self, exchange: &[u8]) -> Option<ExchangeKind> {
+        if exchange.is_empty() {
+            return Some(ExchangeKind::Direct);
+        }
+        self.exchanges
+            .find(exchange)
+            .get(exchange)
+            .map(|it| it.kind)
     }
 
     /// The handles of all queues, each once, in no order.
@@ -172,9 +193,26 @@ impl<T: Clone> Topology<T> {
         if declared.durable {
             self.record(|change| change.define_exchange(&declared.definition(&self.vhost, name)))?;
         }
-        self.exchanges.insert(state.add_exchange(name, declared));
-        self.changed();
+        self.enter(&mut state, name, declared);
         Ok(())
+    }
+
+    /// Adds an exchange that is not there, and lets publishers see it.
+    fn enter(&self, state: &mut State<T>, name: &str, declared: Declared) {
+        let slot = state.add_exchange(name, declared);
+        slot.follow(&self.policies.load());
+        self.exchanges.insert(slot);
+        self.changed();
+    }
+
+    /// Lets policies count from now on, for the exchanges that are there too.
+    pub(crate) fn take_policies(&self, policies: Arc<Policies>) {
+        let state = self.state.lock();
+        for exchange in state.exchanges.values() {
+            exchange.slot.follow(&policies);
+        }
+        self.policies.store(policies);
+        self.changed();
     }
 
     /// `exchange.delete`. Takes the bindings from and to it; what is not there counts as deleted.

@@ -78,8 +78,8 @@ impl<'a, T: Clone> Walk<'a, T> {
                 !indices.is_empty()
             }
         };
-        if !found_any && let Some(alternate) = &slot.alternate {
-            self.pending.push(alternate.clone());
+        if !found_any && let Some(alternate) = slot.alternate() {
+            self.pending.push(alternate);
         }
         self.headers = headers;
     }

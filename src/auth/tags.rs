@@ -1,0 +1,77 @@
+//! Tags of users: what they may do beside AMQP.
+
+/// The tags that mean something, as a set. Others are kept with the user and mean nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tags(u8);
+
+/// May do everything.
+pub const ADMINISTRATOR: Tags = Tags(1);
+/// Sees all vhosts, connections and numbers.
+pub const MONITORING: Tags = Tags(1 << 1);
+/// Makes policies in vhosts that it may enter.
+pub const POLICYMAKER: Tags = Tags(1 << 2);
+/// Sees what is in vhosts that it may enter.
+pub const MANAGEMENT: Tags = Tags(1 << 3);
+/// May publish in the name of other users.
+pub const IMPERSONATOR: Tags = Tags(1 << 4);
+
+const NAMED: [(&str, Tags); 5] = [
+    ("administrator", ADMINISTRATOR),
+    ("monitoring", MONITORING),
+    ("policymaker", POLICYMAKER),
+    ("management", MANAGEMENT),
+    ("impersonator", IMPERSONATOR),
+];
+
+impl Tags {
+    /// The set of the names that mean something.
+    pub fn of<S: AsRef<str>>(names: &[S]) -> Self {
+        let known = |name: &S| NAMED.iter().find(|(known, _)| *known == name.as_ref());
+        let tags = names.iter().filter_map(known);
+        Self(tags.fold(0, |set, (_, tag)| set | tag.0))
+    }
+
+    /// Whether `tag` is among them.
+    pub fn has(self, tag: Self) -> bool {
+        self.0 & tag.0 == tag.0
+    }
+
+    /// Whether the management interface is open to it at all.
+    pub fn may_manage(self) -> bool {
+        self.has(MANAGEMENT) || self.may_make_policies() || self.may_monitor()
+    }
+
+    /// Whether it makes policies in vhosts that it may enter.
+    pub fn may_make_policies(self) -> bool {
+        self.has(POLICYMAKER) || self.has(ADMINISTRATOR)
+    }
+
+    /// Whether it sees what is in all vhosts.
+    pub fn may_monitor(self) -> bool {
+        self.has(MONITORING) || self.has(ADMINISTRATOR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_open_what_they_are_for() {
+        let may = |names: &[&str]| {
+            let tags = Tags::of(names);
+            (
+                tags.may_manage(),
+                tags.may_make_policies(),
+                tags.may_monitor(),
+            )
+        };
+        assert_eq!(may(&[]), (false, false, false));
+        assert_eq!(may(&["impersonator", "other"]), (false, false, false));
+        assert_eq!(may(&["management"]), (true, false, false));
+        assert_eq!(may(&["policymaker"]), (true, true, false));
+        assert_eq!(may(&["monitoring"]), (true, false, true));
+        assert_eq!(may(&["administrator"]), (true, true, true));
+        assert!(Tags::of(&["x", "impersonator"]).has(IMPERSONATOR));
+    }
+}

@@ -1,17 +1,20 @@
-//! What rules a vhost as a whole: what is said of it, its limits, its policies, and its end.
+//! What rules a vhost as a whole: what is said of it, its limits, its policies, what the bus keeps to itself in it, and its
+//! end.
 //!
-//! All of it is changed under `control`, and in the log before it counts.
+//! All but what is the bus's is changed under `control`, and in the log before it counts.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use backbone_wire::table::{Table, TableBuf};
+use backbone_wire::table::{Table, TableBuf, Value};
 
 use crate::definitions::VhostDefinition;
 use crate::error::Error;
+use crate::flow::Flow;
 use crate::policy::{Author, Chosen, Policies, Policy, effective};
 use crate::queue::{DeleteIf, Queue};
 use crate::quota::Quota;
+use crate::record::Record;
 use crate::vhost::Vhost;
 
 impl Vhost {
@@ -142,5 +145,39 @@ impl Vhost {
     pub fn effective_arguments(&self, queue: &Queue) -> TableBuf {
         let arguments = Table::assume_checked(&queue.options().arguments);
         effective(arguments, &self.policies_of(queue))
+    }
+
+    /// Installs, changes or removes the flow of `queue`.
+    pub fn install_flow(&self, queue: &Queue, flow: Option<Arc<Flow>>) {
+        queue.set_flow(flow);
+        self.topology().touch();
+    }
+
+    /// Keeps connections from deleting an exchange; `lenient`: they may declare it with other properties
+    /// and get it as it is.
+    pub fn protect_exchange(&self, name: &str, lenient: bool) {
+        self.protected_exchanges.insert(name.into(), lenient);
+    }
+
+    /// `None` for an exchange that is not protected; otherwise whether it is lenient.
+    pub(crate) fn protected_exchange(&self, name: &str) -> Option<bool> {
+        self.protected_exchanges.get(name).map(|lenient| *lenient)
+    }
+
+    /// Says whether messages with header `sender` of this value keep out of the queue `inbox`.
+    pub fn set_exclude_own(&self, sender: &str, inbox: u64, exclude: bool) {
+        if exclude {
+            self.exclude_own.insert(sender.as_bytes().into(), inbox);
+        } else {
+            self.exclude_own.remove(sender.as_bytes());
+        }
+    }
+
+    /// The inbox that a message with [`crate::record::EXCLUDE_OWN`] must not reach.
+    pub(crate) fn own_inbox(&self, message: &Record<'_>) -> Option<u64> {
+        match message.properties().headers()?.get("sender")? {
+            Value::LongStr(sender) => self.exclude_own.get(sender).map(|id| *id),
+            _ => None,
+        }
     }
 }

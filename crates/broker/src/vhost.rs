@@ -21,14 +21,14 @@ use crate::counters::{Counters, add};
 use crate::definitions::{Change, Journal, QueueDefinition, VhostDefinition};
 use crate::durable::{Durable, Level, Promise};
 use crate::error::{Error, Resource};
-use crate::flow::{self, Flow};
+use crate::flow;
 use crate::numbers::Numbers;
 use crate::pager::Pager;
 use crate::policy::Policies;
 use crate::publisher::add_number;
 use crate::queue::{DeleteIf, Emptied, Features, Queue, QueueOptions, Refused, Room, Wakes};
 use crate::quota::Quota;
-use crate::record::{Entry, Record};
+use crate::record::Entry;
 use crate::replies::Replies;
 use crate::topology::{Topology, Unlogged, check_equivalent, check_same, clean_name};
 
@@ -91,10 +91,10 @@ pub struct Vhost {
     pub(crate) connections: Arc<Quota>,
     random: RandomState,
     /// Senders that do not get their own messages, with the identities of their inboxes.
-    exclude_own: DashMap<Box<[u8]>, u64>,
+    pub(crate) exclude_own: DashMap<Box<[u8]>, u64>,
     replies: Replies,
     /// Exchanges that connections cannot delete, and whether they may declare them otherwise.
-    protected_exchanges: DashMap<Box<str>, bool>,
+    pub(crate) protected_exchanges: DashMap<Box<str>, bool>,
 }
 
 /// A `queue.declare`, or what the bus declares for itself.
@@ -500,40 +500,6 @@ impl Vhost {
             if let Some(lsn) = durable.and_then(|durable| durable.settle(&mut batch)) {
                 self.note_change(lsn);
             }
-        }
-    }
-
-    /// Installs, changes or removes the flow of `queue`.
-    pub fn install_flow(&self, queue: &Queue, flow: Option<Arc<Flow>>) {
-        queue.set_flow(flow);
-        self.topology.touch();
-    }
-
-    /// Keeps connections from deleting an exchange; `lenient`: they may declare it with other properties
-    /// and get it as it is.
-    pub fn protect_exchange(&self, name: &str, lenient: bool) {
-        self.protected_exchanges.insert(name.into(), lenient);
-    }
-
-    /// `None` for an exchange that is not protected; otherwise whether it is lenient.
-    pub(crate) fn protected_exchange(&self, name: &str) -> Option<bool> {
-        self.protected_exchanges.get(name).map(|lenient| *lenient)
-    }
-
-    /// Says whether messages with header `sender` of this value keep out of the queue `inbox`.
-    pub fn set_exclude_own(&self, sender: &str, inbox: u64, exclude: bool) {
-        if exclude {
-            self.exclude_own.insert(sender.as_bytes().into(), inbox);
-        } else {
-            self.exclude_own.remove(sender.as_bytes());
-        }
-    }
-
-    /// The inbox that a message with [`crate::record::EXCLUDE_OWN`] must not reach.
-    pub(crate) fn own_inbox(&self, message: &Record<'_>) -> Option<u64> {
-        match message.properties().headers()?.get("sender")? {
-            Value::LongStr(sender) => self.exclude_own.get(sender).map(|id| *id),
-            _ => None,
         }
     }
 

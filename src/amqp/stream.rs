@@ -101,15 +101,12 @@ impl Stream {
     /// Waits until something can be read, writing meanwhile what is still here.
     pub async fn readable(&mut self) -> Result<()> {
         poll_fn(|cx| {
-            if self.has_unsent() && self.poll_write_ready(cx).is_ready() {
+            while self.has_unsent() && self.poll_write_ready(cx).is_ready() {
                 match self.flush() {
                     Err(error) if error.kind() != ErrorKind::WouldBlock => {
                         return Poll::Ready(Err(error));
                     }
-                    // The look at the socket again is for the waker's sake.
-                    _ if self.has_unsent() && self.poll_write_ready(cx).is_ready() => {
-                        cx.waker().wake_by_ref();
-                    }
+                    // If the socket takes no more, the next look says so and sees to it that we are woken.
                     _ => {}
                 }
             }

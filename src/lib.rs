@@ -81,7 +81,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     actix_rt::spawn(reload_certificates(hangups, server.amqp.clone()));
     let drain = Duration::from_millis(server.config.shutdown.drain_ms);
     let Server {
-        amqp, http, log, ..
+        amqp,
+        http,
+        engine,
+        log,
+        ..
     } = server;
     let http_handle = http.handle();
     let mut http_task = actix_rt::spawn(http);
@@ -102,6 +106,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     if http_ended.await.is_err() {
         tracing::warn!("some HTTP connections did not finish in time");
     }
+    engine.close();
     log.stop()?;
     say("stopped");
     Ok(())
@@ -112,6 +117,7 @@ struct Server {
     config: Arc<Config>,
     amqp: Amqp,
     http: actix_web::dev::Server,
+    engine: Engine,
     log: Running,
 }
 
@@ -172,7 +178,7 @@ impl Server {
             },
             auth,
             bus,
-            engine,
+            engine: engine.clone(),
             telemetry,
             lifecycle: lifecycle.clone(),
         };
@@ -188,6 +194,7 @@ impl Server {
             config,
             amqp,
             http,
+            engine,
             log: running,
         })
     }

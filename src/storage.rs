@@ -88,6 +88,7 @@ pub fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhosts>, Arc<Gate>)
     let vhosts = Arc::new(Vhosts::new(first, level_of));
     report_restored(&vhosts.restore(config.bus.lenient_declare)?);
     engine::start_pager(&vhosts, wanted)?;
+    engine::start_timer(&vhosts)?;
     Ok((vhosts, Arc::new(gate)))
 }
 

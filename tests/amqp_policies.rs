@@ -5,8 +5,11 @@
 
 mod common;
 
+use std::time::Duration;
+
 use backbone_wire::method::{Method, exchange, queue};
 use common::admin::Admin;
+use common::queues::{Client, history, int};
 use common::raw::{PERSISTENT, Raw, publish_with, short};
 use common::{ADMIN_SECRET, Server};
 use serde_json::json;
@@ -73,6 +76,63 @@ async fn an_alternate_exchange_by_policy_counts_at_once_survives_a_crash_and_end
     assert_eq!(peer.waiting("rest"), 2);
     let page = admin.get("/api/queues/%2F/rest").await.1;
     assert_eq!(page["policy"], "other");
+}
+
+#[actix_web::test]
+async fn limits_by_policy_count_for_a_queue_in_use_survive_a_crash_and_end_with_it() {
+    let mut server = Server::start().await;
+    let admin = Admin::of(&server);
+    let client = Client::connect(&server).await;
+    client.declare("q", &[("x-max-length", int(3))]).await;
+    for body in ["a", "b", "c"] {
+        assert!(client.publish("q", body).await);
+    }
+    let path = "/api/policies/%2F/p";
+    let policy =
+        json!({"pattern": "^q$", "definition": {"max-length": 2, "overflow": "reject-publish"}});
+    assert_eq!(admin.put(path, policy).await.0, 201);
+    assert!(!client.publish("q", "refused").await);
+    let data_dir = server.data_dir();
+    server.kill();
+    let server = Server::on(data_dir, &[]).await;
+    let admin = Admin::of(&server);
+    let client = Client::connect(&server).await;
+    assert!(!client.publish("q", "refused").await);
+    assert_eq!(admin.delete(path).await, 204);
+    assert_eq!(client.drain("q").await, ["a", "b", "c"]);
+    for body in ["d", "e", "f", "g"] {
+        assert!(client.publish("q", body).await);
+    }
+    let kept = client.drain("q").await;
+    assert_eq!(kept, ["e", "f", "g"], "its own limit drops the oldest");
+}
+
+#[actix_web::test]
+async fn time_and_dead_letters_by_policy_work_in_every_vhost() {
+    let server = Server::start().await;
+    let admin = Admin::of(&server);
+    assert_eq!(admin.put("/api/vhosts/v", json!({})).await.0, 201);
+    admin.permit("v", "guest", [".*", ".*", ".*"]).await;
+    let client = Client::enter(&server, "v").await;
+    client.declare("q", &[]).await;
+    client.declare("dead", &[]).await;
+    let dead = json!({
+        "pattern": "^q$",
+        "definition": {"dead-letter-exchange": "", "dead-letter-routing-key": "dead"}
+    });
+    assert_eq!(admin.put("/api/policies/v/dead", dead).await.0, 201);
+    let limit = json!({"pattern": "^q$", "definition": {"message-ttl": 10}});
+    let path = "/api/operator-policies/v/limit";
+    assert_eq!(admin.put(path, limit).await.0, 201);
+    assert!(client.publish("q", "m").await);
+    let message = client.get("dead").await;
+    assert_eq!(
+        history(&message)[0],
+        ("q".to_owned(), "expired".to_owned(), 1)
+    );
+    let expires = json!({"pattern": "^q$", "definition": {"expires": 200}});
+    assert_eq!(admin.put(path, expires).await.0, 204);
+    client.until_gone("q", Duration::from_millis(300)).await;
 }
 
 #[actix_web::test]

@@ -249,6 +249,7 @@ impl Connection {
 
     /// What can be done without waiting, up to a bound. True when there is more of it.
     fn turn(&mut self, woken: &Woken) -> std::io::Result<bool> {
+        self.session.tell_time(now_ms());
         buffers::lend(&mut self.out.bytes);
         if woken.writable {
             self.write_full = false;

@@ -19,6 +19,8 @@ const FOLDER: &str = "log";
 const QUEUE_KEYS: &[u8] = b"q/";
 /// Set in the id under which messages of a queue are that were moved out of memory for want of room.
 const PAGED_OUT: u64 = 1 << 63;
+/// The bit of the ids under which the log has what it knows of deliveries from a queue.
+const RETURNS: u64 = 1 << 62;
 
 #[derive(Subcommand)]
 pub(super) enum LogCommand {
@@ -193,8 +195,8 @@ fn stats(
     out: &mut impl Write,
 ) -> Result<(), LogFailure> {
     let mut queues = survey.queues();
-    // Deleted; only their segments remain.
-    queues.retain(|queue| queue.low != u64::MAX);
+    // Deleted, only their segments remain; or what is known of deliveries, which are no messages.
+    queues.retain(|queue| queue.low != u64::MAX && queue.queue & RETURNS == 0);
     let segments = survey.segments();
     let checkpoints = survey.checkpoints()?;
     let sum = |part: fn(&backbone_log::SegmentInfo) -> u64| segments.iter().map(part).sum::<u64>();

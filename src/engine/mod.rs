@@ -12,6 +12,7 @@ mod pager;
 mod policies;
 mod queues;
 mod taken;
+mod timer;
 mod vhosts;
 mod waiting;
 
@@ -41,6 +42,7 @@ pub use pager::{pager, start as start_pager};
 pub use policies::{ApplyTo, Author, Policy, PolicyDefinition, PolicyError};
 pub use queues::QueueInfo;
 pub use taken::Taken;
+pub use timer::start as start_timer;
 pub use vhosts::{VhostInfo, VhostLimits, VhostUpdate};
 
 /// Publishers kept for the next calls, with their route caches.
@@ -59,6 +61,9 @@ pub enum EngineError {
     /// There is no such queue.
     #[error("the queue {0} is not there")]
     NoQueue(String),
+    /// The queue has reached its limit and refuses new messages.
+    #[error("the queue {0} is full")]
+    QueueFull(String),
     /// The broker's own words.
     #[error(transparent)]
     Broker(#[from] backbone_broker::Error),
@@ -248,6 +253,7 @@ impl Engine {
         match routed {
             Routed::Queues => Ok(promise),
             Routed::Nowhere => Err(EngineError::NoQueue(queue.name().to_string())),
+            Routed::Refused => Err(EngineError::QueueFull(queue.name().to_string())),
         }
     }
 
@@ -289,6 +295,11 @@ impl Engine {
     /// first alone is larger. Two calls never take the same message.
     pub fn take(&self, queue: &Arc<Queue>, messages_max: usize, bytes_max: usize) -> Taken {
         Taken::new(&self.0.vhost, queue, messages_max, bytes_max)
+    }
+
+    /// Before an orderly end, when nothing is delivered any more: see [`Vhosts::close`].
+    pub fn close(&self) {
+        self.0.vhosts.close();
     }
 
     fn publisher(&self) -> Publisher {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use backbone_broker::definitions::SHADOW;
+use backbone_broker::definitions::BESIDE;
 use backbone_broker::durable::Durable;
 use backbone_broker::pager::Pager;
 use backbone_broker::queue::{Queue, Wakes};
@@ -110,7 +110,7 @@ fn report_damages(vhosts: &Vhosts, reported: usize) -> usize {
     let queues = vhosts.queues();
     let damages = log.damages();
     for damage in damages.iter().skip(reported) {
-        let ids: Vec<u64> = damage.queues.iter().map(|id| id & !SHADOW).collect();
+        let ids: Vec<u64> = damage.queues.iter().map(|id| id & !BESIDE).collect();
         let named = queues.iter().filter(|queue| queue.has_any_id(&ids));
         let queues: Vec<&str> = named.map(|queue| &**queue.name()).collect();
         let (file, offset, bytes) = (&*damage.file, damage.offset, damage.bytes);

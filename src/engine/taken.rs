@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use backbone_broker::durable::Reason;
+use backbone_broker::publisher::bury;
 use backbone_broker::queue::{Queue, Wakes};
 use backbone_broker::record::{Entry, Record};
 use backbone_broker::vhost::Vhost;
@@ -25,6 +26,7 @@ impl Taken {
         bytes_max: usize,
     ) -> Self {
         let mut entries = Vec::new();
+        vhost.tell_time(super::now_ms());
         vhost.take(queue, messages_max, bytes_max, &mut entries);
         Self {
             vhost: Arc::clone(vhost),
@@ -79,10 +81,13 @@ impl Drop for Taken {
             return;
         }
         let mut wakes = Wakes::default();
-        if !self.queue.requeue(None, &entries, &mut wakes) {
+        let (now_ms, mut dead) = (super::now_ms(), Vec::new());
+        let vhost = &self.vhost;
+        if !vhost.put_back(&self.queue, None, &entries, now_ms, &mut dead, &mut wakes) {
             // The queue is deleted: nobody else will read them.
             self.release(&entries);
         }
         wakes.ring();
+        bury(vhost, &mut dead, now_ms, &mut wakes);
     }
 }

@@ -157,7 +157,9 @@ impl From<EngineError> for ApiError {
             EngineError::Paused(_) => Self::unavailable(error.to_string(), 1),
             EngineError::Vhost(error) => bad_request(error.to_string()),
             EngineError::Policy(error) => invalid(error),
-            EngineError::NoQueue(_) | EngineError::Broker(_) => Self::internal(&error),
+            EngineError::NoQueue(_) | EngineError::QueueFull(_) | EngineError::Broker(_) => {
+                Self::internal(&error)
+            }
         }
     }
 }

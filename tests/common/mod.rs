@@ -8,6 +8,7 @@ pub mod admin;
 pub mod dialog;
 pub mod ledger;
 pub mod peer;
+pub mod queues;
 pub mod raw;
 pub mod small_disk;
 pub mod traffic;

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::death::Cause;
+
 macro_rules! counters {
     ($($name:ident = $metric:literal: $help:literal,)*) => {
         /// Totals since start. Names follow RabbitMQ's metric stems.
@@ -33,10 +35,28 @@ counters! {
     messages_get_empty = "backbone_global_messages_get_empty_total": "basic.get that found nothing.",
     messages_redelivered = "backbone_global_messages_redelivered_total": "Messages delivered again after they came back.",
     messages_acknowledged = "backbone_global_messages_acknowledged_total": "Messages acknowledged or rejected without requeue.",
+    messages_dead_lettered_rejected = "backbone_global_messages_dead_lettered_rejected_total": "Messages dead-lettered because a consumer rejected them.",
+    messages_dead_lettered_expired = "backbone_global_messages_dead_lettered_expired_total": "Messages dead-lettered because their time was up.",
+    messages_dead_lettered_maxlen = "backbone_global_messages_dead_lettered_maxlen_total": "Messages dead-lettered because there was no room for them.",
+    messages_dead_lettered_delivery_limit = "backbone_global_messages_dead_lettered_delivery_limit_total": "Messages dead-lettered because they came back too often.",
+    messages_dead_letter_circles = "backbone_global_messages_dead_letter_circles_total": "Dead letters dropped because they went in a circle.",
+    messages_refused = "backbone_global_messages_refused_total": "Messages that a queue refused because it had no room.",
     queues_declared = "backbone_queues_declared_total": "Queues created.",
     queues_deleted = "backbone_queues_deleted_total": "Queues deleted.",
     channels_opened = "backbone_channels_opened_total": "Channels opened.",
     channels_closed = "backbone_channels_closed_total": "Channels closed.",
+}
+
+impl Counters {
+    /// The counter of dead letters that died of this.
+    pub(crate) fn dead_lettered(&self, cause: Cause) -> &AtomicU64 {
+        match cause {
+            Cause::Rejected => &self.messages_dead_lettered_rejected,
+            Cause::Expired => &self.messages_dead_lettered_expired,
+            Cause::MaxLen => &self.messages_dead_lettered_maxlen,
+            Cause::DeliveryLimit => &self.messages_dead_lettered_delivery_limit,
+        }
+    }
 }
 
 /// Raises `counter` by `count`; nothing is touched for 0.

@@ -33,6 +33,12 @@ use crate::policy::{Author, PolicyDefinition};
 /// The bit of the ids under which queues page out what is not durable: the *shadow* of a queue.
 pub const SHADOW: u64 = 1 << 63;
 
+/// The bit of the ids under which the log has what it knows of deliveries from a queue ([`crate::returns`]).
+pub const RETURNS: u64 = 1 << 62;
+
+/// The bits of an id that make it something beside a queue, and not the queue itself.
+pub const BESIDE: u64 = SHADOW | RETURNS;
+
 const VHOST: &[u8] = b"v/";
 const EXCHANGE: &[u8] = b"x/";
 const QUEUE: &[u8] = b"q/";

@@ -15,7 +15,7 @@ use backbone_log::{Arena, Segment};
 
 use crate::counters::add;
 use crate::durable::{Level, Promise};
-use crate::publisher::{Lists, Plan, Spare, push};
+use crate::publisher::{Dead, Lists, Plan, Spare, bury, push};
 use crate::queue::{Bell, ConsumerId, ConsumerSpec, Fetch, Queue, Refused, Wakes};
 use crate::record::{self, Entry, Record};
 use crate::topology::Targets;
@@ -130,6 +130,7 @@ impl Mover {
 
     /// Moves one batch. True when more may wait: call again.
     pub fn step(&mut self) -> bool {
+        let now_ms = self.vhost.now_ms();
         let Some(id) = self.consumer else {
             return false;
         };
@@ -145,10 +146,11 @@ impl Mover {
                 self.abandon();
                 refused = !self.may_try_again();
             } else {
-                self.deliver(load);
+                let mut dead = self.deliver(load);
                 let count = self.batch.len() as u32;
                 self.forget_batch();
                 self.queue.settle(Some(id), count, &mut self.wakes);
+                bury(&self.vhost, &mut dead, now_ms, &mut self.wakes);
             }
         }
         self.wakes.ring();
@@ -236,8 +238,8 @@ impl Mover {
         durable.trouble().is_none()
     }
 
-    /// Pushes the messages to where they go.
-    fn deliver(&mut self, mut load: Load) {
+    /// Pushes the messages to where they go; returns what they push out.
+    fn deliver(&mut self, mut load: Load) -> Vec<Dead> {
         let arena = self.vhost.arena();
         let mut lists = load.lists.take();
         for list in &lists {
@@ -246,9 +248,10 @@ impl Mover {
             }
         }
         self.moved = true;
+        let mut dead = Vec::new();
         let delivered: u64 = lists
             .drain(..)
-            .map(|list| push(&self.vhost, &list, &mut self.wakes))
+            .map(|list| push(&self.vhost, &list, &mut dead, &mut self.wakes))
             .sum();
         if let Some(durable) = self.vhost.durable() {
             durable.log().write_soon();
@@ -261,6 +264,7 @@ impl Mover {
             add(&counters.delivered, delivered);
             add(&counters.unrouted, load.unrouted);
         }
+        dead
     }
 
     fn forget_batch(&mut self) {

@@ -10,7 +10,7 @@ use backbone_wire::table::{Table, TableBuf, Value};
 
 use crate::definitions::VhostDefinition;
 use crate::error::Error;
-use crate::flow::Flow;
+use crate::flow::{self, Flow};
 use crate::policy::{Author, Chosen, Policies, Policy, effective};
 use crate::queue::{DeleteIf, Queue};
 use crate::quota::Quota;
@@ -67,6 +67,9 @@ impl Vhost {
             if let Ok(Some(emptied)) = queue.delete_after(DeleteIf::default(), || true) {
                 self.give_back(&queue, &emptied);
             }
+        }
+        for dead in std::mem::take(&mut *self.postponed.lock()) {
+            flow::release(self.arena(), &dead.entries);
         }
         Ok(())
     }
@@ -132,11 +135,18 @@ impl Vhost {
     pub(crate) fn take_policies(&self, policies: Policies) {
         let policies = Arc::new(policies);
         self.policies.store(Arc::clone(&policies));
+        for queue in self.topology().queues() {
+            self.follow_policies(&queue);
+        }
+        // Voids the routes that publishers keep, with the settings of queues.
         self.topology().take_policies(policies);
     }
 
-    /// The policies that count for a queue.
+    /// The policies that count for a queue; for one of the bus none does.
     pub fn policies_of(&self, queue: &Queue) -> Chosen {
+        if queue.options().protected {
+            return Chosen::default();
+        }
         let arguments = Table::assume_checked(&queue.options().arguments);
         self.policies.load().of_queue(queue.name(), arguments)
     }

@@ -6,6 +6,8 @@
 
 pub mod access;
 pub mod counters;
+pub mod death;
+mod declare;
 pub mod definitions;
 pub mod durable;
 pub mod error;
@@ -23,7 +25,10 @@ pub mod quota;
 pub mod record;
 mod replies;
 pub mod restore;
+pub mod returns;
+pub mod rules;
 pub mod session;
+pub mod timetable;
 pub mod topic_rule;
 pub mod topology;
 pub mod vhost;

@@ -13,7 +13,7 @@ use crate::durable::{Durable, Level};
 use crate::flow;
 use crate::publisher::LARGE_FROM_BYTES;
 use crate::queue::{Bell, Page, Queue, Room, Wakes};
-use crate::record::{Entry, Record};
+use crate::record::{self, Entry, Record};
 
 /// Attempts to find a message that is copied from segment to segment meanwhile.
 const MOVES_MAX: usize = 8;
@@ -116,6 +116,8 @@ struct Read {
     until: u64,
     /// How many there were, unreadable ones included.
     found: u64,
+    /// The queue has rules for them.
+    ruled: bool,
 }
 
 impl Pager {
@@ -202,6 +204,9 @@ impl Pager {
         let read = self.read(queue, page)?;
         let entries = &read.entries;
         let taken = queue.page_in(page, read.until, read.found, entries, wakes);
+        if taken && read.ruled {
+            queue.paged(entries, &self.arena, page.restored, wakes);
+        }
         if taken {
             self.paged_in
                 .fetch_add(entries.len() as u64, Ordering::Relaxed);
@@ -357,7 +362,7 @@ impl Pager {
             found: stored.len() as u64 + self.never_stored(queue.id(), page, until, &stored),
             ..Read::default()
         };
-        let mut fill = Fill::new(&self.arena);
+        let mut fill = Fill::new(&self.arena, queue.is_ruled());
         let (mut of_queue, mut of_shadow) = (None, None);
         for message in &stored {
             let (chunk, flags) = match message.queue == queue.id() {
@@ -382,6 +387,10 @@ impl Pager {
                 }
             }
         }
+        if fill.timed {
+            queue.expect_timed();
+        }
+        read.ruled = queue.is_ruled();
         fill.end(&mut read);
         Ok(read)
     }
@@ -458,11 +467,17 @@ struct Fill<'a> {
     buffer: Vec<u8>,
     /// The first entry that is in `buffer`.
     first: usize,
+    /// The queue wants entries to say more than where the messages are.
+    ruled: bool,
+    /// There was one that can expire.
+    timed: bool,
 }
 
 impl<'a> Fill<'a> {
-    fn new(arena: &'a Arena) -> Self {
+    fn new(arena: &'a Arena, ruled: bool) -> Self {
         Self {
+            ruled,
+            timed: false,
             arena,
             buffer: Vec::new(),
             first: 0,
@@ -478,6 +493,11 @@ impl<'a> Fill<'a> {
             len,
             flags,
         };
+        let record = Record::read(payload, 0);
+        if self.ruled || record.flags & record::TIMED != 0 {
+            entry.describe(&record);
+            self.timed |= entry.flags & Entry::TIMED != 0;
+        }
         if payload.len() >= LARGE_FROM_BYTES {
             self.end(read);
             let mut own = self.arena.large_buffer(payload.len()).unwrap_or_default();

@@ -5,6 +5,8 @@
 //! names_len u16 | flags u16 | header_len u32 | body_len u32 | exchange, routing key (short strings) | content header | body
 //! ```
 //!
+//! With the flag [`TIMED`] eight octets follow: when the message was accepted, in ms of Unix time.
+//!
 //! Integers are little-endian. The content header is the payload of the header frame (class,
 //! weight, body size, property flags and values; AMQP 0-9-1 §4.2.6.1).
 
@@ -28,7 +30,8 @@ pub struct Entry {
     pub offset: u32,
     /// Length of the whole record in bytes.
     pub len: u32,
-    /// Bit set of [`Entry::REDELIVERED`] and [`Entry::LOGGED`].
+    /// Bit set of [`Entry::REDELIVERED`], [`Entry::LOGGED`] and the others; the upper 24 bits are [`Entry::overhead`], in queues
+    /// that want to know.
     pub flags: u32,
 }
 
@@ -39,6 +42,38 @@ impl Entry {
     pub const REDELIVERED: u32 = 1;
     /// The message is in the log, or will be with the commit: whoever takes it for good settles it there.
     pub const LOGGED: u32 = 2;
+
+    /// Its record says when the message was accepted: it may expire.
+    pub const TIMED: u32 = 4;
+    /// It has to be taken at once, or it expires.
+    pub const AT_ONCE: u32 = 8;
+    /// Its queue has let it in and counts on it.
+    pub const ADMITTED: u32 = 16;
+
+    const OVERHEAD_SHIFT: u32 = 8;
+
+    /// The flags that say how many bytes the record has besides the body.
+    pub(crate) fn overhead(bytes: usize) -> u32 {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        bytes.min(u32::MAX >> Self::OVERHEAD_SHIFT) << Self::OVERHEAD_SHIFT
+    }
+
+    /// Bytes of the body; those of the whole record if the flags do not say it.
+    pub(crate) fn body_len(&self) -> u32 {
+        self.len.saturating_sub(self.flags >> Self::OVERHEAD_SHIFT)
+    }
+
+    /// Has the flags say how long the body of its `record` is, and whether the message may expire.
+    pub(crate) fn describe(&mut self, record: &Record<'_>) {
+        let overhead = (self.len as usize).saturating_sub(record.body.len());
+        let timed = if record.flags & TIMED == 0 {
+            0
+        } else {
+            Self::TIMED
+        };
+        let low = self.flags & ((1 << Self::OVERHEAD_SHIFT) - 1);
+        self.flags = low | timed | Self::overhead(overhead);
+    }
 
     /// An entry that has no place in a queue yet.
     pub fn unplaced(position: Position, len: u32) -> Self {
@@ -65,6 +100,10 @@ impl Entry {
 
 /// Record flag: the message is not delivered to its own sender's inbox.
 pub const EXCLUDE_OWN: u16 = 1;
+/// Record flag: the time of acceptance follows the body.
+pub const TIMED: u16 = 2;
+/// Bytes of that.
+pub const TIME_LEN: usize = 8;
 
 /// A message as it is about to be stored, borrowed from the wire or from its sender.
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +177,33 @@ pub fn write(out: &mut Vec<u8>, flags: u16, content: Content<'_>) -> (u32, u32) 
     (start, (out.len() - start as usize) as u32)
 }
 
+/// Has the record that begins at `start` and ends with `out` say when its message was accepted.
+pub(crate) fn stamp_time(out: &mut Vec<u8>, start: u32, accepted_ms: u64) {
+    let at = start as usize + 2;
+    let flags = u16::from_le_bytes([out[at], out[at + 1]]) | TIMED;
+    out[at..at + 2].copy_from_slice(&flags.to_le_bytes());
+    out.extend_from_slice(&accepted_ms.to_le_bytes());
+}
+
+/// When a message expires that may wait for `ttl` ms, and for no longer than its own property says; `u64::MAX`: never. Panics
+/// as [`Record::read`].
+pub(crate) fn expires_at(segment: &[u8], offset: u32, ttl: Option<u64>) -> u64 {
+    let record = Record::read(segment, offset);
+    if record.flags & TIMED == 0 {
+        return u64::MAX;
+    }
+    let own = record.properties().expiration();
+    let own = own.and_then(|text| crate::queue::arguments::expiration(text.as_bytes()).ok());
+    let Some(ttl) = own.into_iter().chain(ttl).min() else {
+        return u64::MAX;
+    };
+    let at = record.body_offset + record.body.len();
+    let time = segment[at..]
+        .first_chunk()
+        .expect("the time follows the body");
+    u64::from_le_bytes(*time).saturating_add(ttl)
+}
+
 /// Appends a record up to its body, which the caller appends; returns the record's offset.
 #[inline]
 pub fn begin(out: &mut Vec<u8>, flags: u16, names: &[u8], header: &[u8], body_len: usize) -> u32 {
@@ -167,7 +233,7 @@ pub fn prefix(flags: u16, sizes: Sizes) -> [u8; PREFIX_LEN] {
 /// A stored message, in place.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// Bit set of [`EXCLUDE_OWN`].
+    /// Bit set of [`EXCLUDE_OWN`] and [`TIMED`].
     pub flags: u16,
     /// Exchange and routing key as two short strings, length octets included.
     pub names: &'a [u8],
@@ -206,7 +272,12 @@ impl<'a> Record<'a> {
     #[inline]
     pub fn bytes(segment: &'a [u8], offset: u32) -> &'a [u8] {
         let record = Self::read(segment, offset);
-        &segment[offset as usize..record.body_offset + record.body.len()]
+        let time = if record.flags & TIMED == 0 {
+            0
+        } else {
+            TIME_LEN
+        };
+        &segment[offset as usize..record.body_offset + record.body.len() + time]
     }
 
     /// The exchange that the message was published to.

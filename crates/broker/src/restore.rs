@@ -1,12 +1,14 @@
 //! What a start finds in the log: the vhosts with their exchanges, queues and bindings, and what is left of those that are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use backbone_log::{Log, QueueInfo};
 use backbone_wire::table::Table;
 
 use crate::definitions::{
-    BindingKey, Definition, ExchangeDefinition, QueueDefinition, SHADOW, VhostDefinition,
+    BESIDE, BindingKey, Definition, ExchangeDefinition, QueueDefinition, RETURNS, SHADOW,
+    VhostDefinition,
 };
 use crate::error::Error;
 use crate::policy::{Author, Policies, Policy, PolicyDefinition};
@@ -30,6 +32,8 @@ pub struct Restored {
     pub unknown: Vec<u64>,
     /// Definitions that cannot be read or do not fit together; they stay in the log. Their keys, for people.
     pub damaged: Vec<String>,
+    /// What the log has beside queues and need not keep.
+    pub(crate) done: Vec<(u64, Range<u64>)>,
 }
 
 /// All definitions of a log.
@@ -147,8 +151,16 @@ impl Vhost {
                     Some(_) if next == 0 => {}
                     Some(_) => queue.restore_level(level, live, low, next),
                 }
+                if next > 0 {
+                    let events = stored.get(&(id | RETURNS));
+                    let part = queue.part(level);
+                    let done = self.restore_returns(&part, events, next);
+                    let done = done.map(|range| (id | RETURNS, range));
+                    restored.done.extend(done);
+                }
                 restored.messages += live;
             }
+            self.wind_up(&queue);
             self.topology().restore_queue(definition, queue);
             restored.queues += 1;
         }
@@ -184,17 +196,20 @@ impl Vhost {
         stored: &Stored,
         restored: &mut Restored,
     ) -> Result<(), Error> {
-        let used = known.iter().chain(stored.keys()).map(|id| id & !SHADOW);
+        let used = known.iter().chain(stored.keys()).map(|id| id & !BESIDE);
         let next = used.max().map_or(1, |id| id + 1).max(next_id);
         self.change(|change| {
             for info in stored.values().filter(|info| info.low < u64::MAX) {
-                let id = info.queue & !SHADOW;
+                let id = info.queue & !BESIDE;
+                if info.queue & RETURNS != 0 && known.contains(&id) {
+                    continue;
+                }
                 if known.contains(&id) {
                     // Neither what was paged out lives on, nor is one of its numbers used again.
                     let (_, _, next) = numbers_of(id, stored);
                     let dead = if info.queue == id { info.next } else { 0 };
                     change.settle(info.queue, dead..next);
-                } else if info.queue & SHADOW != 0 {
+                } else if info.queue & BESIDE != 0 {
                     change.settle(info.queue, 0..u64::MAX);
                 } else if whole {
                     change.settle(info.queue, 0..u64::MAX);
@@ -202,6 +217,9 @@ impl Vhost {
                 } else {
                     restored.unknown.push(info.queue);
                 }
+            }
+            for (id, numbers) in std::mem::take(&mut restored.done) {
+                change.settle(id, numbers);
             }
         })?;
         self.number_queues_from(next)

@@ -8,7 +8,7 @@
 //! Locks: `control`, then that of the queue that is deleted, then the topology's, then the log's.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use ahash::RandomState;
 use arc_swap::ArcSwap;
@@ -18,43 +18,24 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::counters::{Counters, add};
-use crate::definitions::{Change, Journal, QueueDefinition, VhostDefinition};
+use crate::definitions::{Change, Journal, QueueDefinition, RETURNS, VhostDefinition};
 use crate::durable::{Durable, Level, Promise};
-use crate::error::{Error, Resource};
+use crate::error::Error;
 use crate::flow;
 use crate::numbers::Numbers;
 use crate::pager::Pager;
 use crate::policy::Policies;
-use crate::publisher::add_number;
+use crate::publisher::{Dead, add_number};
 use crate::queue::{DeleteIf, Emptied, Features, Queue, QueueOptions, Refused, Room, Wakes};
 use crate::quota::Quota;
 use crate::record::Entry;
 use crate::replies::Replies;
-use crate::topology::{Topology, Unlogged, check_equivalent, check_same, clean_name};
+use crate::rules::Circle;
+use crate::timetable::Timetable;
+use crate::topology::{Topology, Unlogged, clean_name};
 
 /// The argument with which a queue asks for a level.
-const DURABILITY: &str = "x-durability";
-
-/// Arguments of queues that make a redeclare differ; others are kept and ignored.
-const QUEUE_ARGUMENTS: &[&str] = &[
-    "x-expires",
-    "x-message-ttl",
-    "x-max-length",
-    "x-max-length-bytes",
-    "x-overflow",
-    "x-dead-letter-exchange",
-    "x-dead-letter-routing-key",
-    "x-dead-letter-strategy",
-    "x-max-priority",
-    "x-queue-mode",
-    "x-queue-version",
-    "x-single-active-consumer",
-    "x-queue-type",
-    "x-delivery-limit",
-    "x-max-age",
-    "x-stream-max-segment-size-bytes",
-    DURABILITY,
-];
+pub(crate) const DURABILITY: &str = "x-durability";
 
 /// Refuses names that are the broker's own to give.
 ///
@@ -92,6 +73,12 @@ pub struct Vhost {
     random: RandomState,
     /// Senders that do not get their own messages, with the identities of their inboxes.
     pub(crate) exclude_own: DashMap<Box<[u8]>, u64>,
+    pub(crate) timetable: Timetable,
+    /// The time that it was told last.
+    pub(crate) now_ms: AtomicU64,
+    /// Dead letters that the log refused.
+    pub(crate) postponed: Mutex<Vec<Dead>>,
+    pub(crate) circle: Mutex<Option<Circle>>,
     replies: Replies,
     /// Exchanges that connections cannot delete, and whether they may declare them otherwise.
     pub(crate) protected_exchanges: DashMap<Box<str>, bool>,
@@ -140,6 +127,10 @@ impl Vhost {
             connections: Arc::default(),
             random: RandomState::new(),
             exclude_own: DashMap::new(),
+            timetable: Timetable::default(),
+            now_ms: AtomicU64::new(0),
+            postponed: Mutex::default(),
+            circle: Mutex::default(),
             replies: Replies::default(),
             protected_exchanges: DashMap::new(),
         }
@@ -165,6 +156,7 @@ impl Vhost {
         let mut other = Self::new(name, self.node, Arc::clone(&self.arena));
         other.counters = Arc::clone(&self.counters);
         other.numbers = Arc::clone(&self.numbers);
+        other.timetable = self.timetable.beside();
         match (&self.durable, &self.pager) {
             (Some(durable), Some(pager)) => {
                 other.with_log(Arc::clone(durable), Arc::clone(pager), level)
@@ -218,8 +210,16 @@ impl Vhost {
         if !numbers.is_empty() && !queue.is_deleted() {
             let mut batch = Batch::new();
             queue.settle_in(&mut batch, &numbers, reason);
+            if queue.counts_returns() {
+                queue.forget_counts(&numbers, &mut batch);
+            }
             self.settle(&mut batch);
         }
+    }
+
+    /// When queues want to be looked at.
+    pub fn timetable(&self) -> &Timetable {
+        &self.timetable
     }
 
     /// What a queue should keep in memory now.
@@ -232,22 +232,29 @@ impl Vhost {
         let Some(durable) = &self.durable else { return };
         if queue.level() != Level::Memory {
             durable.forget(queue.id());
+            if queue.counts_returns() {
+                durable.forget(queue.id() | RETURNS);
+            }
         }
         if queue.has_shadow() {
             durable.forget(queue.shadow());
         }
     }
 
-    /// Takes messages as [`Queue::take`], those too that wait in the log alone.
+    /// Takes messages as [`Queue::take`], those too that wait in the log alone; but none whose time is up.
     pub fn take(
         &self,
-        queue: &Queue,
+        queue: &Arc<Queue>,
         count_max: usize,
         bytes_max: usize,
         out: &mut Vec<Entry>,
     ) -> u64 {
         loop {
+            let from = out.len();
             let left = queue.take(count_max, bytes_max, out);
+            if queue.may_expire() && out.len() > from && self.bury_expired(queue, out, from) {
+                continue;
+            }
             let Some(pager) = &self.pager else {
                 return left;
             };
@@ -311,6 +318,7 @@ impl Vhost {
             if !declare.passive && !queue.options().lenient {
                 self.check_equivalent(&queue, &declare)?;
             }
+            queue.used(self.now_ms());
             return Ok(queue);
         }
         if declare.passive {
@@ -348,7 +356,7 @@ impl Vhost {
         if !declare.protected {
             self.check_room_for(name)?;
         }
-        Features::check(declare.arguments, Resource::queue(name, &self.name))?;
+        self.check_arguments(name, &declare)?;
         let options = QueueOptions {
             durable: declare.durable,
             auto_delete: declare.auto_delete,
@@ -372,6 +380,7 @@ impl Vhost {
             priority_max: features.priority_max,
         });
         let queue = Queue::shared(name, id, options, features, self.pager.as_ref());
+        self.wind_up(&queue);
         match definition {
             Some(definition) => {
                 let handle = Arc::clone(&queue);
@@ -495,6 +504,9 @@ impl Vhost {
         if !numbers.is_empty() {
             let mut batch = Batch::new();
             batch.settle(queue.id(), &numbers, Reason::Purge);
+            if queue.counts_returns() {
+                queue.forget_counts_of(emptied, &mut batch);
+            }
             batch.hurry();
             let durable = self.durable.as_ref();
             if let Some(lsn) = durable.and_then(|durable| durable.settle(&mut batch)) {
@@ -564,27 +576,12 @@ impl Vhost {
         }
     }
 
-    fn locked(&self, queue: &Queue) -> Error {
+    pub(crate) fn locked(&self, queue: &Queue) -> Error {
         Error::resource_locked(format!(
             "cannot obtain exclusive access to locked queue '{}' in vhost '{}'. It could be originally declared on \
              another connection or the exclusive property value does not match that of the original declaration.",
             queue.name(),
             self.name
         ))
-    }
-
-    fn check_equivalent(&self, queue: &Queue, declare: &QueueDeclare<'_>) -> Result<(), Error> {
-        let options = queue.options();
-        let of = Resource::queue(queue.name(), &self.name);
-        check_same("durable", of, options.durable, declare.durable)?;
-        check_same("auto_delete", of, options.auto_delete, declare.auto_delete)?;
-        if declare.exclusive != options.owner.is_some() {
-            return Err(self.locked(queue));
-        }
-        let current = Table::from_bytes(&options.arguments).expect("arguments were checked");
-        for key in QUEUE_ARGUMENTS {
-            check_equivalent(key, of, current.get(key), declare.arguments.get(key))?;
-        }
-        Ok(())
     }
 }

@@ -18,6 +18,9 @@ use crate::durable::Level;
 use crate::error::Error;
 use crate::queue::Queue;
 use crate::restore::{Found, Restored, restore};
+use crate::returns::close;
+#[cfg(doc)]
+use crate::timetable::Timetable;
 use crate::vhost::Vhost;
 
 type ByName = BTreeMap<Arc<str>, Arc<Vhost>>;
@@ -113,6 +116,23 @@ impl Vhosts {
     pub fn queues(&self) -> Vec<Arc<Queue>> {
         let all = self.all.load();
         all.values().flat_map(|it| it.topology().queues()).collect()
+    }
+
+    /// Looks at the queues of all vhosts whose time has come, as [`Vhost::tick`]. Returns when to call again.
+    pub fn tick(&self, now_ms: u64) -> Option<u64> {
+        let all = self.all.load();
+        all.values().filter_map(|it| it.tick(now_ms)).min()
+    }
+
+    /// Has `changed` called when that time has come nearer, as [`Timetable::on_change`].
+    pub fn on_change(&self, changed: impl Fn() + Send + Sync + 'static) {
+        self.first.timetable().on_change(changed);
+    }
+
+    /// Before an orderly end, as [`Vhost::close`], of all vhosts.
+    pub fn close(&self) {
+        let all = self.all.load();
+        close(&all.values().map(|it| &**it).collect::<Vec<_>>());
     }
 
     /// Creates a vhost; one that is there stays as it is. True: it is new.

@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use backbone_broker::definitions::VhostDefinition;
+use backbone_broker::definitions::{BESIDE, RETURNS, VhostDefinition};
 use backbone_broker::durable::{Durable, Level};
 use backbone_broker::error::Error;
 use backbone_broker::pager::Pager;
+use backbone_broker::policy::{ApplyTo, Author, Policy, PolicyDefinition};
 use backbone_broker::queue::Queue;
 use backbone_broker::restore::Restored;
 use backbone_broker::topology::ExchangeSpec;
@@ -16,7 +18,7 @@ use backbone_broker::vhost::{QueueDeclare, Vhost};
 use backbone_broker::vhosts::{VhostError, Vhosts};
 use backbone_log::{Arena, Batch, Config, Log, SimDisk, Target};
 use backbone_wire::error::ReplyCode;
-use backbone_wire::table::Table;
+use backbone_wire::table::{Table, TableBuf, Value};
 
 /// A node on what a disk holds.
 struct Node {
@@ -208,6 +210,88 @@ fn a_deleted_vhost_is_gone_with_all_that_was_in_it_and_may_come_back_empty() {
     let (node, _) = node.restart(&disk);
     assert_eq!(node.names(), ["/", "v"]);
     assert_eq!(contents(&node.vhost("v")), (vec![], vec![], 0));
+}
+
+fn with<'a>(name: &'a str, arguments: &'a TableBuf) -> QueueDeclare<'a> {
+    QueueDeclare {
+        arguments: arguments.as_table(),
+        ..declare(name, true)
+    }
+}
+
+#[test]
+fn with_a_vhost_goes_what_the_log_has_beside_its_queues() {
+    let disk = SimDisk::new();
+    let node = Node::on(&disk);
+    let vhost = node.create("v");
+    let mut arguments = TableBuf::new();
+    arguments.put("x-queue-type", &Value::from("quorum"));
+    let queue = vhost.declare_queue(with("q", &arguments), 1).unwrap();
+    node.store(&queue);
+    let mut returned = Batch::new();
+    let beside = Target {
+        queue: queue.id() | RETURNS,
+        seq: 0,
+    };
+    returned.publish(&[beside], false, |out| out.extend_from_slice(&[0; 16]));
+    node.log.append(&mut returned).unwrap();
+    assert_eq!(node.stored(), 2);
+    node.vhosts.delete("v").unwrap();
+    assert_eq!(node.stored(), 0);
+    let (node, _) = node.restart(&disk);
+    assert_eq!((node.stored(), node.restored.forgotten), (0, 0));
+    let new = self::queue(&node.create("v"), "q");
+    assert_eq!(new.id() & BESIDE, 0, "ids go on below what is beside them");
+}
+
+#[test]
+fn one_clock_serves_the_queues_of_all_vhosts() {
+    let node = Node::on(&SimDisk::new());
+    let called = Arc::new(AtomicUsize::new(0));
+    let calls = Arc::clone(&called);
+    node.vhosts.on_change(move || {
+        calls.fetch_add(1, Ordering::Relaxed);
+    });
+    let vhost = node.create("v");
+    let mut arguments = TableBuf::new();
+    arguments.put("x-expires", &Value::I32(50));
+    vhost.declare_queue(with("q", &arguments), 1).unwrap();
+    assert_eq!(called.load(Ordering::Relaxed), 1);
+    assert_eq!(node.vhosts.tick(1000), Some(1050));
+    assert!(vhost.topology().queue("q").is_some());
+    node.vhosts.tick(1050);
+    assert!(vhost.topology().queue("q").is_none());
+}
+
+#[test]
+fn policies_count_for_queues_that_a_restart_brings_back() {
+    let disk = SimDisk::new();
+    let node = Node::on(&disk);
+    let vhost = node.create("v");
+    queue(&vhost, "q");
+    let mut levels = TableBuf::new();
+    levels.put("x-max-priority", &Value::I32(3));
+    vhost.declare_queue(with("levels", &levels), 1).unwrap();
+    let settings = serde_json::json!({"max-length": 2, "message-ttl": 70});
+    let policy = PolicyDefinition {
+        vhost: "v".into(),
+        name: "p".into(),
+        pattern: String::new(),
+        apply_to: ApplyTo::Queues,
+        definition: settings.as_object().unwrap().clone(),
+        priority: 0,
+    };
+    let policy = Policy::new(Author::User, policy).unwrap();
+    vhost.put_policy(Author::User, policy).unwrap();
+    let (node, _) = node.restart(&disk);
+    let vhost = node.vhost("v");
+    for name in ["q", "levels"] {
+        let settings = vhost.topology().queue(name).unwrap().settings();
+        let limits = (settings.messages_max, settings.message_ttl_ms);
+        assert_eq!(limits, (Some(2), Some(70)), "{name}");
+    }
+    vhost.remove_policy(Author::User, "p").unwrap();
+    assert_eq!(queue(&vhost, "q").settings().messages_max, None);
 }
 
 #[test]

@@ -157,6 +157,11 @@ pub struct Chosen {
 }
 
 impl Policies {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The policy of that name.
     pub fn get(&self, author: Author, name: &str) -> Option<&Arc<Policy>> {
         self.0.get(&(author, name.to_owned()))

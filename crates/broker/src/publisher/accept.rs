@@ -52,6 +52,7 @@ impl Publisher {
         headers: &Headers<'_>,
         now_ms: u64,
     ) {
+        self.now_ms = now_ms;
         let flow = flow_of(self.accepted.get(index));
         let in_body;
         let topic = match headers.topic() {
@@ -112,7 +113,14 @@ impl Publisher {
             header: &header,
             ..content
         };
-        let entry = stage(&self.vhost, &mut self.batch, &mut self.large, 0, marked);
+        let entry = stage(
+            &self.vhost,
+            &mut self.batch,
+            &mut self.large,
+            0,
+            None,
+            marked,
+        );
         self.own_copies(entry, 1);
         let index = self.pending.of(&flow.dead_letters, None, &mut self.spare);
         match flow.dead_letters.level() {
@@ -262,7 +270,7 @@ impl Publisher {
         let mut delivered = 0;
         let mut pending = fan.pending.take();
         for list in pending.drain(..) {
-            delivered += push(&vhost, &list, &mut self.wakes);
+            delivered += push(&vhost, &list, &mut self.dead, &mut self.wakes);
             self.spare.keep(list.entries);
         }
         fan.pending.reuse(pending);

@@ -102,7 +102,12 @@ impl Publisher {
             content
         };
         let number = self.routes.insert(exchange, key, generation, false, &found);
-        Ok(self.take(number, content, &Headers::of(content.header), now_ms))
+        let headers = Headers::of(content.header)?;
+        if headers.expiration.is_some() {
+            self.messages += 1;
+            return Ok(self.take_by_rules(number, content, &headers, now_ms));
+        }
+        Ok(self.take(number, content, &headers, now_ms))
     }
 }
 

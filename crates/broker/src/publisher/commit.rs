@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use backbone_log::Segment;
 
-use super::{List, Plan, Publisher, THIS_BATCH};
+use super::{List, Plan, Publisher, THIS_BATCH, by_rules};
 use crate::counters::add;
 use crate::flow::release;
 use crate::queue::{Pushed, State, Wakes};
@@ -26,6 +26,7 @@ impl Publisher {
         let guard = (!self.batch.is_empty()).then(|| arena.commit(&mut self.batch, 1 + copies));
         self.epoch += 1;
         self.stalled = false;
+        self.place_dead(guard.as_ref());
         let mut accepted = self.accepted.take();
         let mut refused = Vec::new();
         for accepted in accepted.drain(..) {
@@ -46,6 +47,9 @@ impl Publisher {
         self.messages = 0;
         self.wakes.ring();
         self.write_logged();
+        if !self.dead.is_empty() {
+            self.bury();
+        }
     }
 
     /// Has written what the log got of this commit.
@@ -80,7 +84,7 @@ impl Publisher {
         }
         let mut routed = 0;
         for list in pending.drain(..) {
-            routed += push(&vhost, &list, &mut self.wakes);
+            routed += by_rules::push(&vhost, &list, &mut self.dead, &mut self.wakes);
             self.spare.keep(list.entries);
         }
         self.pending.reuse(pending);
@@ -144,6 +148,11 @@ impl Publisher {
             for entry in list.entries.iter().filter(staged) {
                 arena.release(entry.segment, 1);
             }
+            list.queue.dismiss(&list.entries);
+        }
+        for dead in self.dead.drain(..) {
+            let staged = dead.entries.iter().filter(|it| it.segment != THIS_BATCH);
+            staged.for_each(|entry| arena.release(entry.segment, 1));
         }
         drop(self.accepted.take());
         for guard in self.large.drain(..) {
@@ -167,8 +176,8 @@ pub(super) fn place(entries: &mut [Entry], batch: Option<&Arc<Segment>>) {
     }
 }
 
-/// Pushes a list's entries, which own their copies; returns how many the queue took.
-pub(crate) fn push(vhost: &Vhost, list: &List, wakes: &mut Wakes) -> u64 {
+/// Pushes a list's entries into a plain queue; they own their copies. Returns how many the queue took.
+pub(super) fn push(vhost: &Vhost, list: &List, wakes: &mut Wakes) -> u64 {
     let (queue, entries) = (&list.queue, &list.entries);
     if entries.is_empty() {
         return 0;
@@ -187,7 +196,7 @@ pub(crate) fn push(vhost: &Vhost, list: &List, wakes: &mut Wakes) -> u64 {
 }
 
 /// After a push of reserved numbers: gives up copies that are not needed. Returns how many the queue took.
-fn finish(vhost: &Vhost, list: &List, pushed: Pushed, dropped: &[Entry]) -> u64 {
+pub(super) fn finish(vhost: &Vhost, list: &List, pushed: Pushed, dropped: &[Entry]) -> u64 {
     match pushed {
         Pushed::Taken => {
             release(vhost.arena(), dropped);

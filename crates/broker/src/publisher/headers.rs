@@ -3,10 +3,14 @@
 use backbone_wire::properties::Properties;
 use backbone_wire::table::RawEntry;
 
+use crate::error::Error;
+use crate::queue::arguments;
 use crate::record::HEADER_FIXED_LEN;
 
 /// Flag of the property `headers` in the first octet of the property flags.
 const HEADERS_FLAG: u8 = 1 << 5;
+/// Flag of the property `expiration` in it.
+const EXPIRATION_FLAG: u8 = 1;
 
 /// What the headers of a message say.
 pub(super) struct Headers<'a> {
@@ -17,6 +21,8 @@ pub(super) struct Headers<'a> {
     x_topic: Option<&'a [u8]>,
     /// Something else than `topic` and `sender` is there.
     pub others: bool,
+    /// The property `expiration`: how long the message may wait, in ms.
+    pub expiration: Option<u64>,
 }
 
 impl<'a> Headers<'a> {
@@ -26,21 +32,30 @@ impl<'a> Headers<'a> {
         topic: None,
         x_topic: None,
         others: false,
+        expiration: None,
     };
 
-    /// Whether a content header that was checked has headers at all.
+    /// Whether a content header that was checked has headers at all, or an expiration.
     #[inline]
     pub fn are_in(header: &[u8]) -> bool {
-        header[HEADER_FIXED_LEN] & HEADERS_FLAG != 0
+        header[HEADER_FIXED_LEN] & (HEADERS_FLAG | EXPIRATION_FLAG) != 0
     }
 
     /// Looks at the headers in a content header that was checked.
+    ///
+    /// # Errors
+    /// 406 for an expiration that is no number, or too large.
     #[inline(never)]
-    pub fn of(header: &'a [u8]) -> Self {
+    pub fn of(header: &'a [u8]) -> Result<Self, Error> {
         let mut seen = Headers::NONE;
         let properties = Properties::assume_checked(&header[HEADER_FIXED_LEN..]);
+        if header[HEADER_FIXED_LEN] & EXPIRATION_FLAG != 0
+            && let Some(text) = properties.expiration()
+        {
+            seen.expiration = Some(arguments::expiration(text.as_bytes())?);
+        }
         let Some(table) = properties.headers() else {
-            return seen;
+            return Ok(seen);
         };
         for entry in table.raw_entries() {
             match entry.name {
@@ -57,7 +72,7 @@ impl<'a> Headers<'a> {
             }
             seen.others = true;
         }
-        seen
+        Ok(seen)
     }
 
     /// The topic, if the headers name one: see [`crate::topic_rule`].

@@ -13,6 +13,8 @@
 //! the commit is through. Messages of one publisher reach a queue in the order of `publish`.
 
 mod accept;
+mod bury;
+mod by_rules;
 mod carbon;
 mod commit;
 mod headers;
@@ -36,9 +38,11 @@ use crate::record::{self, Content, Entry, HEADER_FIXED_LEN, Record};
 use crate::topology::{ExchangeKind, Targets};
 use crate::vhost::Vhost;
 use accept::Fan;
+pub(crate) use bury::note_lost;
+pub use bury::{Dead, bury};
+pub(crate) use by_rules::push;
 use carbon::Carbon;
 use commit::place;
-pub(crate) use commit::push;
 use headers::Headers;
 use ids::MessageIds;
 pub(crate) use lists::{List, Lists, Spare};
@@ -62,6 +66,8 @@ pub enum Routed {
     Queues,
     /// No queue takes it.
     Nowhere,
+    /// A queue has no room for it and refuses it; others may take it.
+    Refused,
 }
 
 /// Where a publisher's messages come from.
@@ -98,6 +104,10 @@ pub struct Publisher {
     topic_routes: Vec<Arc<TargetList>>,
     fan: Fan,
     spare: Spare,
+    /// What was refused, or pushed out, and is to become dead letters.
+    dead: Vec<Dead>,
+    /// Unix time of the last message.
+    now_ms: u64,
     wakes: Wakes,
     /// What whoever is told that everything so far is safe has to wait for.
     promise: Promise,
@@ -129,6 +139,8 @@ impl Publisher {
             topic_routes: Vec::new(),
             fan: Fan::default(),
             spare: Spare::default(),
+            dead: Vec::new(),
+            now_ms: 0,
             wakes: Wakes::default(),
             promise: Promise::KEPT,
             stalled: false,
@@ -174,14 +186,30 @@ impl Publisher {
         let seen;
         let mut headers = &Headers::NONE;
         if Headers::are_in(content.header) {
-            seen = Headers::of(content.header);
+            seen = Headers::of(content.header)?;
+            if seen.carbon || seen.expiration.is_some() {
+                return self.publish_special(content, &seen, now_ms);
+            }
             headers = &seen;
         }
+        let number = self.route(content)?;
+        Ok(self.take(number, content, headers, now_ms))
+    }
+
+    /// Takes a message with further routing keys, or one that can expire.
+    #[cold]
+    fn publish_special(
+        &mut self,
+        content: Content<'_>,
+        headers: &Headers<'_>,
+        now_ms: u64,
+    ) -> Result<Routed, Error> {
         if headers.carbon {
             return self.publish_copies(content, now_ms);
         }
         let number = self.route(content)?;
-        Ok(self.take(number, content, headers, now_ms))
+        self.messages += 1;
+        Ok(self.take_by_rules(number, content, headers, now_ms))
     }
 
     /// Takes a message whose route is that with `number`.
@@ -195,6 +223,9 @@ impl Publisher {
     ) -> Routed {
         self.messages += 1;
         let route = self.current(number);
+        if route.by_rules {
+            return self.take_by_rules(number, content, headers, now_ms);
+        }
         match route.targets[..] {
             [] => return Routed::Nowhere,
             [
@@ -206,7 +237,14 @@ impl Publisher {
                 },
             ] => {
                 let pending = route.pending[0];
-                let entry = stage(&self.vhost, &mut self.batch, &mut self.large, 0, content);
+                let entry = stage(
+                    &self.vhost,
+                    &mut self.batch,
+                    &mut self.large,
+                    0,
+                    None,
+                    content,
+                );
                 self.own_copies(entry, 1);
                 if logs && record::is_persistent(content.header) {
                     self.log_one(pending, entry);
@@ -250,7 +288,14 @@ impl Publisher {
                 continue;
             }
             let entry = *staged.get_or_insert_with(|| {
-                stage(&self.vhost, &mut self.batch, &mut self.large, 0, content)
+                stage(
+                    &self.vhost,
+                    &mut self.batch,
+                    &mut self.large,
+                    0,
+                    None,
+                    content,
+                )
             });
             copies += 1;
             let index = match target.ranked {
@@ -287,13 +332,15 @@ impl Publisher {
             header: message.header,
             body: message.body,
         };
-        if stored.len() < LARGE_FROM_BYTES || Headers::of(content.header).carbon {
+        let headers = Headers::of(content.header)?;
+        let is_special = headers.carbon || headers.expiration.is_some();
+        if stored.len() < LARGE_FROM_BYTES || is_special {
             return self.publish(content, now_ms);
         }
         let number = self.route(content)?;
         let route = self.current(number);
         let special = |target: &Target| target.flow.is_some() || target.ranked;
-        if route.targets.is_empty() || route.targets.iter().any(special) {
+        if route.targets.is_empty() || route.by_rules || route.targets.iter().any(special) {
             return self.publish(content, now_ms);
         }
         let route = self.routes.get(number);
@@ -329,6 +376,7 @@ impl Publisher {
     /// if anything.
     pub fn check(&mut self, content: Content<'_>) -> Result<(), Error> {
         let carbon = Carbon::of(content.header)?;
+        Headers::of(content.header)?;
         self.route(content)?;
         carbon.map_or(Ok(()), |carbon| self.check_further(&carbon, content.names))
     }
@@ -409,7 +457,8 @@ impl Publisher {
     }
 }
 
-/// Encodes the record, into the batch or, if it is large, into a segment of its own.
+/// Encodes the record, into the batch or, if it is large, into a segment of its own. With `accepted_ms` it says when it was
+/// accepted.
 // Once a message: a call more is measured (benches/instructions.txt).
 #[inline(always)]
 fn stage(
@@ -417,11 +466,16 @@ fn stage(
     batch: &mut Vec<u8>,
     large: &mut Vec<Arc<Segment>>,
     flags: u16,
+    accepted_ms: Option<u64>,
     content: Content<'_>,
 ) -> Entry {
     let mut own = None;
     let out = room_for(content.sizes().record(), vhost, batch, &mut own);
-    let (offset, len) = record::write(out, flags, content);
+    let (offset, mut len) = record::write(out, flags, content);
+    if let Some(accepted_ms) = accepted_ms {
+        record::stamp_time(out, offset, accepted_ms);
+        len += record::TIME_LEN as u32;
+    }
     staged(offset, len, own, vhost, large)
 }
 

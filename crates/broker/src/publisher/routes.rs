@@ -7,7 +7,7 @@ use ahash::RandomState;
 use super::stamp::Stamp;
 use crate::durable::Level;
 use crate::flow::Flow;
-use crate::queue::Queue;
+use crate::queue::{Queue, Settings};
 use crate::topology::Targets;
 
 /// Routes kept: at some 300 bytes each, 1.2 MB for who publishes with that many keys.
@@ -29,6 +29,8 @@ pub(super) struct Target {
     pub flow: Option<Arc<Flow>>,
     /// Persistent messages in it are logged.
     pub logs: bool,
+    /// What to ask it with for each message, if it is not plain.
+    pub settings: Option<Arc<Settings>>,
     /// It is a priority queue: where a message goes in it depends on the message.
     pub ranked: bool,
 }
@@ -46,6 +48,8 @@ pub(super) struct Route {
     pub stamp: Stamp,
     /// The queues.
     pub targets: Arc<TargetList>,
+    /// Not all of them are plain.
+    pub by_rules: bool,
     /// The batch in which `pending` is valid.
     pub epoch: u64,
     /// Where in the batch the messages go. Of a published route, for each target: the index of its entries,
@@ -233,6 +237,7 @@ impl Route {
             flow: None,
             stamp: Stamp::default(),
             targets: Arc::default(),
+            by_rules: false,
             epoch: 0,
             pending: Vec::new(),
         }
@@ -247,6 +252,7 @@ impl Route {
             queue: Arc::clone(queue),
             flow: queue.flow(),
             logs: queue.level() != Level::Memory,
+            settings: queue.settings_for_publishers(),
             ranked: queue.is_ranked(),
         });
         match Arc::get_mut(&mut self.targets) {
@@ -257,6 +263,7 @@ impl Route {
             // The batch still needs the old ones.
             None => self.targets = Arc::new(targets.collect()),
         }
+        self.by_rules = self.targets.iter().any(|it| it.settings.is_some());
     }
 }
 

@@ -53,6 +53,11 @@ impl SharedCredit {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
+    /// Whether there is a limit.
+    pub fn is_limited(&self) -> bool {
+        self.limit.load(Ordering::Relaxed) > 0
+    }
+
     /// Takes room for one message, if there is any.
     fn take(&self) -> bool {
         let limit = match self.limit.load(Ordering::Relaxed) {
@@ -121,6 +126,17 @@ impl Consumer {
         self.credit > 0
             && self.assigned.len() < ASSIGNED_MAX
             && self.spec.shared.as_ref().is_none_or(|s| s.has_room())
+    }
+
+    /// How many more messages it could take; `without_limit` if nothing limits that.
+    pub fn room(&self, without_limit: usize) -> usize {
+        if self.spec.shared.as_ref().is_some_and(|s| !s.has_room()) {
+            return 0;
+        }
+        match self.credit {
+            u32::MAX => without_limit,
+            credit => credit as usize,
+        }
     }
 
     /// Takes the credit for up to `count_max` messages; returns for how many there was some.

@@ -1,4 +1,4 @@
-//! What the arguments of a queue's declaration make of it, and which of them cannot be.
+//! What the arguments of a queue's declaration make of it, besides its settings, and those of a consumer.
 
 use backbone_wire::table::{Table, Value};
 
@@ -29,29 +29,6 @@ impl Features {
         Self {
             single_active: single_active.unwrap_or(false),
             priority_max: priority_max.filter(|max| *max > 0),
-        }
-    }
-
-    /// Checks the arguments of a new queue, as far as features come of them.
-    ///
-    /// # Errors
-    /// 406 `invalid arg 'x-single-active-consumer' for queue 'q' in vhost '/': {unacceptable_type,longstr}`.
-    pub(crate) fn check(arguments: Table<'_>, queue: Resource<'_>) -> Result<(), Error> {
-        check_bool(SINGLE_ACTIVE, arguments, queue)?;
-        let Some(value) = arguments.get(PRIORITY_MAX) else {
-            return Ok(());
-        };
-        match value.as_i64() {
-            None => Err(not_an_integer(PRIORITY_MAX, &value, queue)),
-            Some(0..=255) => Ok(()),
-            Some(max) => {
-                let what = if max < 0 {
-                    "value_negative"
-                } else {
-                    "max_value_exceeded"
-                };
-                Err(invalid(PRIORITY_MAX, queue, &format!("{{{what},{max}}}")))
-            }
         }
     }
 }

@@ -16,12 +16,15 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use backbone_log::{Batch, Reason, Source};
+use backbone_log::{Arena, Batch, Reason, Source};
 use backbone_wire::properties::Properties;
+use backbone_wire::table::Table;
+use parking_lot::Mutex;
 
-use super::{Bell, Features, Queue, QueueOptions, QueueStats, Wakes};
+use super::{Bell, Features, Queue, QueueOptions, QueueStats, Settings, Wakes};
 use crate::pager::Pager;
 use crate::record::{Entry, HEADER_FIXED_LEN};
+use crate::timetable::Timetable;
 
 /// Where in a number its level stands.
 const LEVEL_SHIFT: u32 = 56;
@@ -32,6 +35,8 @@ pub(crate) struct Levels {
     /// Of level 0.
     id: u64,
     options: QueueOptions,
+    /// Of each level. Changed under the front's lock, under which levels are made too.
+    settings: Mutex<Settings>,
     pager: Option<Arc<Pager>>,
     /// By priority; made when a first message comes.
     queues: Box<[OnceLock<Arc<Queue>>]>,
@@ -39,6 +44,8 @@ pub(crate) struct Levels {
     /// that has some; whoever puts messages in sets it afterwards.
     filled: [AtomicU64; 4],
     front: Weak<Queue>,
+    /// Where levels are entered to be looked at.
+    timetable: OnceLock<Timetable>,
 }
 
 /// Rung by a level that has got messages.
@@ -79,14 +86,17 @@ impl Levels {
         priority_max: u8,
         pager: Option<&Arc<Pager>>,
     ) -> Self {
+        let arguments = Table::assume_checked(&options.arguments);
         Self {
             name: Arc::clone(name),
             id,
             options: options.clone(),
+            settings: Mutex::new(Settings::of(arguments).of_level()),
             pager: pager.cloned(),
             queues: (0..=priority_max).map(|_| OnceLock::new()).collect(),
             filled: Default::default(),
             front: Weak::clone(front),
+            timetable: OnceLock::new(),
         }
     }
 
@@ -99,8 +109,7 @@ impl Levels {
     fn get_or_make(&self, level: u8) -> &Arc<Queue> {
         self.queues[usize::from(level)].get_or_init(|| {
             let id = self.id + u64::from(level);
-            let queue = Queue::with(&self.name, id, self.options.clone(), Features::default());
-            let queue = Arc::new(queue);
+            let queue = Arc::new(self.make(id));
             let front = Arc::new(LevelBell(Weak::clone(&self.front)));
             let mut state = queue.lock();
             state.front = Some((front, level));
@@ -108,18 +117,30 @@ impl Levels {
                 state.page_bell = Some(pager.bell(&queue));
             }
             drop(state);
+            if let Some(timetable) = self.timetable.get() {
+                queue.set_clock(&timetable.clock(&queue), &mut Wakes::default());
+            }
             queue
         })
     }
 
+    fn make(&self, id: u64) -> Queue {
+        let settings = self.settings.lock().clone();
+        let (options, features) = (self.options.clone(), Features::default());
+        Queue::with(&self.name, id, options, features, settings)
+    }
+
+    /// Has these settings hold for all levels. Called under the front's lock.
+    pub(super) fn apply(&self, settings: &Settings, arena: &Arena, wakes: &mut Wakes) {
+        settings.clone_into(&mut self.settings.lock());
+        for (_, level) in self.in_use() {
+            level.apply_own(&mut level.lock(), settings.clone(), arena, wakes);
+        }
+    }
+
     /// A queue into which nothing can be put, for messages to a front that is deleted.
     fn deleted(&self) -> Arc<Queue> {
-        let queue = Queue::with(
-            &self.name,
-            self.id,
-            self.options.clone(),
-            Features::default(),
-        );
+        let queue = self.make(self.id);
         queue.lock().deleted = true;
         Arc::new(queue)
     }
@@ -246,7 +267,7 @@ impl Queue {
         pager: Option<&Arc<Pager>>,
     ) -> Arc<Self> {
         let queue = Arc::new_cyclic(|front| {
-            let mut queue = Self::with(&name.into(), id, options, features);
+            let mut queue = Self::declared(&name.into(), id, options, features);
             if let Some(max) = features.priority_max {
                 let levels = Levels::new(front, (&queue.name, id), &queue.options, max, pager);
                 let levels = Arc::new(levels);
@@ -371,8 +392,50 @@ impl Queue {
         let mut wakes = Wakes::default();
         let mut state = self.state.lock();
         state.dispatch(&mut wakes);
+        if state.is_watched() {
+            // There may be more than there may be.
+            self.book(&state, 0, &mut wakes);
+        }
         self.after(&mut state, &mut wakes);
         drop(state);
         wakes.ring();
+    }
+
+    /// Has levels looked at when their messages expire.
+    pub(crate) fn wind_up_levels(&self, timetable: &Timetable, wakes: &mut Wakes) {
+        let Some(levels) = &self.levels else { return };
+        // Nobody else does it.
+        let _ = levels.timetable.set(timetable.clone());
+        for (_, level) in levels.in_use() {
+            level.set_clock(&timetable.clock(level), wakes);
+        }
+    }
+
+    /// Of a priority queue, the level; else the queue itself.
+    pub(crate) fn part(self: &Arc<Self>, level: u8) -> Arc<Self> {
+        match &self.levels {
+            None => Arc::clone(self),
+            Some(levels) => self.level_queue(levels, level),
+        }
+    }
+
+    /// Entries as they were handed out, with the queues that the log knows them of, as these number them.
+    pub(crate) fn in_parts(self: &Arc<Self>, entries: Vec<Entry>) -> Vec<(Arc<Self>, Vec<Entry>)> {
+        if self.levels.is_none() {
+            return vec![(Arc::clone(self), entries)];
+        }
+        let mut parts: Vec<(u8, Vec<Entry>)> = Vec::new();
+        for entry in entries {
+            let (level, seq) = untag(entry.seq);
+            let entry = Entry { seq, ..entry };
+            match parts.last_mut() {
+                Some((last, entries)) if *last == level => entries.push(entry),
+                _ => parts.push((level, vec![entry])),
+            }
+        }
+        let parts = parts.into_iter();
+        parts
+            .map(|(level, entries)| (self.part(level), entries))
+            .collect()
     }
 }

@@ -17,9 +17,16 @@
 //!
 //! Lock order: a queue with a flow before the queues it feeds; no other two queues together.
 
+pub mod arguments;
+mod at_hand;
 mod consumer;
+mod counts;
+mod expiry;
 mod features;
 mod levels;
+mod outcome;
+mod rules;
+mod settings;
 mod shadow;
 mod spill;
 mod state;
@@ -27,9 +34,10 @@ mod state;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
+use backbone_wire::table::Table;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use consumer::{Bell, ConsumerSpec, SharedCredit};
@@ -38,8 +46,14 @@ pub(crate) use features::{Features, consumer_priority};
 use crate::durable::Level;
 use crate::flow::Flow;
 use crate::record::Entry;
+use arguments::QueueType;
 use consumer::Consumer;
+pub(crate) use counts::{event, write_event};
 use levels::Levels;
+pub use outcome::{DeleteIf, Left, Refused};
+use rules::Rules;
+pub(crate) use rules::{Admission, Incoming, Lost, read_expiries};
+pub use settings::{DeadLetterTo, Overflow, Settings};
 pub use spill::{Emptied, Room};
 pub(crate) use spill::{Page, Pushed};
 pub(crate) use state::State;
@@ -125,6 +139,11 @@ pub struct Queue {
     /// Messages went to its shadow once. Written under the lock.
     has_shadow: AtomicBool,
     published: AtomicU64,
+    kind: QueueType,
+    /// What is special about it: [`rules::rule`]. Written under the lock.
+    rules: AtomicU8,
+    /// When the timetable will look at it. Written under the lock.
+    booked: AtomicU64,
     /// Of a priority queue: where its messages are.
     levels: Option<Arc<Levels>>,
     state: Mutex<State>,
@@ -140,17 +159,39 @@ impl Queue {
     /// An empty queue. `id` is never used again in this process.
     pub fn new(name: &str, id: u64, options: QueueOptions) -> Self {
         let features = Features::of(&options.arguments);
-        Self::with(&name.into(), id, options, features)
+        Self::declared(&name.into(), id, options, features)
     }
 
-    fn with(name: &Arc<str>, id: u64, options: QueueOptions, features: Features) -> Self {
+    /// A queue with the settings that its arguments say.
+    fn declared(name: &Arc<str>, id: u64, options: QueueOptions, features: Features) -> Self {
+        let settings = Settings::of(Table::assume_checked(&options.arguments));
+        let settings = match features.priority_max {
+            None => settings,
+            Some(_) => settings.of_front(),
+        };
+        Self::with(name, id, options, features, settings)
+    }
+
+    fn with(
+        name: &Arc<str>,
+        id: u64,
+        options: QueueOptions,
+        features: Features,
+        settings: Settings,
+    ) -> Self {
+        let kind = QueueType::of(Table::assume_checked(&options.arguments));
+        let bits = Rules::bits(&settings, kind);
         let state = State {
+            rules: (bits != 0).then(|| Box::new(Rules::new(settings))),
             single_active: features.single_active,
             ..State::default()
         };
         Self {
             name: Arc::clone(name),
             id,
+            kind,
+            rules: AtomicU8::new(bits),
+            booked: AtomicU64::new(u64::MAX),
             options,
             flow: ArcSwapOption::empty(),
             busy: AtomicBool::new(true),
@@ -177,9 +218,19 @@ impl Queue {
         &self.options
     }
 
+    /// The declare's arguments.
+    pub fn arguments(&self) -> Table<'_> {
+        Table::assume_checked(&self.options.arguments)
+    }
+
     /// How safe persistent messages in it are before they are confirmed.
     pub fn level(&self) -> Level {
         self.options.level
+    }
+
+    /// Whether persistent messages in it are logged.
+    pub(crate) fn logs(&self) -> bool {
+        self.level() != Level::Memory
     }
 
     /// The flow that moves this queue's messages on, if there is one.
@@ -282,12 +333,16 @@ impl Queue {
         if self.options.level != Level::Memory {
             state.add_gap(first..state.next_seq);
         }
-        self.pushed(state, entries.len(), wakes);
+        self.pushed(state, entries, wakes);
         true
     }
 
-    fn pushed(&self, state: &mut State, count: usize, wakes: &mut Wakes) {
-        self.published.fetch_add(count as u64, Ordering::Relaxed);
+    fn pushed(&self, state: &mut State, entries: &[Entry], wakes: &mut Wakes) {
+        let count = entries.len() as u64;
+        self.published.fetch_add(count, Ordering::Relaxed);
+        if let Some(rules) = &mut state.rules {
+            rules.came(entries);
+        }
         state.dispatch(wakes);
         self.after(state, wakes);
     }
@@ -322,6 +377,9 @@ impl Queue {
             return false;
         }
         state.dispatch(wakes);
+        if state.consumer_count == 0 {
+            self.left_unused(&mut state, wakes);
+        }
         self.after(&mut state, wakes);
         self.is_unused(&state)
     }
@@ -334,7 +392,13 @@ impl Queue {
         state.settled(None, held.len() as u32);
         if !state.deleted {
             state.put_all_back(held);
+            if let Some(rules) = &mut state.rules {
+                rules.came(held);
+            }
             state.dispatch(wakes);
+            if state.consumer_count == 0 {
+                self.left_unused(&mut state, wakes);
+            }
             self.after(&mut state, wakes);
         }
         Left {
@@ -364,6 +428,9 @@ impl Queue {
         if settles {
             state.unsettled += (out.len() - before) as u64;
         }
+        if let Some(rules) = &mut state.rules {
+            rules.went(&out[before..]);
+        }
         self.after(&mut state, wakes);
         end
     }
@@ -375,6 +442,7 @@ impl Queue {
     pub fn take(&self, count_max: usize, bytes_max: usize, out: &mut Vec<Entry>) -> u64 {
         let mut state = self.state.lock();
         let mut bytes: usize = out.iter().map(|entry| entry.len as usize).sum();
+        let before = out.len();
         while out.len() < count_max {
             let Some(entry) = state.peek() else { break };
             if bytes > 0 && bytes + entry.len as usize > bytes_max {
@@ -384,6 +452,9 @@ impl Queue {
             state.pop();
             out.push(entry);
             state.unsettled += 1;
+        }
+        if let Some(rules) = &mut state.rules {
+            rules.went(&out[before..]);
         }
         self.note(&state);
         let left = state.ready_len();
@@ -416,6 +487,9 @@ impl Queue {
             return false;
         }
         state.put_all_back(entries);
+        if let Some(rules) = &mut state.rules {
+            rules.came(entries);
+        }
         state.dispatch(wakes);
         self.after(&mut state, wakes);
         true
@@ -510,37 +584,4 @@ impl Queue {
         let idle = only_the_mover && state.ready_len() == 0 && state.unsettled == 0;
         self.busy.store(!idle, Ordering::Release);
     }
-}
-
-/// What [`Queue::leave`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Left {
-    /// It was the last consumer of an auto-delete queue.
-    pub unused: bool,
-    /// The messages are back. If not, the queue is deleted, and the copies are the caller's.
-    pub taken: bool,
-}
-
-/// Conditions of a delete.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct DeleteIf {
-    /// Only without consumers.
-    pub unused: bool,
-    /// Only without ready messages.
-    pub empty: bool,
-}
-
-/// Why a queue did not do what it was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// There is an exclusive consumer, or there are others and it wanted to be the only one.
-    ExclusiveUse,
-    /// The queue is deleted.
-    Deleted,
-    /// It has consumers.
-    InUse,
-    /// It has ready messages.
-    NotEmpty,
-    /// The log did not take it.
-    Unlogged,
 }

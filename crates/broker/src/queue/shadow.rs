@@ -40,7 +40,8 @@ impl State {
     /// consumers one stays in any case.
     fn first_to_unload(&self, keep: Room) -> Option<usize> {
         let (len, mut bytes) = (self.ready.len(), self.ready_bytes);
-        let least = usize::from(self.consumer_count > 0 || self.front.is_some());
+        let minded = self.front.is_some() || self.is_watched();
+        let least = usize::from(self.consumer_count > 0 || minded);
         let mut first = len;
         while first > least && (first > keep.messages || bytes > keep.bytes) {
             let entry = &self.ready[first - 1];

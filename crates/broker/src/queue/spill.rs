@@ -178,7 +178,8 @@ impl State {
             return false;
         };
         let page = spill.keep.page();
-        (self.consumer_count > 0 || self.front.is_some())
+        let watched = !self.waiting() && self.is_watched();
+        (self.consumer_count > 0 || self.front.is_some() || watched)
             && self.ready.len() < page.messages
             && self.ready_bytes < page.bytes
             && self.next_page().is_some()
@@ -203,6 +204,9 @@ impl State {
             shadow_from: self.shadow_from,
             ..Emptied::default()
         };
+        if let Some(rules) = &mut self.rules {
+            rules.emptied();
+        }
         emptied
             .entries
             .extend(std::mem::take(&mut self.returned).into_values());
@@ -226,7 +230,8 @@ impl State {
         if len <= keep.messages && bytes <= keep.bytes || self.futile == now {
             return None;
         }
-        let least = usize::from(self.consumer_count > 0 || self.front.is_some());
+        let minded = self.front.is_some() || self.is_watched();
+        let least = usize::from(self.consumer_count > 0 || minded);
         let (mut first, mut found) = (len, None);
         while first > least && (first > keep.messages || bytes > keep.bytes) {
             let entry = &self.ready[first - 1];
@@ -366,7 +371,7 @@ impl Queue {
                 dropped.push(*entry);
             }
         }
-        self.pushed(state, entries.len(), wakes);
+        self.pushed(state, entries, wakes);
         Pushed::Taken
     }
 
@@ -419,7 +424,11 @@ impl Queue {
                 }
                 (None, None) => None,
             };
-            let Some(entry) = entry else { break };
+            let Some(mut entry) = entry else { break };
+            let counts = state.rules.as_ref().map(|rules| &rules.counts);
+            if entry.seq < state.delivered_below || counts.is_some_and(|it| it.has(entry.seq)) {
+                entry.flags |= Entry::REDELIVERED;
+            }
             state.ready_bytes += entry.len as usize;
             insert(&mut state.ready, entry);
         }

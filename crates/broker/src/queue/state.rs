@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::consumer::Consumer;
 use super::levels::Levels;
+use super::rules::Rules;
 use super::spill::{Room, Spill};
 use super::{Bell, ConsumerId, Fetch, Wakes};
 use crate::record::Entry;
@@ -30,12 +31,18 @@ pub(crate) struct State {
     pub(super) gaps: Vec<Range<u64>>,
     /// No number from here on was ever handed out.
     pub(super) handed_out: u64,
+    /// Messages below this number may have been delivered before the start.
+    pub(super) delivered_below: u64,
     /// Rung when the next page should be brought in.
     pub(super) page_bell: Option<Arc<dyn Bell>>,
     /// It was rung, and the page is not there yet.
     pub(super) page_asked: bool,
     /// Next number, ready messages and room with which nothing could be given up.
     pub(super) futile: Option<(u64, usize, Room)>,
+    /// Of a queue that is not plain.
+    pub(super) rules: Option<Box<Rules>>,
+    /// Told when the timetable should look at the queue.
+    pub(super) clock: Option<Arc<dyn Bell>>,
     pub(super) next_seq: u64,
     pub(super) unsettled: u64,
     pub(super) consumers: Vec<Option<Consumer>>,

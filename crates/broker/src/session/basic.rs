@@ -29,7 +29,7 @@ impl Core {
         let how = if nack.requeue {
             Settle::Requeue
         } else {
-            Settle::Done
+            Settle::Reject
         };
         self.settle(channel, nack.delivery_tag, nack.multiple, how)
     }
@@ -42,7 +42,7 @@ impl Core {
         let how = if reject.requeue {
             Settle::Requeue
         } else {
-            Settle::Done
+            Settle::Reject
         };
         self.settle(channel, reject.delivery_tag, false, how)
     }
@@ -114,8 +114,12 @@ impl Core {
         let origin = self.publisher.origin();
         origin.access.consume(&origin.user, vhost.name(), &queue)?;
         let queue = vhost.queue(&queue, self.conn)?;
-        let tag = self.consumer_tag(channel, name(consume.consumer_tag)?)?;
         let resource = Resource::queue(queue.name(), vhost.name());
+        if queue.counts_returns() && channel.shared.as_ref().is_some_and(|it| it.is_limited()) {
+            let text = format!("{resource} does not support global qos");
+            return Err(Error::new(ReplyCode::NotImplemented, text));
+        }
+        let tag = self.consumer_tag(channel, name(consume.consumer_tag)?)?;
         let priority = consumer_priority(consume.arguments, resource)?;
         let shared = if consume.no_ack {
             None
@@ -197,11 +201,14 @@ impl Core {
         };
         let entries = self.give_back(channel, index, &held);
         let queue = Arc::clone(&self.sources.get(index).queue);
-        let left = queue.leave(id, &entries, &mut self.wakes);
+        let vhost = Arc::clone(self.publisher.vhost());
+        let (dead, wakes) = (&mut self.dead, &mut self.wakes);
+        let left = vhost.leave(&queue, id, &entries, self.now_ms, dead, wakes);
         if !left.taken {
-            crate::flow::release(self.publisher.vhost().arena(), &entries);
+            crate::flow::release(vhost.arena(), &entries);
         }
         self.consumer_is_gone(index, &queue, left.unused);
+        self.bury();
     }
 
     /// After the consumer of source `index` left its queue. `unused`: nobody needs that any more.
@@ -234,6 +241,8 @@ impl Core {
         origin.access.consume(&origin.user, vhost.name(), &queue)?;
         let queue = vhost.queue(&queue, self.conn)?;
         let mut taken = Vec::with_capacity(1);
+        vhost.tell_time(self.now_ms);
+        queue.used(self.now_ms);
         let ready = vhost.take(&queue, 1, usize::MAX, &mut taken);
         match taken.first() {
             Some(entry) => {

@@ -52,6 +52,8 @@ pub(super) struct Confirm {
     pub published: u64,
     /// All up to this one are confirmed, or wait for the log.
     pub noted: u64,
+    /// Those behind it that a queue refused.
+    pub refused: Vec<u64>,
 }
 
 impl Channel {

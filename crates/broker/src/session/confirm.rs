@@ -3,6 +3,9 @@
 use backbone_wire::method::basic;
 use smallvec::SmallVec;
 
+/// Acks to be written: channel, last tag, how many.
+type Due = SmallVec<[(u16, u64, u64); 4]>;
+
 use super::{Core, Session};
 use crate::counters::add;
 use crate::durable::Promise;
@@ -15,6 +18,8 @@ pub(super) struct Owed {
     /// Tags behind `before` up to `last`.
     before: u64,
     last: u64,
+    /// Those among them that a queue refused.
+    refused: Vec<u64>,
 }
 
 impl Session {
@@ -31,6 +36,7 @@ impl Session {
             };
             let before = std::mem::replace(&mut confirm.noted, confirm.published);
             let last = confirm.published;
+            let refused = std::mem::take(&mut confirm.refused);
             if before < last {
                 let channel = id;
                 self.core.owed.push_back(Owed {
@@ -38,6 +44,7 @@ impl Session {
                     channel,
                     before,
                     last,
+                    refused,
                 });
             }
         }
@@ -85,27 +92,25 @@ impl Session {
 
 impl Core {
     fn confirm_kept(&mut self, out: &mut OutBuf) {
-        let mut due = SmallVec::<[(u16, u64, u64); 4]>::new();
+        let mut due = Due::new();
+        let mut confirmed = 0;
         while let Some(promise) = self.owed.front().map(|owed| owed.promise)
             && self.is_kept(promise)
             && let Some(owed) = self.owed.pop_front()
         {
+            if !owed.refused.is_empty() {
+                // What is before the refused ones goes first: an ack for many would settle them too.
+                write_acks(&mut due, &mut confirmed, out);
+                confirmed += write_with_refused(&owed, out);
+                continue;
+            }
             let count = owed.last - owed.before;
             match due.iter_mut().find(|(id, ..)| *id == owed.channel) {
                 Some((_, last, counted)) => (*last, *counted) = (owed.last, *counted + count),
                 None => due.push((owed.channel, owed.last, count)),
             }
         }
-        let mut confirmed = 0;
-        for (channel, delivery_tag, count) in due {
-            confirmed += count;
-            let multiple = count > 1;
-            let ack = basic::Ack {
-                delivery_tag,
-                multiple,
-            };
-            ack.write(channel, &mut out.bytes);
-        }
+        write_acks(&mut due, &mut confirmed, out);
         let counters = self.publisher.vhost().counters();
         add(&counters.messages_confirmed, confirmed);
         add(&counters.messages_received_confirm, confirmed);
@@ -130,4 +135,43 @@ impl Core {
     pub(super) fn forget_owed(&mut self, channel: u16) {
         self.owed.retain(|owed| owed.channel != channel);
     }
+}
+
+/// Writes one ack a channel.
+fn write_acks(due: &mut Due, confirmed: &mut u64, out: &mut OutBuf) {
+    for (channel, delivery_tag, count) in due.drain(..) {
+        *confirmed += count;
+        let multiple = count > 1;
+        let ack = basic::Ack {
+            delivery_tag,
+            multiple,
+        };
+        ack.write(channel, &mut out.bytes);
+    }
+}
+
+/// Writes acks and nacks in the order of their tags; returns how many there are.
+fn write_with_refused(owed: &Owed, out: &mut OutBuf) -> u64 {
+    let mut before = owed.before;
+    for tag in owed.refused.iter().copied().chain([owed.last + 1]) {
+        let (delivery_tag, count) = (tag - 1, tag - 1 - before);
+        if count > 0 {
+            let multiple = count > 1;
+            let ack = basic::Ack {
+                delivery_tag,
+                multiple,
+            };
+            ack.write(owed.channel, &mut out.bytes);
+        }
+        if tag <= owed.last {
+            let nack = basic::Nack {
+                delivery_tag: tag,
+                multiple: false,
+                requeue: true,
+            };
+            nack.write(owed.channel, &mut out.bytes);
+        }
+        before = tag;
+    }
+    owed.last - owed.before - owed.refused.len() as u64
 }

@@ -8,6 +8,7 @@ use backbone_wire::properties::{ContentHeader, Properties};
 
 use super::channel::Channel;
 use super::{Core, Session};
+use crate::counters::add;
 use crate::error::Error;
 use crate::out::OutBuf;
 use crate::publisher::Routed;
@@ -251,6 +252,13 @@ impl Core {
                 self.unconfirmed.push(channel.id);
             }
             confirm.published += 1;
+            if routed == Routed::Refused {
+                confirm.refused.push(confirm.published);
+            }
+        }
+        if routed == Routed::Refused {
+            self.refused += 1;
+            add(&self.publisher.vhost().counters().messages_refused, 1);
         }
     }
 }

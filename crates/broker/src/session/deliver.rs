@@ -14,7 +14,7 @@ use backbone_wire::method::basic;
 
 use super::channel::Channel;
 use super::unacked::Unacked;
-use super::{Core, Session, State};
+use super::{Core, Session, State, counted};
 use crate::counters::add;
 use crate::out::{OutBuf, SPLICE_FROM_BYTES};
 use crate::queue::{Fetch, Queue};
@@ -124,29 +124,74 @@ impl Core {
         batch.clear();
         let queue = Arc::clone(&source.queue);
         let end = queue.fetch(id, count_max, bytes_max, batch, &mut self.wakes);
-        self.write_batch(channel, index, batch, out);
+        match queue.minds_deliveries() {
+            false => self.write_batch::<false>(channel, index, batch, &[], out),
+            true => self.write_by_rules(channel, index, batch, out),
+        }
         self.wakes.ring();
         end
     }
 
-    /// Writes fetched messages as deliveries, and takes account of them.
-    fn write_batch(
+    /// As [`Core::write_batch`], where messages may have expired meanwhile, or returns are counted.
+    #[cold]
+    fn write_by_rules(
+        &mut self,
+        channel: &mut Channel,
+        index: u32,
+        batch: &mut Vec<Entry>,
+        out: &mut OutBuf,
+    ) {
+        let queue = Arc::clone(&self.sources.get(index).queue);
+        if queue.may_expire() {
+            self.sort_out(channel, index, batch);
+        }
+        match queue.returns_of(batch) {
+            None => self.write_batch::<false>(channel, index, batch, &[], out),
+            Some(returns) => self.write_batch::<true>(channel, index, batch, &returns, out),
+        }
+    }
+
+    /// Takes out of fetched messages what has expired meanwhile.
+    fn sort_out(&mut self, channel: &Channel, index: u32, batch: &mut Vec<Entry>) {
+        let source = self.sources.get(index);
+        let (queue, consumer) = (Arc::clone(&source.queue), source.consumer);
+        let (counted, is_shared) = (!source.no_ack, source.shared);
+        let vhost = Arc::clone(self.publisher.vhost());
+        let before = batch.len();
+        let dead = vhost.sort_out(&queue, consumer, counted, batch, 0, self.now_ms);
+        if let (true, Some(shared)) = (is_shared, &channel.shared) {
+            shared.give((before - batch.len()) as u32);
+        }
+        self.dead.extend(dead);
+        self.bury();
+    }
+
+    /// Writes fetched messages as deliveries, and takes account of them. If they are `COUNTED`, `returns` says how often each
+    /// came back.
+    fn write_batch<const COUNTED: bool>(
         &mut self,
         channel: &mut Channel,
         index: u32,
         batch: &[Entry],
+        returns: &[u64],
         out: &mut OutBuf,
     ) {
         let arena = Arc::clone(self.publisher.vhost().arena());
         let frame_max = self.settings.frame_max as u32;
         let source = self.sources.get(index);
         let consumer_tag = ShortStr::new(&source.tag).expect("the tag came from a short string");
-        let (mut redelivered, mut flags) = (0, 0);
+        let (mut redelivered, mut flags, before) = (0, 0, channel.last_tag);
         for run in batch.chunk_by(|a, b| a.segment == b.segment) {
             let segment = arena.segment(run[0].segment);
             for entry in run {
                 channel.last_tag += 1;
-                let message = Record::read(&segment, entry.offset);
+                let mut message = Record::read(&segment, entry.offset);
+                let header;
+                if COUNTED {
+                    let at = (channel.last_tag - before - 1) as usize;
+                    header = counted::header(&message, returns[at]);
+                    message.header = &header;
+                }
                 redelivered += u64::from(entry.redelivered());
                 flags |= entry.flags;
                 let delivery = Delivery {
@@ -201,7 +246,13 @@ impl Core {
     ) {
         let vhost = Arc::clone(self.publisher.vhost());
         let segment = vhost.arena().segment(entry.segment);
-        let message = Record::read(&segment, entry.offset);
+        let mut message = Record::read(&segment, entry.offset);
+        let counted;
+        if queue.counts_returns() {
+            let returns = queue.returns_of(std::slice::from_ref(entry));
+            counted = counted::header_with(&message, returns.map_or(0, |all| all[0]));
+            message.header = &counted;
+        }
         channel.last_tag += 1;
         let got = basic::GetOk {
             delivery_tag: channel.last_tag,

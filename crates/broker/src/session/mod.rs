@@ -22,6 +22,7 @@ mod channel;
 mod channels;
 mod confirm;
 mod content;
+mod counted;
 mod deliver;
 mod exchange;
 mod methods;
@@ -46,7 +47,7 @@ use backbone_wire::method::{Method, connection};
 use crate::durable::Promise;
 use crate::error::Error;
 use crate::out::OutBuf;
-use crate::publisher::Publisher;
+use crate::publisher::{Dead, Publisher};
 use crate::queue::{Bell, DeleteIf, Queue, Wakes};
 use crate::record::Content;
 use barrier::Barrier;
@@ -116,6 +117,10 @@ struct Core {
     /// A run of copies to be released: segment and count.
     release_run: (u32, u64),
     exclusive: Vec<Arc<Queue>>,
+    /// What consumers rejected, and what died otherwise, to become dead letters with the settlements.
+    dead: Vec<Dead>,
+    /// Messages of this connection that a queue refused.
+    refused: u64,
     wakes: Wakes,
     barrier: Barrier,
     now_ms: u64,
@@ -141,6 +146,8 @@ impl Session {
                 owed_many: Vec::new(),
                 release_run: (0, 0),
                 exclusive: Vec::new(),
+                dead: Vec::new(),
+                refused: 0,
                 wakes: Wakes::default(),
                 barrier: Barrier::default(),
                 now_ms: 0,
@@ -154,6 +161,11 @@ impl Session {
     /// How the connection stands.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// Tells the time, in ms of Unix time, when it is not told by what came.
+    pub fn tell_time(&mut self, now_ms: u64) {
+        self.core.now_ms = now_ms;
     }
 
     /// A number that grows with each batch of publishes.

@@ -54,6 +54,7 @@ impl Core {
             protected: false,
             lenient: false,
         };
+        vhost.tell_time(self.now_ms);
         let declared = match &given {
             Some(given) => vhost.declare_nameless_queue(given, asked, self.conn)?,
             None => vhost.declare_queue(asked, self.conn)?,

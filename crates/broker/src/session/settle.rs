@@ -8,11 +8,13 @@ use backbone_wire::error::ReplyCode;
 
 use super::Core;
 use super::channel::Channel;
+use super::source::Source;
 use super::tx::Settle;
 use super::unacked::Unacked;
 use crate::counters::add;
+use crate::death::Cause;
 use crate::error::Error;
-use crate::publisher::add_number;
+use crate::publisher::{Dead, add_number, bury};
 use crate::record::Entry;
 
 impl Core {
@@ -45,6 +47,15 @@ impl Core {
                     self.done(channel, taken);
                 }
             }
+            (Settle::Reject, false) => {
+                let taken = channel.unacked.take(tag);
+                self.reject(channel, taken.expect("the tag was just seen"));
+            }
+            (Settle::Reject, true) => {
+                while let Some(taken) = channel.unacked.take_up_to(tag) {
+                    self.reject(channel, taken);
+                }
+            }
             (Settle::Requeue, false) => {
                 let taken = channel.unacked.take(tag);
                 self.requeue(channel, taken.into_iter().collect());
@@ -69,11 +80,34 @@ impl Core {
             self.release_run.0 = unacked.segment;
         }
         self.release_run.1 += 1;
-        let index = unacked.source();
-        let source = self.sources.get(index);
+        let source = self.sources.get(unacked.source());
         if unacked.is_logged() {
             add_number(&mut source.owed, unacked.seq);
         }
+        self.settled_one(channel, unacked.source());
+    }
+
+    /// A message is rejected for good: if its queue has somewhere to send it, it becomes a dead letter with the batch.
+    pub(super) fn reject(&mut self, channel: &Channel, unacked: Unacked) {
+        let queue = &self.sources.get(unacked.source()).queue;
+        if !queue.has_dead_letters() {
+            return self.done(channel, unacked);
+        }
+        let entry = unacked.entry();
+        match self.dead.last_mut() {
+            Some(last) if Arc::ptr_eq(&last.queue, queue) => last.entries.push(entry),
+            _ => self.dead.push(Dead {
+                queue: Arc::clone(queue),
+                cause: Cause::Rejected,
+                entries: vec![entry],
+            }),
+        }
+        self.settled_one(channel, unacked.source());
+    }
+
+    #[inline]
+    fn settled_one(&mut self, channel: &Channel, index: u32) {
+        let source = self.sources.get(index);
         source.held -= 1;
         source.settled += 1;
         if source.shared
@@ -106,6 +140,15 @@ impl Core {
             count,
         );
         self.wakes.ring();
+        self.bury();
+    }
+
+    /// Makes dead letters of what died since the last time.
+    pub(super) fn bury(&mut self) {
+        if !self.dead.is_empty() {
+            let vhost = Arc::clone(self.publisher.vhost());
+            bury(&vhost, &mut self.dead, self.now_ms, &mut self.wakes);
+        }
     }
 
     /// Tells the log what was settled since the last time, in one batch.
@@ -117,6 +160,7 @@ impl Core {
                 source
                     .queue
                     .settle_in(&mut batch, &source.owed, Reason::Ack);
+                forget_counts(source, &mut batch);
             }
             source.owed.clear();
         } else {
@@ -124,6 +168,7 @@ impl Core {
             for index in &self.settled {
                 let source = self.sources.get(*index);
                 let there = !source.queue.is_deleted();
+                forget_counts(source, &mut batch);
                 let numbers = source.owed.drain(..).filter(|_| there);
                 owed.extend(numbers.map(|numbers| source.queue.in_log(numbers)));
             }
@@ -143,13 +188,17 @@ impl Core {
             let entries = self.give_back(channel, index, run);
             let source = self.sources.get(index);
             let queue = Arc::clone(&source.queue);
-            if !queue.requeue(source.consumer, &entries, &mut self.wakes) {
-                crate::flow::release(self.publisher.vhost().arena(), &entries);
+            let (consumer, now_ms) = (source.consumer, self.now_ms);
+            let vhost = self.publisher.vhost();
+            let (dead, wakes) = (&mut self.dead, &mut self.wakes);
+            if !vhost.put_back(&queue, consumer, &entries, now_ms, dead, wakes) {
+                crate::flow::release(vhost.arena(), &entries);
             }
             self.poke_siblings(index);
             self.sources.sweep(index);
         }
         self.wakes.ring();
+        self.bury();
     }
 
     /// Takes account of messages of one source that are put back, which are returned as entries.
@@ -206,5 +255,12 @@ impl Core {
                 .messages_redelivered
                 .fetch_add(count, Ordering::Relaxed);
         }
+    }
+}
+
+/// What a consumer is done with need not be counted any more.
+fn forget_counts(source: &Source, batch: &mut Batch) {
+    if source.queue.counts_returns() && !source.queue.is_deleted() {
+        source.queue.forget_counts(&source.owed, batch);
     }
 }

@@ -14,8 +14,10 @@ const TX_BYTES_MAX: usize = 256 << 20;
 /// How messages are settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Settle {
-    /// Acknowledged, or rejected for good.
+    /// Acknowledged.
     Done,
+    /// Rejected for good.
+    Reject,
     /// Put back into the queue.
     Requeue,
 }
@@ -61,6 +63,7 @@ impl Core {
         out: &mut OutBuf,
     ) -> Result<(), Error> {
         let tx = take_tx(channel)?;
+        let refused = self.refused;
         for (stored, mandatory) in tx.publishes {
             self.publish_stored(channel, stored, mandatory, out)?;
         }
@@ -79,11 +82,15 @@ impl Core {
                 .expect("the mark was just taken off");
             match how {
                 Settle::Done => self.done(channel, taken),
+                Settle::Reject => self.reject(channel, taken),
                 Settle::Requeue => self.requeue(channel, vec![taken]),
             }
         }
         self.flush_settled();
         self.unstall(channel);
+        if self.refused > refused {
+            return Err(Error::precondition_failed("partial tx completion"));
+        }
         Ok(())
     }
 

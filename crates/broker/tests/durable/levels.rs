@@ -92,7 +92,7 @@ impl Known {
     }
 
     /// Takes some: they have to be those that are next.
-    fn take(&mut self, node: &Node, queue: &Queue, rng: &mut Rng) {
+    fn take(&mut self, node: &Node, queue: &Arc<Queue>, rng: &mut Rng) {
         let mut got = Vec::new();
         let out: BTreeSet<usize> = self.held.iter().map(|(number, _)| *number).collect();
         let count = rng.below(20);
@@ -105,7 +105,7 @@ impl Known {
     }
 
     /// Acknowledges or puts back one of those that are out.
-    fn settle(&mut self, node: &Node, queue: &Queue, rng: &mut Rng) {
+    fn settle(&mut self, node: &Node, queue: &Arc<Queue>, rng: &mut Rng) {
         if self.held.is_empty() {
             return;
         }
@@ -131,7 +131,7 @@ impl Known {
     }
 
     /// After a power loss: what has to be there is, what is there may be, and all is in order.
-    fn check(&mut self, node: &Node, queue: &Queue) {
+    fn check(&mut self, node: &Node, queue: &Arc<Queue>) {
         let mut got = Vec::new();
         assert_eq!(node.vhost.take(queue, usize::MAX, usize::MAX, &mut got), 0);
         let numbers: Vec<usize> = got.iter().map(|entry| number(node, entry)).collect();

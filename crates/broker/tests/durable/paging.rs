@@ -74,12 +74,12 @@ impl Flood {
     }
 
     /// Takes and settles everything.
-    fn drain(&self, queue: &Queue) -> Vec<u64> {
+    fn drain(&self, queue: &Arc<Queue>) -> Vec<u64> {
         self.drain_some(queue, usize::MAX)
     }
 
     /// Takes and settles so many, or all, a few at a time.
-    fn drain_some(&self, queue: &Queue, count: usize) -> Vec<u64> {
+    fn drain_some(&self, queue: &Arc<Queue>, count: usize) -> Vec<u64> {
         let vhost = &self.node.vhost;
         let (mut numbers, mut left) = (Vec::new(), 1);
         while left > 0 && numbers.len() < count {

@@ -1,6 +1,7 @@
 //! Numbers that a crash took from the middle, and memory of many queues.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use backbone_broker::durable::Reason;
 use backbone_broker::queue::Queue;
@@ -19,7 +20,7 @@ fn sync(node: &Node) {
     node.log.sync_step().unwrap();
 }
 
-fn drain(node: &Node, queue: &Queue) -> usize {
+fn drain(node: &Node, queue: &Arc<Queue>) -> usize {
     let mut got = Vec::new();
     let left = node.vhost.take(queue, usize::MAX, usize::MAX, &mut got);
     assert_eq!(left, 0);

@@ -1,0 +1,68 @@
+//! Whether a queue can be declared so, and whether it was.
+
+use crate::error::{Error, Resource};
+use crate::queue::Queue;
+use crate::queue::arguments::{self, QueueType};
+use crate::topology::{check_equivalent, check_same};
+use crate::vhost::{DURABILITY, QueueDeclare, Vhost};
+
+/// Arguments of queues that make a redeclare differ; others are kept and ignored.
+const QUEUE_ARGUMENTS: &[&str] = &[
+    "x-expires",
+    "x-message-ttl",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-overflow",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-max-priority",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-single-active-consumer",
+    "x-queue-type",
+    "x-delivery-limit",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+    DURABILITY,
+];
+
+impl Vhost {
+    pub(crate) fn check_arguments(
+        &self,
+        name: &str,
+        declare: &QueueDeclare<'_>,
+    ) -> Result<(), Error> {
+        let declared = arguments::Properties {
+            durable: declare.durable,
+            exclusive: declare.exclusive,
+            auto_delete: declare.auto_delete,
+        };
+        let of = Resource::queue(name, self.name());
+        arguments::check(of, declare.arguments, declared)
+    }
+
+    pub(crate) fn check_equivalent(
+        &self,
+        queue: &Queue,
+        declare: &QueueDeclare<'_>,
+    ) -> Result<(), Error> {
+        let options = queue.options();
+        let of = Resource::queue(queue.name(), self.name());
+        check_same("durable", of, options.durable, declare.durable)?;
+        check_same("auto_delete", of, options.auto_delete, declare.auto_delete)?;
+        if declare.exclusive != options.owner.is_some() {
+            return Err(self.locked(queue));
+        }
+        let current = queue.arguments();
+        let same_type = QueueType::of(declare.arguments) == queue.kind();
+        for key in QUEUE_ARGUMENTS {
+            // The usual type need not be named; and what a type does not have means nothing.
+            if (*key == arguments::TYPE && same_type) || !arguments::is_for(queue.kind(), key) {
+                continue;
+            }
+            check_equivalent(key, of, current.get(key), declare.arguments.get(key))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+//! Messages for queues that are not plain: asked for before they are taken, and pushed by the queue's rules.
+
+use std::sync::Arc;
+
+use backbone_log::Segment;
+
+use super::bury::{Dead, bury, note_lost};
+use super::commit::finish;
+use super::headers::Headers;
+use super::{List, Publisher, Routed, place, stage};
+use crate::death::Cause;
+use crate::flow::release;
+use crate::queue::{Admission, Incoming, Lost, Pushed, Queue, Wakes, read_expiries};
+use crate::record::{self, Content, Entry};
+use crate::vhost::Vhost;
+
+impl Publisher {
+    /// As [`Publisher::take`], where a queue of the route is not plain, or the message can expire.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn take_by_rules(
+        &mut self,
+        number: usize,
+        content: Content<'_>,
+        headers: &Headers<'_>,
+        now_ms: u64,
+    ) -> Routed {
+        self.now_ms = now_ms;
+        let route = self.current(number);
+        let targets = Arc::clone(&route.targets);
+        let places = route.pending.clone();
+        if targets.is_empty() {
+            return Routed::Nowhere;
+        }
+        let incoming = Incoming {
+            body_len: content.body.len(),
+            expiration: headers.expiration,
+        };
+        let (mut admitted, mut flows, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let mut routed = Routed::Queues;
+        let plain = Arc::default();
+        let persistent = record::is_persistent(content.header);
+        for (target, place) in targets.iter().zip(places) {
+            if target.flow.is_some() {
+                flows.push(place);
+                continue;
+            }
+            let settings = target.settings.as_ref().unwrap_or(&plain);
+            match target.queue.admit(settings, &incoming) {
+                Admission::In(flags) => {
+                    // A quorum queue stores whatever comes.
+                    let logs = target.logs && (persistent || target.queue.counts_returns());
+                    let place = match target.ranked {
+                        false => place,
+                        true => {
+                            let level = home(&target.queue, content.header, flags);
+                            self.pending.of(&level, None, &mut self.spare)
+                        }
+                    };
+                    admitted.push((place, logs, flags));
+                }
+                Admission::Refused { to_dead_letters } => {
+                    routed = Routed::Refused;
+                    if to_dead_letters {
+                        refused.push(Arc::clone(&target.queue));
+                    }
+                }
+            }
+        }
+        if !admitted.is_empty() || !refused.is_empty() {
+            let timed = admitted.iter().any(|(.., flags)| flags & Entry::TIMED != 0);
+            let accepted = timed.then_some(now_ms);
+            let (batch, large) = (&mut self.batch, &mut self.large);
+            let mut entry = stage(&self.vhost, batch, large, 0, accepted, content);
+            entry.flags = Entry::overhead(entry.len as usize - content.body.len());
+            self.own_copies(entry, (admitted.len() + refused.len()) as u64);
+            self.enlist(entry, &admitted);
+            for queue in refused {
+                let (cause, entries) = (Cause::MaxLen, vec![entry]);
+                self.dead.push(Dead {
+                    queue,
+                    cause,
+                    entries,
+                });
+            }
+        }
+        for accepted in flows {
+            self.accept(accepted, content, headers, now_ms);
+        }
+        match targets.iter().any(|it| it.ranked && it.queue.refuses()) {
+            // What is let in takes its room with the commit.
+            true => self.commit(),
+            false => self.commit_if_full(),
+        }
+        routed
+    }
+
+    /// Puts a message into the lists of the queues that let it in: place, whether it is logged, flags.
+    fn enlist(&mut self, entry: Entry, admitted: &[(u32, bool, u32)]) {
+        let mut planned = false;
+        for (place, logs, flags) in admitted {
+            let flags = entry.flags | flags;
+            let entry = Entry { flags, ..entry };
+            if !*logs {
+                self.pending.push(*place, entry);
+                continue;
+            }
+            if !planned {
+                self.plan.add(&entry, None);
+                planned = true;
+            }
+            self.plan.enlist(&mut self.pending, *place, entry);
+        }
+    }
+
+    /// Names the batch's segment in what was refused.
+    pub(super) fn place_dead(&mut self, batch: Option<&Arc<Segment>>) {
+        for dead in &mut self.dead {
+            place(&mut dead.entries, batch);
+        }
+    }
+
+    /// Makes dead letters of what the batch pushed out, and of what was refused.
+    #[cold]
+    pub(super) fn bury(&mut self) {
+        let vhost = Arc::clone(&self.vhost);
+        bury(&vhost, &mut self.dead, self.now_ms, &mut self.wakes);
+    }
+}
+
+/// Where a message with this content header, whose entry has these flags, is put.
+pub(super) fn home(queue: &Arc<Queue>, header: &[u8], flags: u32) -> Arc<Queue> {
+    let home = queue.home(header);
+    if flags & Entry::TIMED != 0 {
+        home.expect_timed();
+    }
+    home
+}
+
+/// Pushes a list's entries, which own their copies; returns how many the queue took. What they push out goes to `dead`.
+pub(crate) fn push(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut Wakes) -> u64 {
+    match list.queue.is_ruled() {
+        false => super::commit::push(vhost, list, wakes),
+        true => push_by_rules(vhost, list, dead, wakes),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn push_by_rules(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut Wakes) -> u64 {
+    let queue = &list.queue;
+    let mut entries = list.entries.clone();
+    if entries.is_empty() {
+        return 0;
+    }
+    let ttl = queue.settings().message_ttl_ms;
+    let mut expiries = Vec::with_capacity(entries.len());
+    read_expiries(vhost.arena(), &entries, ttl, &mut expiries);
+    let (mut dropped, mut lost) = (Vec::new(), Lost::default());
+    let mut state = queue.lock();
+    state.enter(&mut entries);
+    let pushed = match list.reserved {
+        None => {
+            state.number(&mut entries);
+            match queue.push_locked(&mut state, &entries, wakes) {
+                true => Pushed::Taken,
+                false => Pushed::Deleted { last: false },
+            }
+        }
+        Some(_) => {
+            let keep = vhost.keep();
+            queue.push_reserved_locked(&mut state, &entries, keep, &mut dropped, wakes)
+        }
+    };
+    if pushed == Pushed::Taken {
+        queue.enforce(&mut state, &entries, &expiries, &mut lost, wakes);
+    }
+    drop(state);
+    note_lost(queue, lost, dead);
+    if list.reserved.is_none() {
+        if pushed != Pushed::Taken {
+            release(vhost.arena(), &entries);
+            return 0;
+        }
+        return entries.len() as u64;
+    }
+    finish(vhost, list, pushed, &dropped)
+}

@@ -22,6 +22,8 @@ const DIRECTORY_ENTRY_BYTES: usize = 56;
 const TABLE_ENTRY_BYTES: usize = 40;
 /// Entries of a page: what one look-up decodes.
 const PAGE_ENTRIES: u16 = 256;
+/// A page of late entries ends where the numbers go back, unless it has fewer.
+const LATE_PAGE_ENTRIES_MIN: u16 = 32;
 /// The longest entry: three varints of 10 bytes and one of 5.
 const ENTRY_BYTES_MAX: usize = 35;
 
@@ -56,7 +58,7 @@ pub(crate) struct Group {
 /// Where the pages of a group are.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
-    Memory(Pages),
+    Memory(Runs),
     File(Table),
     /// In the index file, whose directory was not read yet.
     Unopened,
@@ -70,9 +72,19 @@ pub(crate) struct Table {
     crc: u32,
 }
 
+/// The pages of a group in memory. Copies forward come between new messages with numbers far below theirs; in
+/// pages of their own both cover few numbers, so that reading some of them opens few pages.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Runs {
+    /// Numbers above all earlier ones.
+    ascending: Pages,
+    /// The others. Whatever is twice in the group stands here the second time, so these pages are the newer ones.
+    late: Option<Box<Pages>>,
+}
+
 /// Encoded pages and their table.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Pages {
+struct Pages {
     data: Vec<u8>,
     table: Vec<Page>,
     last: (u64, u32),
@@ -86,6 +98,8 @@ pub(crate) struct Page {
     at: u64,
     len: u32,
     count: u16,
+    /// In memory: among the late ones.
+    late: bool,
     crc: u32,
 }
 
@@ -104,7 +118,7 @@ impl Group {
             max: 0,
             count: 0,
             bytes: 0,
-            place: Place::Memory(Pages::default()),
+            place: Place::Memory(Runs::default()),
         };
         group.push(home, entry);
         group
@@ -112,42 +126,81 @@ impl Group {
 
     /// Gives back memory that a group without further entries does not need.
     pub fn shrink(&mut self) {
-        if let Place::Memory(pages) = &mut self.place {
-            pages.data.shrink_to_fit();
-            pages.table.shrink_to_fit();
+        if let Place::Memory(runs) = &mut self.place {
+            runs.ascending.shrink();
+            if let Some(late) = &mut runs.late {
+                late.shrink();
+            }
         }
     }
 
     /// Adds an entry to a group in memory. `home` is the segment whose index this is.
+    #[inline]
     pub fn push(&mut self, home: u32, entry: Entry) {
+        let Place::Memory(runs) = &mut self.place else {
+            unreachable!("a sealed segment gets no entries");
+        };
+        let late = self.count > 0 && entry.seq <= self.max;
+        let pages = if late {
+            runs.late.get_or_insert_default()
+        } else {
+            &mut runs.ascending
+        };
+        if pages.is_full() || late && pages.goes_back(entry.seq) {
+            pages.begin(late);
+        }
+        pages.push(home, entry);
         self.min = self.min.min(entry.seq);
         self.max = self.max.max(entry.seq);
         self.count += 1;
         self.bytes += u64::from(entry.len);
-        match &mut self.place {
-            Place::Memory(pages) => pages.push(home, entry),
-            _ => unreachable!("a sealed segment gets no entries"),
+    }
+}
+
+impl Runs {
+    /// All pages, the newer one of two later.
+    pub fn table(&self) -> Vec<Page> {
+        let late = self.late.iter().flat_map(|late| &late.table);
+        self.ascending.table.iter().chain(late).copied().collect()
+    }
+
+    /// The bytes of a page of this table.
+    pub fn bytes(&self, page: &Page) -> &[u8] {
+        match &self.late {
+            Some(late) if page.late => late.bytes(page),
+            _ => self.ascending.bytes(page),
         }
     }
 }
 
 impl Pages {
+    fn is_full(&self) -> bool {
+        let last = self.table.last();
+        last.is_none_or(|page| page.count == PAGE_ENTRIES)
+    }
+
+    /// Whether the last page is worth an end before a number.
+    fn goes_back(&self, seq: u64) -> bool {
+        let last = self.table.last();
+        seq < self.last.0 && last.is_some_and(|page| page.count >= LATE_PAGE_ENTRIES_MIN)
+    }
+
+    #[cold]
+    fn begin(&mut self, late: bool) {
+        self.last = (0, 0);
+        self.table.push(Page {
+            min: u64::MAX,
+            max: 0,
+            at: self.data.len() as u64,
+            len: 0,
+            count: 0,
+            late,
+            crc: 0,
+        });
+    }
+
+    #[inline]
     fn push(&mut self, home: u32, entry: Entry) {
-        if self
-            .table
-            .last()
-            .is_none_or(|page| page.count == PAGE_ENTRIES)
-        {
-            self.last = (0, 0);
-            self.table.push(Page {
-                min: u64::MAX,
-                max: 0,
-                at: self.data.len() as u64,
-                len: 0,
-                count: 0,
-                crc: 0,
-            });
-        }
         let before = self.data.len();
         let (seq, offset) = (entry.seq, entry.position.offset);
         put_signed(&mut self.data, seq.wrapping_sub(self.last.0) as i64);
@@ -169,13 +222,12 @@ impl Pages {
         page.len += added;
     }
 
-    /// All pages.
-    pub fn table(&self) -> &[Page] {
-        &self.table
+    fn shrink(&mut self) {
+        self.data.shrink_to_fit();
+        self.table.shrink_to_fit();
     }
 
-    /// The bytes of a page of this table.
-    pub fn bytes(&self, page: &Page) -> &[u8] {
+    fn bytes(&self, page: &Page) -> &[u8] {
         &self.data[page.at as usize..page.at as usize + page.len as usize]
     }
 }
@@ -214,17 +266,17 @@ pub(crate) fn encode_file<'a>(
         let Place::Memory(pages) = &group.place else {
             continue;
         };
-        let base = out.len() as u64;
-        out.extend_from_slice(&pages.data);
-        let mut table = Vec::with_capacity(pages.table.len() * TABLE_ENTRY_BYTES);
-        for page in &pages.table {
-            let crc = crc32c::crc32c(pages.bytes(page));
-            encode_page_entry(&mut table, page, base, crc);
+        let all = pages.table();
+        let mut table = Vec::with_capacity(all.len() * TABLE_ENTRY_BYTES);
+        for page in &all {
+            let bytes = pages.bytes(page);
+            encode_page_entry(&mut table, page, out.len() as u64, crc32c::crc32c(bytes));
+            out.extend_from_slice(bytes);
         }
         directory.push((
             *key,
             group,
-            pages.table.len() as u32,
+            all.len() as u32,
             tables.len() as u64,
             crc32c::crc32c(&table),
         ));
@@ -259,8 +311,8 @@ pub(crate) fn encode_file<'a>(
     out
 }
 
-fn encode_page_entry(out: &mut Vec<u8>, page: &Page, base: u64, crc: u32) {
-    for value in [page.min, page.max, base + page.at] {
+fn encode_page_entry(out: &mut Vec<u8>, page: &Page, at: u64, crc: u32) {
+    for value in [page.min, page.max, at] {
         out.extend_from_slice(&value.to_le_bytes());
     }
     out.extend_from_slice(&page.len.to_le_bytes());
@@ -331,6 +383,7 @@ fn page_entry(bytes: &[u8]) -> Page {
         at: u64_at(bytes, 16),
         len: u32_at(bytes, 24),
         count: u16_at(bytes, 28),
+        late: false,
         crc: u32_at(bytes, 32),
     }
 }
@@ -391,52 +444,93 @@ fn take_signed(bytes: &mut &[u8]) -> Option<i64> {
 mod tests {
     use super::*;
 
+    fn entry(seq: u64, segment: u32, offset: u32) -> Entry {
+        let position = Position { segment, offset };
+        Entry {
+            seq,
+            position,
+            len: 140,
+        }
+    }
+
+    fn runs(group: &Group) -> &Runs {
+        match &group.place {
+            Place::Memory(runs) => runs,
+            _ => unreachable!("nothing sealed it"),
+        }
+    }
+
+    fn group_of(entries: impl IntoIterator<Item = Entry>) -> Group {
+        let mut entries = entries.into_iter();
+        let mut group = Group::new(9, entries.next().expect("one"));
+        entries.for_each(|entry| group.push(9, entry));
+        group
+    }
+
+    fn decoded(runs: &Runs) -> Vec<Entry> {
+        let table = runs.table();
+        let pages = table.iter();
+        pages
+            .flat_map(|page| decode_page(page, runs.bytes(page), 9).expect("sound"))
+            .collect()
+    }
+
     #[test]
     fn entries_come_back_as_they_went_in() {
-        let mut pages = Pages::default();
-        let mut wanted = Vec::new();
-        for n in 0..1000_u64 {
-            let segment = if n % 7 == 0 { 3 } else { 9 };
-            let position = Position {
-                segment,
-                offset: (n as u32).wrapping_mul(2_654_435_761) >> 2,
-            };
-            let seq = if n % 5 == 0 { u64::MAX - n } else { n * 3 };
-            let entry = Entry {
-                seq,
-                position,
+        let wanted: Vec<Entry> = (0..1000_u64)
+            .map(|n| Entry {
+                seq: n * n * 1_000_003,
+                position: Position {
+                    segment: if n % 7 == 0 { 3 } else { 9 },
+                    offset: (n as u32).wrapping_mul(2_654_435_761) >> 2,
+                },
                 len: n as u32 * 1_000_003,
-            };
-            pages.push(9, entry);
-            wanted.push(entry);
-        }
-        let found: Vec<Entry> = pages
-            .table()
-            .iter()
-            .flat_map(|page| decode_page(page, pages.bytes(page), 9).expect("sound"))
+            })
             .collect();
-        assert_eq!(found, wanted);
-        assert_eq!(pages.table.len(), 4);
-        assert!(pages.table.iter().all(|p| p.min <= p.max));
+        let group = group_of(wanted.iter().copied());
+        assert_eq!(decoded(runs(&group)), wanted);
+        assert_eq!(runs(&group).table().len(), 4);
+        let range = |page: &Page| page.min <= page.max;
+        assert!(runs(&group).table().iter().all(range));
+    }
+
+    #[test]
+    fn copies_between_new_messages_leave_pages_that_cover_few_numbers() {
+        let new = |n: u64| entry(1_000_000 + n, 9, 0);
+        let copied = |n: u64| entry(n, 9, 1);
+        let group = group_of((0..10_000).flat_map(|n| [new(n), copied(n)]));
+        let table = runs(&group).table();
+        assert!(table.iter().all(|page| page.max - page.min < 256));
+        assert!(table.len() < 82, "{}", table.len());
+    }
+
+    #[test]
+    fn the_second_of_two_with_one_number_stands_behind_the_first() {
+        let numbers = [5, 3, 9, 3, 5, 7, 9, 2, 5];
+        let entries = numbers.iter().zip(0..);
+        let group = group_of(entries.map(|(seq, at)| entry(*seq, 9, at)));
+        for number in numbers {
+            let same = decoded(runs(&group));
+            let places = same.iter().filter(|entry| entry.seq == number);
+            assert!(places.is_sorted_by_key(|entry| entry.position.offset));
+        }
+    }
+
+    #[test]
+    fn numbers_that_go_backwards_end_a_page_of_late_ones_that_has_some() {
+        let late = (0..50).rev().flat_map(|run| run * 40..(run + 1) * 40);
+        let late: Vec<Entry> = late.map(|seq| entry(seq, 9, 0)).collect();
+        let group = group_of([entry(u64::MAX, 9, 0)].into_iter().chain(late));
+        assert_eq!(runs(&group).table().len(), 1 + 50);
+        let few = group_of((0..1000).rev().map(|seq| entry(seq, 9, 0)));
+        assert!(runs(&few).table().len() <= 1 + 1000 / 32 + 1);
     }
 
     #[test]
     fn neighbours_take_few_bytes() {
-        let mut pages = Pages::default();
-        for n in 0..10_000_u32 {
-            let position = Position {
-                segment: 1,
-                offset: 4096 + n * 180,
-            };
-            pages.push(
-                1,
-                Entry {
-                    seq: u64::from(n),
-                    position,
-                    len: 140,
-                },
-            );
-        }
-        assert!(pages.data.len() < 6 * 10_000, "{}", pages.data.len());
+        let entries = (0..10_000_u32).map(|n| entry(u64::from(n), 9, 4096 + n * 180));
+        let group = group_of(entries);
+        let bytes = runs(&group).ascending.data.len();
+        assert!(bytes < 6 * 10_000, "{bytes}");
     }
 }

@@ -194,9 +194,10 @@ impl Shared {
             let Some(page) = self.page(*home, *key, page, *in_file)? else {
                 return Ok(None);
             };
-            let wanted = page.into_iter().filter(|entry| entry.seq >= from);
+            let before = entries.len();
+            let wanted = page.into_iter().filter(|e| (from..=until).contains(&e.seq));
             entries.extend(wanted.map(|entry| (entry, *home, at)));
-            if entries.len() >= max {
+            if entries.len() >= max && entries.len() > before {
                 in_order(&mut entries, max);
                 if entries.len() == max {
                     until = entries[max - 1].0.seq;
@@ -280,7 +281,7 @@ impl Shared {
         let state = self.state.lock();
         let group = state.segments.get(&home)?.groups.get(&key)?;
         Some(match &group.place {
-            Place::Memory(pages) => TablePlace::Memory(pages.table().to_vec()),
+            Place::Memory(runs) => TablePlace::Memory(runs.table()),
             Place::File(table) => TablePlace::File(*table),
             Place::Unopened => TablePlace::Unopened,
         })
@@ -299,7 +300,7 @@ impl Shared {
             let segment = state.segments.get(&home);
             return Ok(match segment.and_then(|s| s.groups.get(&key)) {
                 Some(group) => match &group.place {
-                    Place::Memory(pages) => index::decode_page(page, pages.bytes(page), home),
+                    Place::Memory(runs) => index::decode_page(page, runs.bytes(page), home),
                     _ => None,
                 },
                 None => Some(Vec::new()),

@@ -284,15 +284,21 @@ impl Survey {
             Ok(_) if damages.is_empty() && serial >= self.replayed.replay_from => {}
             Ok(index) if damages.is_empty() => {
                 let groups = &read.segments[&serial].groups;
-                let wrong = index.into_iter().find(|(key, entries)| {
+                let wrong = index.iter().find(|(key, entries)| {
                     let there = groups.get(key).map(|group| entries_of(group, serial));
                     let there = there.unwrap_or_default();
                     // Of a group that was once settled as a whole, an index has only what came later.
-                    let live =
-                        |entry: &&Entry| !self.replayed.state.is_settled(key.queue, entry.seq);
+                    let live = |entries: Vec<Entry>| {
+                        let state = &self.replayed.state;
+                        let live = entries.into_iter();
+                        let mut live: Vec<Entry> = live
+                            .filter(|e| !state.is_settled(key.queue, e.seq))
+                            .collect();
+                        live.sort_by_key(|entry| entry.seq);
+                        live
+                    };
                     // Nobody looks for what a start does not know, such as queues deleted since.
-                    segment.groups.contains_key(key)
-                        && !entries.iter().filter(live).eq(there.iter().filter(live))
+                    segment.groups.contains_key(key) && live((*entries).clone()) != live(there)
                 });
                 // It is whole, and says something else than its segment.
                 damages.extend(wrong.map(|_| damage(name, 0, 0)));
@@ -355,10 +361,11 @@ impl Survey {
 
 /// The entries of a group in memory.
 fn entries_of(group: &Group, home: u32) -> Vec<Entry> {
-    let Place::Memory(pages) = &group.place else {
+    let Place::Memory(runs) = &group.place else {
         return Vec::new();
     };
-    let decoded = pages.table().iter();
-    let decoded = decoded.filter_map(|page| index::decode_page(page, pages.bytes(page), home));
+    let table = runs.table();
+    let pages = table.iter();
+    let decoded = pages.filter_map(|page| index::decode_page(page, runs.bytes(page), home));
     decoded.flatten().collect()
 }

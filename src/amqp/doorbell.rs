@@ -3,12 +3,11 @@
 //! Ringing is cheap and never blocks: the first ring of a batch wakes the connection's task, the
 //! rest only leave their key.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use backbone_broker::queue::Bell;
-use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
+
+use super::sync::{AtomicBool, AtomicWaker, Mutex, Ordering};
 
 /// The bell of one connection.
 #[derive(Default)]

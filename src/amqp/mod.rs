@@ -32,6 +32,14 @@ use crate::runtime::Lifecycle;
 use crate::runtime::arbiters::Arbiters;
 use crate::telemetry::{Events, Samples};
 pub use doorbell::Doorbell;
+
+/// What the doorbell is made of: `tests/loom` puts loom's in their place.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering};
+
+    pub(super) use futures_util::task::AtomicWaker;
+    pub(super) use parking_lot::Mutex;
+}
 use stream::Stream;
 use tls::Certificates;
 pub use tls::TlsError;

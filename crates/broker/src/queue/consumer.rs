@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::credit::SharedCredit;
 use crate::record::Entry;
 
 /// Where a consumer is told that something waits for it. Called outside the queues' locks, but
@@ -38,56 +38,6 @@ pub struct ConsumerSpec {
     pub exclusive: bool,
     /// Consumers with a higher one get everything while they have room.
     pub priority: i64,
-}
-
-/// The limit of `basic.qos(global=true)`: one for all consumers of a channel.
-#[derive(Debug, Default)]
-pub struct SharedCredit {
-    limit: AtomicU32,
-    used: AtomicU32,
-}
-
-impl SharedCredit {
-    /// Sets the number of unsettled messages that the channel may hold; 0 = no limit.
-    pub fn set_limit(&self, limit: u32) {
-        self.limit.store(limit, Ordering::Relaxed);
-    }
-
-    /// Whether there is a limit.
-    pub fn is_limited(&self) -> bool {
-        self.limit.load(Ordering::Relaxed) > 0
-    }
-
-    /// Takes room for one message, if there is any.
-    fn take(&self) -> bool {
-        let limit = match self.limit.load(Ordering::Relaxed) {
-            0 => u32::MAX,
-            limit => limit,
-        };
-        let free = |used| (used < limit).then_some(used + 1);
-        self.used
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, free)
-            .is_ok()
-    }
-
-    fn has_room(&self) -> bool {
-        let limit = self.limit.load(Ordering::Relaxed);
-        limit == 0 || self.used.load(Ordering::Acquire) < limit
-    }
-
-    /// Takes room for `count` messages that are out already, whatever the limit.
-    pub(super) fn force(&self, count: u32) {
-        self.used.fetch_add(count, Ordering::AcqRel);
-    }
-
-    /// Gives back the room of `count` settled messages.
-    pub fn give(&self, count: u32) {
-        let before = self.used.fetch_sub(count, Ordering::AcqRel);
-        assert!(
-            before >= count,
-            "gave back more shared credit than was taken"
-        );
-    }
 }
 
 /// A consumer's state, kept under its queue's lock.

@@ -21,6 +21,7 @@ pub mod arguments;
 mod at_hand;
 mod consumer;
 mod counts;
+mod credit;
 mod expiry;
 mod features;
 mod levels;
@@ -40,7 +41,8 @@ use arc_swap::ArcSwapOption;
 use backbone_wire::table::Table;
 use parking_lot::{Mutex, MutexGuard};
 
-pub use consumer::{Bell, ConsumerSpec, SharedCredit};
+pub use consumer::{Bell, ConsumerSpec};
+pub use credit::SharedCredit;
 pub(crate) use features::{Features, consumer_priority};
 
 use crate::durable::Level;
@@ -57,6 +59,11 @@ pub use settings::{DeadLetterTo, Overflow, Settings};
 pub use spill::{Emptied, Room};
 pub(crate) use spill::{Page, Pushed};
 pub(crate) use state::State;
+
+/// What the shared credit is made of: `tests/loom` puts loom's in their place.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU32, Ordering};
+}
 
 /// The properties that a queue is declared with, apart from its name.
 #[derive(Debug, Clone, Default, PartialEq)]

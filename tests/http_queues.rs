@@ -83,7 +83,9 @@ async fn a_queue_shows_how_it_was_declared_and_what_is_in_it() {
         "arguments": {"x-durability": "written"}, "durability": "written",
         "messages": 3, "messages_ready": 2, "messages_unacknowledged": 1, "messages_paged_out": 0,
         "consumers": 0, "message_stats": {"publish": 3}, "policy": null, "operator_policy": null,
+        "effective_policy_definition": {}, "type": "classic", "state": "running",
     });
+    let of_node = |page: &Value| page["node"].as_str().unwrap().starts_with("backbone@");
     assert_eq!(page(&server, "/api/queues/%2F/written").await, expected);
     for list in ["/api/queues", "/api/queues/%2f"] {
         let list = page(&server, list).await;

@@ -96,10 +96,10 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(web::resource("/api/bindings").route(web::get().to(list_all)))
         .service(web::resource("/api/bindings/{vhost}").route(web::get().to(list)))
         .service(between(
-            "/api/bindings/{vhost}/e/{source}/{kind:[eq]}/{destination}",
+            "/api/bindings/{vhost}/e/{source}/{kind}/{destination}",
         ))
         .service(one(
-            "/api/bindings/{vhost}/e/{source}/{kind:[eq]}/{destination}/{key}",
+            "/api/bindings/{vhost}/e/{source}/{kind}/{destination}/{key}",
         ))
         .service(
             web::resource("/api/exchanges/{vhost}/{name}/bindings/source")
@@ -224,12 +224,17 @@ async fn to_queue(
 /// What stands in the path of a binding: vhost, source, `e` or `q`, destination.
 type Between = (String, String, String, String);
 
-fn ends((_, source, kind, destination): &Between) -> Ends<'_> {
-    Ends {
+fn ends((_, source, kind, destination): &Between) -> Result<Ends<'_>, ApiError> {
+    let to_exchange = match kind.as_str() {
+        "e" => true,
+        "q" => false,
+        _ => return Err(not_found()),
+    };
+    Ok(Ends {
         source: exchange_name(source),
         destination: exchange_name(destination),
-        to_exchange: kind == "e",
-    }
+        to_exchange,
+    })
 }
 
 fn filter(ends: Ends<'_>) -> BindingFilter<'_> {
@@ -250,7 +255,7 @@ async fn list_between(
     path: web::Path<Between>,
     manager: Manager,
 ) -> Result<HttpResponse, ApiError> {
-    listed(&services, &request, &manager, &path.0, filter(ends(&path)))
+    listed(&services, &request, &manager, &path.0, filter(ends(&path)?))
 }
 
 /// Binds a queue (`q`) or an exchange (`e`) to an exchange. The new binding's place is in the header `Location`.
@@ -267,7 +272,7 @@ async fn bind(
     let fields = manager.fields()?;
     let key = text(&fields, "routing_key")?.unwrap_or_default();
     let arguments = object(&fields, "arguments")?;
-    let made = acting.bind(ends(&path), &key, &arguments).await?;
+    let made = acting.bind(ends(&path)?, &key, &arguments).await?;
     let (destination, key) = (&made.destination, properties_key(&made));
     let place = format!("{}/{key}", quoted(destination.as_bytes()));
     let mut answer = HttpResponse::Created();
@@ -280,7 +285,7 @@ fn find(
     (vhost, source, kind, destination, key): (String, String, String, String, String),
 ) -> Result<BindingInfo, ApiError> {
     let between = (vhost, source, kind, destination);
-    let filter = filter(ends(&between));
+    let filter = filter(ends(&between)?);
     let infos = services.engine.binding_infos(Some(&between.0), filter);
     let mut infos = infos.unwrap_or_default();
     let exact = infos.iter().position(|info| properties_key(info) == key);

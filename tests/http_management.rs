@@ -1,3 +1,4 @@
+// Long because: one area after the other, each with the calls that were compared with RabbitMQ.
 //! Exchanges, queues, bindings, messages, connections and pages of the server over `/api`, and the commands that ask them:
 //! RabbitMQ 3.10.8's shapes, statuses and reasons, which were compared with its own.
 
@@ -81,6 +82,14 @@ async fn exchanges_are_declared_shown_and_deleted() {
         let refused = admin.put(x, fields).await;
         assert_eq!(told(&refused), (400, "bad_request", reason));
     }
+    let long = admin
+        .put(
+            &format!("/api/exchanges/%2F/{}", "x".repeat(256)),
+            json!({}),
+        )
+        .await;
+    let reason = "a name or a routing key is longer than 255 bytes";
+    assert_eq!(told(&long), (400, "bad_request", reason));
     let reserved = admin.put("/api/exchanges/%2F/amq.foo", json!({})).await;
     assert_eq!(told(&reserved), REFUSED);
     let message = reserved.1["message"].as_str().unwrap();
@@ -128,7 +137,9 @@ async fn queues_are_declared_purged_and_deleted() {
     }
     let quorum = json!({"durable": true, "arguments": {"x-queue-type": "quorum"}});
     assert_eq!(admin.put("/api/queues/%2F/qq", quorum).await.0, 201);
-    assert_eq!(admin.get("/api/queues/%2F/qq").await.1["type"], "quorum");
+    let quorum = admin.get("/api/queues/%2F/qq").await.1;
+    assert_eq!(quorum["type"], "quorum");
+    assert_eq!(quorum["online"], json!([quorum["node"]]));
     for (fields, reason) in [
         (
             json!({"durable": false, "arguments": arguments}),
@@ -179,7 +190,10 @@ async fn queues_are_declared_purged_and_deleted() {
         .channel
         .queue_declare("own".into(), own, FieldTable::default());
     declared.await.unwrap();
-    assert_eq!(admin.get("/api/queues/%2F/own").await.1["exclusive"], true);
+    let shown = admin.get("/api/queues/%2F/own").await.1;
+    assert_eq!(shown["exclusive"], true);
+    let connections = admin.get("/api/connections").await.1;
+    assert_eq!(shown["owner_pid_details"]["name"], connections[0]["name"]);
     let locked = admin.put("/api/queues/%2F/own", json!({})).await;
     let (status, error, reason) = told(&locked);
     assert_eq!((status, error), (400, "bad_request"));

@@ -132,7 +132,7 @@ struct Connection {
     sent_bytes: u64,
     _places: Places,
     /// Given up when everything that the connection held is given back.
-    _registered: Registered,
+    registered: Registered,
 }
 
 /// What a wait ended with.
@@ -193,7 +193,7 @@ impl Connection {
             received_bytes: 0,
             sent_bytes: 0,
             _places: opened.places,
-            _registered: registered,
+            registered,
         }
     }
 
@@ -224,6 +224,7 @@ impl Connection {
                     .reset(Instant::now() + self.heartbeat.period());
             }
         }
+        self.registered.shared.connections.over(self.registered.id);
         // What the peer sent behind its last frame would make the system reset the connection, and
         // with it our last words.
         if self.session.state() == State::Closed && self.out.is_empty() && !self.ended {

@@ -125,6 +125,13 @@ impl Connections {
         }
     }
 
+    /// Connection `id` is over, but for its last words: it is listed and answers no more.
+    pub(super) fn over(&self, id: u64) {
+        if let Some(mut entry) = self.0.get_mut(&id) {
+            entry.about = None;
+        }
+    }
+
     /// Closes all of them, telling them why.
     pub fn close_all(&self, reason: &str) {
         self.close(|_| true, reason);
@@ -154,6 +161,11 @@ impl Connections {
                 entry.bell.close(reason);
             }
         }
+    }
+
+    /// The open connection `id`.
+    pub fn get(&self, id: u64) -> Option<Arc<About>> {
+        self.0.get(&id)?.about.clone()
     }
 
     /// The connections that are open, in the order in which they came.

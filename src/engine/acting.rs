@@ -143,6 +143,7 @@ impl Acting {
     /// # Errors
     /// As over AMQP.
     pub async fn put_exchange(&self, name: &str, new: &NewExchange) -> Result<bool, Refusal> {
+        check_short(name)?;
         let arguments = arguments(&new.arguments)?;
         if ExchangeKind::parse(&new.kind).is_err() {
             let text = format!("invalid exchange type '{}'", new.kind);
@@ -178,6 +179,7 @@ impl Acting {
     /// # Errors
     /// As over AMQP.
     pub async fn put_queue(&self, name: &str, new: &NewQueue) -> Result<bool, Refusal> {
+        check_short(name)?;
         let arguments = arguments(&new.arguments)?;
         let was_there = self.allowed().has_queue(name);
         self.vhost.tell_time(super::now_ms());
@@ -240,6 +242,7 @@ impl Acting {
         key: &str,
         given: &Map<String, Value>,
     ) -> Result<BindingInfo, Refusal> {
+        check_short(key)?;
         let arguments = arguments(given)?;
         let table = arguments.as_table();
         let allowed = self.allowed();
@@ -274,6 +277,16 @@ impl Acting {
             false => allowed.unbind_queue(to, from, key, arguments)?,
         }
         self.settled().await
+    }
+}
+
+/// That AMQP can say a name or a routing key.
+pub(super) fn check_short(text: &str) -> Result<(), Refusal> {
+    match text.len() {
+        0..=255 => Ok(()),
+        _ => Err(Refusal::Values(
+            "a name or a routing key is longer than 255 bytes".into(),
+        )),
     }
 }
 

@@ -8,7 +8,7 @@ use backbone_broker::record::{self, Content};
 use backbone_wire::properties::Properties;
 use serde_json::{Map, Value};
 
-use super::acting::{Acting, Refusal};
+use super::acting::{Acting, Refusal, check_short};
 use super::properties::{from_json, to_json};
 use super::{EngineError, Taken, now_ms};
 
@@ -67,11 +67,9 @@ impl Acting {
         }
         let properties = from_json(properties).map_err(Refusal::Values)?;
         self.check_sender(Properties::assume_checked(&properties))?;
+        check_short(exchange)?;
+        check_short(key)?;
         let mut names = Vec::with_capacity(2 + exchange.len() + key.len());
-        if exchange.len() > 255 || key.len() > 255 {
-            let text = "a name or a routing key is longer than 255 bytes";
-            return Err(Refusal::Values(text.into()));
-        }
         record::write_names(&mut names, exchange.as_bytes(), key.as_bytes());
         let mut header = Vec::with_capacity(256);
         record::write_header(&mut header, body.len(), &properties);

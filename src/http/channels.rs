@@ -47,9 +47,9 @@ pub struct ChannelBody {
     consumer_details: Option<Vec<ConsumerBody>>,
 }
 
-/// The connection of a channel.
+/// The connection of a channel, or that an exclusive queue belongs to.
 #[derive(Serialize, ToSchema)]
-struct ConnectionDetails {
+pub(super) struct ConnectionDetails {
     name: String,
     peer_host: String,
     peer_port: u16,
@@ -99,6 +99,16 @@ fn channel_name(about: &About, number: u16) -> String {
     format!("{} ({number})", about.name())
 }
 
+impl ConnectionDetails {
+    pub fn of(about: &About) -> Self {
+        Self {
+            name: about.name(),
+            peer_host: about.peer.ip().to_string(),
+            peer_port: about.peer.port(),
+        }
+    }
+}
+
 impl ChannelBody {
     fn of(about: &About, report: &ChannelReport) -> Self {
         Self {
@@ -108,11 +118,7 @@ impl ChannelBody {
             vhost: Arc::clone(&about.vhost),
             node: node_name(),
             state: "running",
-            connection_details: ConnectionDetails {
-                name: about.name(),
-                peer_host: about.peer.ip().to_string(),
-                peer_port: about.peer.port(),
-            },
+            connection_details: ConnectionDetails::of(about),
             consumer_count: report.consumers.len(),
             confirm: report.confirm,
             transactional: report.transactional,

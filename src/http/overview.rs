@@ -75,6 +75,17 @@ async fn overview(
     let counts = services.engine.counts();
     let may_monitor = manager.identity.tags().may_monitor();
     let types = services.engine.exchange_types();
+    let connections = seen(&services, &manager, |_| true);
+    let channels = match may_monitor {
+        true => counts
+            .channels_opened
+            .saturating_sub(counts.channels_closed),
+        false => {
+            let reports = services.connections.ask(&connections).await;
+            let open = reports.iter().flatten().map(|it| it.channels.len() as u64);
+            open.sum()
+        }
+    };
     let mut page = json!({
         "management_version": RABBITMQ_VERSION,
         "rabbitmq_version": RABBITMQ_VERSION,
@@ -90,8 +101,8 @@ async fn overview(
         "exchange_types": types.map(|name| json!({"name": name, "enabled": true})).collect::<Vec<_>>(),
         "queue_totals": queue_totals(&totals),
         "object_totals": {
-            "channels": counts.channels_opened.saturating_sub(counts.channels_closed),
-            "connections": seen(&services, &manager, |_| true).len(),
+            "channels": channels,
+            "connections": connections.len(),
             "consumers": totals.consumers,
             "exchanges": totals.exchanges,
             "queues": totals.queues,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::channels::{ConsumerBody, consumers_of_queue};
+use super::channels::{ConnectionDetails, ConsumerBody, consumers_of_queue};
 use super::exchanges::says;
 use super::listing::{Listed, Listing};
 use super::management::{Manager, flag, not_found, object};
@@ -40,6 +40,15 @@ pub struct QueueBody {
     state: &'static str,
     /// The server that it is on.
     node: &'static str,
+    /// Of quorum queues and streams: the servers that have it, of which there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<[&'static str; 1]>,
+    /// Those of them that run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    online: Option<[&'static str; 1]>,
+    /// The one of them that leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<&'static str>,
     /// The policy that counts for it.
     policy: Option<String>,
     /// The operators' policy that counts for it.
@@ -66,6 +75,9 @@ pub struct QueueBody {
     /// In the page of one queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     consumer_details: Option<Vec<ConsumerBody>>,
+    /// In the page of one exclusive queue: whose it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner_pid_details: Option<ConnectionDetails>,
 }
 
 /// Counts of a queue since the start of the server.
@@ -91,7 +103,11 @@ struct QueueFields {
 impl From<QueueInfo> for QueueBody {
     fn from(info: QueueInfo) -> Self {
         let stats = info.stats;
+        let replicated = (info.kind != "classic").then(node_name);
         Self {
+            members: replicated.map(|node| [node]),
+            online: replicated.map(|node| [node]),
+            leader: replicated,
             name: info.name,
             vhost: info.vhost,
             kind: info.kind,
@@ -114,6 +130,7 @@ impl From<QueueInfo> for QueueBody {
                 publish: stats.published,
             },
             consumer_details: None,
+            owner_pid_details: None,
         }
     }
 }
@@ -173,7 +190,7 @@ fn answer(listing: &Listing, infos: Vec<QueueInfo>) -> Result<HttpResponse, ApiE
     listing.answer(infos.into_iter().map(QueueBody::from).collect())
 }
 
-/// One queue, with its consumers.
+/// One queue, with its consumers and whose it is.
 #[utoipa::path(get, path = "/api/queues/{vhost}/{name}", tag = "queues", security(("basic" = [])),
     params(("vhost" = String, Path, description = "A vhost; `/` is written %2F", example = "/"),
         ("name" = String, Path, description = "A queue's name or alias", example = "soar-publish")),
@@ -189,7 +206,10 @@ async fn show(
     manager.check_sees(&services, &vhost)?;
     let listing = Listing::of(&request)?;
     let info = services.engine.queue_info(&vhost, &name);
-    let mut body = QueueBody::from(info.ok_or_else(not_found)?);
+    let info = info.ok_or_else(not_found)?;
+    let owner = info.owner.and_then(|id| services.connections.get(id));
+    let mut body = QueueBody::from(info);
+    body.owner_pid_details = owner.map(|it| ConnectionDetails::of(&it));
     // Connections are asked only if there may be consumers among them.
     body.consumer_details = Some(match body.consumers {
         0 => Vec::new(),

@@ -7,9 +7,8 @@ use std::task::{Context, Poll};
 
 use backbone_broker::queue::Bell;
 
-use super::sync::{AtomicBool, AtomicWaker, Mutex, Ordering};
-
 use super::connections::Asker;
+use super::sync::{AtomicBool, AtomicWaker, Mutex, Ordering};
 
 /// The bell of one connection.
 #[derive(Default)]

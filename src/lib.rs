@@ -18,7 +18,7 @@ pub mod telemetry;
 
 use std::fmt::Display;
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,7 +140,8 @@ impl Server {
         )?;
         let engine = Engine::new(vhosts, gate);
         follow_users(&auth, &engine, &amqp).await?;
-        let closing = amqp.clone();
+        let connections = amqp.connections().clone();
+        let closing = connections.clone();
         let bus = Bus::open(BusParts {
             engine: engine.clone(),
             state,
@@ -156,10 +157,18 @@ impl Server {
         let tls_listeners = runtime::bind("amqp.tls_bind", &config.amqp.tls_bind)?;
         let http_listeners = runtime::bind("http.bind", &config.http.bind)?;
         let http_addresses = local_addresses(&http_listeners)?;
-        for address in local_addresses(&amqp_listeners)? {
+        let amqp_addresses = local_addresses(&amqp_listeners)?;
+        let tls_addresses = local_addresses(&tls_listeners)?;
+        let listeners = [
+            listening("amqp", &amqp_addresses),
+            listening("amqp/ssl", &tls_addresses),
+            listening("http", &http_addresses),
+        ]
+        .concat();
+        for address in amqp_addresses {
             say(format_args!("listening amqp {address}"));
         }
-        for address in local_addresses(&tls_listeners)? {
+        for address in tls_addresses {
             say(format_args!("listening amqps {address}"));
         }
         for listener in amqp_listeners {
@@ -168,10 +177,10 @@ impl Server {
         for listener in tls_listeners {
             amqp.listen(listener, Transport::Tls, lifecycle);
         }
-        let closing = amqp.clone();
         let services = http::Services {
             config: Arc::clone(&config),
-            close_vhost: Arc::new(move |vhost| closing.close_vhost(vhost)),
+            listeners,
+            connections,
             serve_amqp: {
                 let amqp = amqp.clone();
                 Box::new(move |stream, peer, local| amqp.serve_local(stream, peer, local))
@@ -222,10 +231,12 @@ async fn open_auth(
 async fn follow_users(auth: &Authenticator, engine: &Engine, amqp: &Amqp) -> Result<(), RunError> {
     let is_there = |vhost: &str| engine.has_vhost(vhost);
     auth.users().keep_vhosts(is_there).await?;
-    let (engine, amqp) = (engine.clone(), amqp.clone());
+    let (engine, connections) = (engine.clone(), amqp.connections().clone());
     auth.users().listen(move |change| match change {
         UserChange::Rights(vhost) => engine.rights_changed(vhost),
-        UserChange::Gone(user) => amqp.close_user(user, &format!("user '{user}' is deleted")),
+        UserChange::Gone(user) => {
+            connections.close_user(user, &format!("user '{user}' is deleted"))
+        }
     });
     Ok(())
 }
@@ -247,8 +258,15 @@ fn add_metrics(telemetry: &Telemetry, amqp: &Amqp, engine: &Engine, bus: &Bus) {
     }));
 }
 
-fn local_addresses(listeners: &[TcpListener]) -> std::io::Result<Vec<std::net::SocketAddr>> {
+fn local_addresses(listeners: &[TcpListener]) -> std::io::Result<Vec<SocketAddr>> {
     listeners.iter().map(TcpListener::local_addr).collect()
+}
+
+fn listening(protocol: &'static str, addresses: &[SocketAddr]) -> Vec<http::Listener> {
+    let each = addresses
+        .iter()
+        .map(|&address| http::Listener { protocol, address });
+    each.collect()
 }
 
 /// Reads certificates again at each SIGHUP.

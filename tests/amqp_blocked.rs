@@ -12,8 +12,10 @@ use std::thread::JoinHandle;
 
 use backbone_wire::method::{Method, basic};
 use common::Server;
+use common::admin::Admin;
 use common::dialog::plain;
 use common::raw::{Raw, publish};
+use serde_json::json;
 
 const MESSAGES: u32 = 400;
 const LIMIT: (&str, &str) = ("BACKBONE_LIMITS__MEMORY_BYTES", "8388608");
@@ -106,4 +108,35 @@ async fn a_connection_is_told_of_an_alarm_with_its_next_publish() {
     late.expect("connection.unblocked");
     worker.ack(1, 2);
     assert_eq!(worker.message().text(), "3");
+}
+
+#[actix_web::test]
+async fn the_management_interface_tells_of_an_alarm_and_of_who_is_blocked() {
+    let server = Server::with(&[LIMIT]).await;
+    let admin = Admin::of(&server);
+    let flood = Flood::start(&server);
+    let alarms = admin.get("/api/health/checks/alarms").await;
+    let memory =
+        json!([{"node": admin.get("/api/nodes").await.1[0]["name"], "resource": "memory"}]);
+    let failed = json!({
+        "status": "failed", "reason": "There are alarms in effect in the cluster", "alarms": memory,
+    });
+    assert_eq!(alarms, (503, failed));
+    let node = admin.get("/api/nodes").await.1;
+    assert_eq!(node[0]["mem_alarm"], true, "{node}");
+    let list = admin.get("/api/connections").await.1;
+    let states: Vec<_> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["state"])
+        .collect();
+    assert_eq!(states, ["blocked", "running"], "{list}");
+    // What it cannot take now it says at once.
+    let text = json!({"properties": {}, "routing_key": "flood", "payload": "x", "payload_encoding": "string"});
+    let path = "/api/exchanges/%2F/amq.default/publish";
+    assert_eq!(admin.post(path, text.clone()).await.0, 503);
+    flood.end();
+    assert_eq!(admin.get("/api/health/checks/local-alarms").await.0, 200);
+    assert_eq!(admin.post(path, text).await.1, json!({"routed": true}));
 }

@@ -24,7 +24,8 @@ use bytes::BufMut;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::buffers::{self, ReadBuffer};
-use super::doorbell::{Doorbell, News};
+use super::connections::Report;
+use super::doorbell::{Doorbell, News, Wishes};
 use super::handshake::{self, Failed, Opened, Places};
 use super::stream::Stream;
 use super::{Registered, Shared};
@@ -61,7 +62,7 @@ pub(super) async fn serve(
     };
     match agreed {
         Ok(Ok(opened)) => {
-            registered.opened(&opened.user);
+            registered.opened(opened.about(&registered, &stream));
             let connection = Connection::new(stream, shared, registered, opened, input);
             connection.run().await;
         }
@@ -127,9 +128,11 @@ struct Connection {
     unread_bytes: u64,
     closing_since: Option<Instant>,
     stay: Stay,
+    received_bytes: u64,
+    sent_bytes: u64,
     _places: Places,
     /// Given up when everything that the connection held is given back.
-    _registered: Registered,
+    registered: Registered,
 }
 
 /// What a wait ended with.
@@ -187,8 +190,10 @@ impl Connection {
             unread_bytes: 0,
             closing_since: None,
             stay: Stay::default(),
+            received_bytes: 0,
+            sent_bytes: 0,
             _places: opened.places,
-            _registered: registered,
+            registered,
         }
     }
 
@@ -219,6 +224,7 @@ impl Connection {
                     .reset(Instant::now() + self.heartbeat.period());
             }
         }
+        self.registered.shared.connections.over(self.registered.id);
         // What the peer sent behind its last frame would make the system reset the connection, and
         // with it our last words.
         if self.session.state() == State::Closed && self.out.is_empty() && !self.ended {
@@ -290,11 +296,27 @@ impl Connection {
             true => self.session.progressed(&mut self.out),
             false => self.session.go_on(&mut self.out),
         }
-        if let Some(text) = news.close.take() {
+        if let Some(wishes) = news.wishes.take() {
+            self.fulfil(*wishes);
+        }
+        self.news = news;
+    }
+
+    #[cold]
+    fn fulfil(&mut self, wishes: Wishes) {
+        for asker in wishes.askers {
+            // Who asked may not wait any more.
+            let _ = asker.send(Report {
+                blocked: self.held_back.is_some(),
+                received_bytes: self.received_bytes,
+                sent_bytes: self.sent_bytes,
+                channels: self.session.report(),
+            });
+        }
+        if let Some(text) = wishes.close {
             self.session
                 .close(ReplyCode::ConnectionForced, text, &mut self.out);
         }
-        self.news = news;
     }
 
     fn read(&mut self) -> std::io::Result<()> {
@@ -327,6 +349,7 @@ impl Connection {
             Ok(0) => self.ended = true,
             Ok(count) => {
                 self.stay.carried(count);
+                self.received_bytes += count as u64;
                 self.heartbeat.received = true;
                 if count < asked {
                     self.stream.nothing_left();
@@ -358,6 +381,7 @@ impl Connection {
             match written {
                 Ok(count) => {
                     self.stay.carried(count);
+                    self.sent_bytes += count as u64;
                     self.out.advance(count);
                     self.heartbeat.sent = true;
                 }

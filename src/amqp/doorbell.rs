@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use backbone_broker::queue::Bell;
 
+use super::connections::Asker;
 use super::sync::{AtomicBool, AtomicWaker, Mutex, Ordering};
 
 /// The bell of one connection.
@@ -26,14 +27,28 @@ pub(super) struct News {
     pub cancelled: Vec<u64>,
     /// What was waited for in the log has come, or may not come.
     pub progressed: bool,
-    /// The connection is to be closed, for this reason.
+    /// What people want of it, which is rare.
+    pub wishes: Option<Box<Wishes>>,
+}
+
+/// What people want of a connection.
+#[derive(Default)]
+pub(super) struct Wishes {
+    /// It is to be closed, for this reason.
     pub close: Option<String>,
+    /// They want to know what it says of itself.
+    pub askers: Vec<Asker>,
 }
 
 impl Doorbell {
     /// Asks the connection to close itself, telling its peer the reason behind `CONNECTION_FORCED - ` (320).
     pub fn close(&self, reason: &str) {
-        self.leave(|news| news.close = Some(reason.to_owned()));
+        self.leave(|news| news.wishes.get_or_insert_default().close = Some(reason.to_owned()));
+    }
+
+    /// Asks the connection what it says of itself.
+    pub(super) fn ask(&self, asker: Asker) {
+        self.leave(|news| news.wishes.get_or_insert_default().askers.push(asker));
     }
 
     /// Ready once something was left since the last time. `take` it then.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use backbone_broker::Error;
 use backbone_broker::access::Access;
@@ -15,6 +15,7 @@ use backbone_wire::table::{Table, TableBuf, Value};
 use backbone_wire::{PROTOCOL_HEADER, ShortStr};
 
 use super::buffers::ReadBuffer;
+use super::connections::About;
 use super::stream::Stream;
 use super::{Registered, Shared};
 use crate::auth::{Identity, Peer};
@@ -39,6 +40,30 @@ pub(super) struct Opened {
     pub heartbeat_s: u16,
     pub cancel_notify: bool,
     pub blocked_notify: bool,
+    mechanism: Vec<u8>,
+    /// A raw field table.
+    client_properties: Vec<u8>,
+}
+
+impl Opened {
+    /// What is said of the connection from now on.
+    pub fn about(&self, registered: &Registered, stream: &Stream) -> About {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        About {
+            id: registered.id,
+            peer: registered.peer,
+            local: registered.local,
+            user: Arc::clone(&self.user),
+            vhost: Arc::clone(self.vhost.name()),
+            mechanism: String::from_utf8_lossy(&self.mechanism).into_owned(),
+            client_properties: self.client_properties.clone(),
+            channel_max: self.channel_max,
+            frame_max: self.frame_max,
+            heartbeat_s: self.heartbeat_s,
+            connected_at_ms: since_1970.unwrap_or_default().as_millis() as u64,
+            tls: stream.protection(),
+        }
+    }
 }
 
 /// What limits of connections count.
@@ -108,6 +133,8 @@ pub(super) async fn run(
         heartbeat_s: agreed.heartbeat,
         cancel_notify: login.cancel_notify,
         blocked_notify: login.blocked_notify,
+        mechanism: login.mechanism,
+        client_properties: login.client_properties,
     })
 }
 
@@ -115,6 +142,7 @@ pub(super) async fn run(
 struct Login {
     mechanism: Vec<u8>,
     response: Vec<u8>,
+    client_properties: Vec<u8>,
     failure_close: bool,
     cancel_notify: bool,
     blocked_notify: bool,
@@ -164,6 +192,7 @@ impl Handshake<'_> {
                 Some(Login {
                     mechanism: ok.mechanism.as_bytes().to_vec(),
                     response: ok.response.to_vec(),
+                    client_properties: ok.client_properties.as_bytes().to_vec(),
                     failure_close: can("authentication_failure_close"),
                     cancel_notify: can("consumer_cancel_notify"),
                     blocked_notify: can("connection.blocked"),
@@ -192,12 +221,12 @@ impl Handshake<'_> {
         };
         let mut identity = None;
         if let Some((user, password)) = credentials {
-            registered.claim(&user);
+            self.shared.connections.claim(registered.id, &user);
             identity = auth.login(&user, &password, peer).await.ok();
         } else if login.mechanism == b"EXTERNAL"
             && let Some(user) = self.stream.certified_name()
         {
-            registered.claim(&user);
+            self.shared.connections.claim(registered.id, &user);
             identity = auth.login_certified(&user).ok();
         }
         if let Some(identity) = identity {
@@ -262,7 +291,7 @@ impl Handshake<'_> {
             })
             .await?;
         let name = String::from_utf8_lossy(&name);
-        registered.claim_vhost(&name);
+        self.shared.connections.claim_vhost(registered.id, &name);
         let entered = self.enter(&name, identity).map_err(refused_to_open)?;
         if registered.beyond_limit {
             let max = self.shared.connections_max;

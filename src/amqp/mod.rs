@@ -1,11 +1,12 @@
 //! AMQP 0-9-1 over TCP, bare or with TLS, and inside of websockets: listeners, and one task a connection on one of the
 //! arbiters.
 //!
-//! Owns the registry of connections. Between two turns a connection may move to another arbiter
-//! ([`crate::runtime::arbiters`]); what other threads have for it, they leave at its [`Doorbell`].
+//! Between two turns a connection may move to another arbiter ([`crate::runtime::arbiters`]); what other threads have for
+//! it, they leave at its [`Doorbell`]. Which there are is known to [`Connections`].
 
 mod buffers;
 mod connection;
+mod connections;
 mod doorbell;
 mod handshake;
 mod proxy;
@@ -21,7 +22,6 @@ use std::time::Duration;
 use backbone_broker::gate::Gate;
 use backbone_broker::vhosts::Vhosts;
 use backbone_wire::method::connection::Tune;
-use dashmap::DashMap;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
@@ -31,6 +31,9 @@ use crate::config::Config;
 use crate::runtime::Lifecycle;
 use crate::runtime::arbiters::Arbiters;
 use crate::telemetry::{Events, Samples};
+pub use backbone_broker::queue::Activity;
+pub use backbone_broker::session::report::{ChannelReport, ConsumerReport};
+pub use connections::{About, Connections, Report};
 pub use doorbell::Doorbell;
 
 /// What the doorbell is made of: `tests/loom` puts loom's in their place.
@@ -42,7 +45,7 @@ mod sync {
 }
 use stream::Stream;
 use tls::Certificates;
-pub use tls::TlsError;
+pub use tls::{TlsError, certificate_expiry_s};
 
 /// Bytes read at a time; at least one frame fits.
 const READ_BYTES: usize = 256 * 1024;
@@ -72,17 +75,11 @@ struct Shared {
     out_bytes_max: usize,
     read_bytes: usize,
     connections_max: usize,
-    connections: DashMap<u64, Entry>,
+    connections: Connections,
     arbiters: Arc<Arbiters>,
     /// Whoever comes now is told to go.
     draining: AtomicBool,
     next_id: AtomicU64,
-}
-
-struct Entry {
-    bell: Arc<Doorbell>,
-    user: Option<Arc<str>>,
-    vhost: Option<Arc<str>>,
 }
 
 /// A connection's place in the registry, given up when it ends, however it ends.
@@ -90,6 +87,8 @@ struct Registered {
     shared: Arc<Shared>,
     id: u64,
     peer: SocketAddr,
+    /// Where the peer came to; none for websockets.
+    local: Option<SocketAddr>,
     bell: Arc<Doorbell>,
     /// There were too many when it came: it is told at `connection.open`.
     beyond_limit: bool,
@@ -133,7 +132,7 @@ impl Amqp {
             out_bytes_max: config.limits.out_buffer_bytes as usize,
             read_bytes: READ_BYTES.max(config.amqp.frame_max_bytes as usize),
             connections_max: config.limits.connections as usize,
-            connections: DashMap::new(),
+            connections: Connections::default(),
             arbiters,
             draining: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
@@ -174,7 +173,7 @@ impl Amqp {
         let Some(beyond_limit) = admit(peer, &self.0) else {
             return Arc::default();
         };
-        let registered = Registered::new(Arc::clone(&self.0), peer, beyond_limit);
+        let registered = Registered::new(Arc::clone(&self.0), peer, None, beyond_limit);
         let known = Arc::clone(&registered.known);
         let shared = Arc::clone(&self.0);
         shared.arbiters.for_newcomer().spawn_fn(move || {
@@ -189,22 +188,9 @@ impl Amqp {
         known
     }
 
-    /// Closes all connections of `user`, telling them why.
-    pub fn close_user(&self, user: &str, reason: &str) {
-        for entry in &self.0.connections {
-            if entry.user.as_deref() == Some(user) {
-                entry.bell.close(reason);
-            }
-        }
-    }
-
-    /// Closes all connections to a vhost that is gone.
-    pub fn close_vhost(&self, vhost: &str) {
-        for entry in &self.0.connections {
-            if entry.vhost.as_deref() == Some(vhost) {
-                entry.bell.close(&format!("vhost '{vhost}' is deleted"));
-            }
-        }
+    /// The connections.
+    pub fn connections(&self) -> &Connections {
+        &self.0.connections
     }
 
     /// Closes all connections and waits until they are gone, `bound` at most. Returns how many
@@ -212,35 +198,34 @@ impl Amqp {
     pub async fn drain(&self, bound: Duration) -> usize {
         // Before the look at the registry: who is not in it yet will see this.
         self.0.draining.store(true, Ordering::SeqCst);
-        for entry in &self.0.connections {
-            entry.bell.close(SHUTDOWN);
-        }
+        let connections = self.connections();
+        connections.close_all(SHUTDOWN);
         let all_gone = async {
-            while !self.0.connections.is_empty() {
+            while connections.count() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         let _ = tokio::time::timeout(bound, all_gone).await;
-        self.0.connections.len()
+        connections.count()
     }
 
     /// Numbers for metrics.
     pub fn sample(&self, samples: &mut Samples) {
-        let open = self.0.connections.len() as f64;
+        let open = self.connections().count() as f64;
         samples.gauge("backbone_connections", "AMQP connections open", &[], open);
     }
 }
 
 impl Registered {
-    fn new(shared: Arc<Shared>, peer: SocketAddr, beyond_limit: bool) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+        beyond_limit: bool,
+    ) -> Self {
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
         let bell = Arc::<Doorbell>::default();
-        let entry = Entry {
-            bell: Arc::clone(&bell),
-            user: None,
-            vhost: None,
-        };
-        shared.connections.insert(id, entry);
+        shared.connections.insert(id, Arc::clone(&bell));
         if shared.draining.load(Ordering::SeqCst) {
             bell.close(SHUTDOWN);
         }
@@ -248,6 +233,7 @@ impl Registered {
             shared,
             id,
             peer,
+            local,
             bell,
             beyond_limit,
             user: Mutex::new(None),
@@ -255,31 +241,18 @@ impl Registered {
         }
     }
 
-    /// The peer says that it is `user`. Noted before its secret is checked: if the user is deleted
-    /// at that moment, either the check fails or the connection hears of it.
-    fn claim(&self, user: &str) {
-        if let Some(mut entry) = self.shared.connections.get_mut(&self.id) {
-            entry.user = Some(user.into());
-        }
-    }
-
-    /// The peer wants to `vhost`. Noted before that is looked for, for the same reason.
-    fn claim_vhost(&self, vhost: &str) {
-        if let Some(mut entry) = self.shared.connections.get_mut(&self.id) {
-            entry.vhost = Some(vhost.into());
-        }
-    }
-
     /// The handshake is through.
-    fn opened(&self, user: &Arc<str>) {
-        *self.user.lock() = Some(Arc::clone(user));
-        self.shared.events.connection_opened(self.peer, user);
+    fn opened(&self, about: About) {
+        let user = Arc::clone(&about.user);
+        self.shared.connections.opened(about);
+        self.shared.events.connection_opened(self.peer, &user);
+        *self.user.lock() = Some(user);
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.shared.connections.remove(&self.id);
+        self.shared.connections.remove(self.id);
         match self.user.lock().take() {
             Some(user) => self.shared.events.connection_closed(self.peer, &user),
             None => self.shared.events.handshake_failed(self.peer),
@@ -315,7 +288,7 @@ async fn accept(listener: TcpListener, transport: Transport, shared: &Arc<Shared
 
 /// Whether one more may come: `None` if it is dropped without a word, `Some(true)` if it is told that it may not.
 fn admit(peer: SocketAddr, shared: &Shared) -> Option<bool> {
-    let excess = (shared.connections.len() + 1).saturating_sub(shared.connections_max);
+    let excess = (shared.connections.count() + 1).saturating_sub(shared.connections_max);
     if excess > 0 {
         shared.events.connection_refused(peer);
     }
@@ -326,10 +299,11 @@ fn dispatch(stream: TcpStream, peer: SocketAddr, transport: Transport, shared: &
     let Some(beyond_limit) = admit(peer, shared) else {
         return;
     };
+    let local = stream.local_addr().ok();
     // A batch leaves in one write; waiting for more would only delay it.
     let ready = stream.set_nodelay(true).and_then(|()| stream.into_std());
     let Ok(stream) = ready else { return };
-    let registered = Registered::new(Arc::clone(shared), peer, beyond_limit);
+    let registered = Registered::new(Arc::clone(shared), peer, local, beyond_limit);
     let arbiter = shared.arbiters.for_newcomer();
     arbiter.spawn_fn(move || {
         if let Ok(stream) = TcpStream::from_std(stream) {

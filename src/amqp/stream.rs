@@ -41,6 +41,14 @@ macro_rules! socket {
 }
 
 impl Stream {
+    /// Version of TLS and cipher, if there are any.
+    pub fn protection(&self) -> Option<[String; 2]> {
+        match self {
+            Self::Tls(tls) => tls.protection(),
+            Self::Tcp(_) | Self::Local(_) => None,
+        }
+    }
+
     /// Reads into `room`; 0 is the end.
     pub fn try_read(&mut self, room: &mut [u8]) -> Result<usize> {
         match self {

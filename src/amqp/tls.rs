@@ -125,6 +125,23 @@ fn certificates(
     }
 }
 
+/// When the first of the server's certificates, as they are in the file, is not good any more: seconds since 1970.
+///
+/// # Errors
+/// They cannot be read.
+pub fn certificate_expiry_s(settings: &config::Tls) -> std::result::Result<u64, TlsError> {
+    const KEY: &str = "certificate_file";
+    let mut first = u64::MAX;
+    for certificate in certificates(KEY, &settings.certificate_file)? {
+        let parsed = X509Certificate::from_der(&certificate);
+        let (_, parsed) = parsed
+            .map_err(|error| TlsError::new(KEY, describe(&settings.certificate_file, error)))?;
+        let end = parsed.validity().not_after.timestamp();
+        first = first.min(u64::try_from(end).unwrap_or(0));
+    }
+    Ok(first)
+}
+
 fn describe(file: &Path, problem: impl std::fmt::Display) -> String {
     format!("{}: {problem}", file.display())
 }
@@ -271,6 +288,16 @@ impl Tls {
     /// Gives up the buffer, if it holds next to nothing.
     pub fn rest(&mut self) {
         self.wire.rest();
+    }
+
+    /// The version of TLS and the cipher.
+    pub fn protection(&self) -> Option<[String; 2]> {
+        let version = self.session.protocol_version()?;
+        let suite = self.session.negotiated_cipher_suite()?;
+        Some([
+            version.as_str()?.to_owned(),
+            suite.suite().as_str()?.to_owned(),
+        ])
     }
 
     /// The name in the peer's certificate, which the configuration's authority has signed.

@@ -38,6 +38,7 @@ pub(super) struct Api {
     http: reqwest::Client,
     root: Url,
     credentials: Option<(String, String)>,
+    header: Option<(&'static str, String)>,
 }
 
 impl Api {
@@ -49,6 +50,7 @@ impl Api {
             http: reqwest::Client::new(),
             root,
             credentials: None,
+            header: None,
         })
     }
 
@@ -60,6 +62,11 @@ impl Api {
         }
     }
 
+    /// Calls with one more header from now on.
+    pub(super) fn with_header(self, header: Option<(&'static str, String)>) -> Self {
+        Self { header, ..self }
+    }
+
     /// Sends `body`, which is JSON, and returns the answer's JSON; `null` when it has none.
     pub(super) async fn json(
         &self,
@@ -67,7 +74,18 @@ impl Api {
         path: &[&str],
         body: Option<String>,
     ) -> Result<Value, ApiFailure> {
-        let text = self.call(method, path, &[], body, Duration::ZERO).await?;
+        self.json_of(method, path, &[], body).await
+    }
+
+    /// The same with a query.
+    pub(super) async fn json_of(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: Option<String>,
+    ) -> Result<Value, ApiFailure> {
+        let text = self.call(method, path, query, body, Duration::ZERO).await?;
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 
@@ -100,6 +118,9 @@ impl Api {
         let mut request = self.http.request(method, url).timeout(CALL_TIMEOUT + wait);
         if let Some((id, secret)) = &self.credentials {
             request = request.basic_auth(id, Some(secret));
+        }
+        if let Some((name, value)) = &self.header {
+            request = request.header(*name, value);
         }
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);

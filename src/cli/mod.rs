@@ -5,8 +5,11 @@
 //! one JSON value), problems to standard error.
 
 mod api;
+mod binding;
 mod call;
 mod client;
+mod connection;
+mod exchange;
 mod log;
 mod messages;
 mod permission;
@@ -54,8 +57,18 @@ enum Command {
     Serve,
     /// Manage the bus's clients
     Client(client::ClientArgs),
-    /// Look at the queues
+    /// Manage the queues, and look at what waits in them
     Queue(queue::QueueArgs),
+    /// Manage the exchanges
+    Exchange(exchange::ExchangeArgs),
+    /// Manage what leads from exchanges to queues and other exchanges
+    Binding(binding::BindingArgs),
+    /// Look at the connections, and close them
+    Connection(connection::ConnectionArgs),
+    /// Look at the channels
+    Channel(connection::ChannelArgs),
+    /// Look at the consumers
+    Consumer(connection::ConsumerArgs),
     /// Manage the users
     User(user::UserArgs),
     /// Manage the vhosts
@@ -161,6 +174,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve => serve(load()?),
         Command::Client(args) => remote(client::run(args, &environment)),
         Command::Queue(args) => remote(queue::run(args, &environment)),
+        Command::Exchange(args) => remote(exchange::run(args, &environment)),
+        Command::Binding(args) => remote(binding::run(args, &environment)),
+        Command::Connection(args) => remote(connection::run(args, &environment)),
+        Command::Channel(args) => remote(connection::channel(args, &environment)),
+        Command::Consumer(args) => remote(connection::consumer(args, &environment)),
         Command::User(args) => remote(user::run(args, &environment)),
         Command::Vhost(args) => remote(vhost::run(args, &environment)),
         Command::Permission(args) => remote(permission::run(args, &environment)),

@@ -4,12 +4,19 @@
 //! publishing is one batch of one message, committed before the call returns; taking hands out a
 //! [`Taken`] that is either settled or puts everything back in order.
 
+mod acting;
+mod bindings;
+mod exchanges;
+mod json;
 mod log_metrics;
 mod message;
+mod messages;
 mod metrics;
 mod mover;
+mod overview;
 mod pager;
 mod policies;
+mod properties;
 mod queues;
 mod taken;
 mod timer;
@@ -32,12 +39,19 @@ use backbone_log::Health;
 use backbone_wire::table::Table;
 use crossbeam::queue::ArrayQueue;
 
+pub use acting::{Acting, Ends, NewExchange, NewQueue, Refusal};
 pub use backbone_broker::flow::{Flow, FlowCounters};
+pub use backbone_broker::pattern::Pattern;
 pub use backbone_broker::queue::Queue;
 pub use backbone_broker::topology::ExchangeKind;
+pub use bindings::{BindingFilter, BindingInfo};
+pub use exchanges::ExchangeInfo;
+pub use json::object_of;
 use log_metrics::sample_log;
 pub use message::{Outgoing, StoredMessage};
+pub use messages::{Afterwards, Got};
 pub use mover::{Mover, Wake};
+pub use overview::{Counts, Totals};
 pub use pager::{pager, start as start_pager};
 pub use policies::{ApplyTo, Author, Policy, PolicyDefinition, PolicyError};
 pub use queues::QueueInfo;

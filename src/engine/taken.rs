@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use backbone_broker::death::Cause;
 use backbone_broker::durable::Reason;
-use backbone_broker::publisher::bury;
+use backbone_broker::publisher::{Dead, bury};
 use backbone_broker::queue::{Queue, Wakes};
 use backbone_broker::record::{Entry, Record};
 use backbone_broker::vhost::Vhost;
@@ -16,6 +17,8 @@ pub struct Taken {
     vhost: Arc<Vhost>,
     queue: Arc<Queue>,
     entries: Vec<Entry>,
+    /// Ready messages that were left in the queue.
+    left: u64,
 }
 
 impl Taken {
@@ -27,12 +30,29 @@ impl Taken {
     ) -> Self {
         let mut entries = Vec::new();
         vhost.tell_time(super::now_ms());
-        vhost.take(queue, messages_max, bytes_max, &mut entries);
+        let left = vhost.take(queue, messages_max, bytes_max, &mut entries);
         Self {
             vhost: Arc::clone(vhost),
             queue: Arc::clone(queue),
             entries,
+            left,
         }
+    }
+
+    /// The same for somebody who uses the queue by that: it does not expire for want of use.
+    pub(super) fn by_client(
+        vhost: &Arc<Vhost>,
+        queue: &Arc<Queue>,
+        messages_max: usize,
+        bytes_max: usize,
+    ) -> Self {
+        queue.used(super::now_ms());
+        Self::new(vhost, queue, messages_max, bytes_max)
+    }
+
+    /// Ready messages that were left in the queue.
+    pub(super) fn left(&self) -> u64 {
+        self.left
     }
 
     /// How many there are.
@@ -47,9 +67,18 @@ impl Taken {
 
     /// Shows message number `index`, below [`Taken::len`].
     pub fn with<R>(&self, index: usize, look: impl FnOnce(StoredMessage<'_>) -> R) -> R {
+        self.with_record(index, |_, record| look(StoredMessage::of(&record)))
+    }
+
+    /// The same as it is stored.
+    pub(super) fn with_record<R>(
+        &self,
+        index: usize,
+        look: impl FnOnce(&Entry, Record<'_>) -> R,
+    ) -> R {
         let entry = &self.entries[index];
         let segment = self.vhost.arena().segment(entry.segment);
-        look(StoredMessage::of(&Record::read(&segment, entry.offset)))
+        look(entry, Record::read(&segment, entry.offset))
     }
 
     /// They have reached their reader and are gone from the queue.
@@ -64,6 +93,26 @@ impl Taken {
         self.queue.settle(None, entries.len() as u32, &mut wakes);
         self.release(&entries);
         wakes.ring();
+    }
+
+    /// They are rejected for good: dead letters, if the queue has somewhere to send these.
+    pub fn reject(mut self) {
+        if !self.queue.has_dead_letters() {
+            return self.settle();
+        }
+        let entries = std::mem::take(&mut self.entries);
+        let count = entries.len() as u32;
+        let queue = Arc::clone(&self.queue);
+        let cause = Cause::Rejected;
+        let mut dead = vec![Dead {
+            queue,
+            cause,
+            entries,
+        }];
+        let mut wakes = Wakes::default();
+        self.queue.settle(None, count, &mut wakes);
+        wakes.ring();
+        bury(&self.vhost, &mut dead, super::now_ms(), &mut wakes);
     }
 
     /// Gives up the copies in the arena, in runs of one segment.

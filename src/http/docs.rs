@@ -11,8 +11,9 @@ use utoipa::{Modify, OpenApi as _};
 use utoipa_swagger_ui::{Config, serve};
 
 use super::{
-    ApiError, Services, clients, health, limits, metrics, permissions, policies, queues, receive,
-    send, topic_permissions, users, vhosts,
+    ApiError, Services, bindings, channels, checks, clients, connections, exchanges, health,
+    limits, messages, metrics, overview, permissions, policies, queues, receive, send,
+    topic_permissions, users, vhosts,
 };
 
 /// Registers the routes.
@@ -39,7 +40,14 @@ fn document(path_prefix: &str) -> OpenApi {
         receive::Api::openapi(),
         health::Api::openapi(),
         metrics::Api::openapi(),
+        exchanges::Api::openapi(),
         queues::Api::openapi(),
+        bindings::Api::openapi(),
+        messages::Api::openapi(),
+        connections::Api::openapi(),
+        channels::Api::openapi(),
+        overview::Api::openapi(),
+        checks::Api::openapi(),
         vhosts::Api::openapi(),
         users::Api::openapi(),
         permissions::Api::openapi(),

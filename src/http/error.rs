@@ -8,6 +8,9 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// The management interface's code for what a known caller may not do; its status is 401 all the same.
+pub(super) const NOT_AUTHORISED: &str = "not_authorised";
+
 /// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
@@ -102,6 +105,24 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
+    /// The same, but whoever could not log in is told so in the words of RabbitMQ's management interface.
+    pub(super) fn in_management(self) -> Self {
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                let made = Self::management(self.status, "not_authorized", "Login failed");
+                made.with_message(self.body.message)
+            }
+            _ => self,
+        }
+    }
+
+    /// Says more than the reason that RabbitMQ gives.
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.body.message = message.into();
+        self
+    }
+
     /// Names the field to blame.
     #[must_use]
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
@@ -125,7 +146,8 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
-        if self.status == StatusCode::UNAUTHORIZED {
+        // Who is known and may not do something need not say again who it is.
+        if self.status == StatusCode::UNAUTHORIZED && self.body.error != NOT_AUTHORISED {
             response.insert_header((
                 header::WWW_AUTHENTICATE,
                 "Basic realm=\"backbone\", charset=\"UTF-8\"",

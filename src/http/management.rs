@@ -12,10 +12,11 @@ use actix_web::{FromRequest, HttpRequest, dev};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::error::NOT_AUTHORISED;
 use super::policies::invalid;
 use super::{ApiError, Caller, Services};
 use crate::auth::{Identity, IdentityKind, UserError};
-use crate::engine::EngineError;
+use crate::engine::{Acting, EngineError, Refusal};
 
 /// A user to whom the interface is open.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl FromRequest for Manager {
     fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
         let caller = Caller::from_request(request, payload);
         Box::pin(async move {
-            let Caller { identity, body } = caller.await?;
+            let Caller { identity, body } = caller.await.map_err(ApiError::in_management)?;
             match identity.kind {
                 IdentityKind::Client => {
                     let message = "a client of the bus cannot look at the broker";
@@ -81,8 +82,23 @@ impl Manager {
         check_vhost(services, vhost)?;
         match self.sees(services, vhost) {
             true => Ok(()),
-            false => Err(not_authorised("User not authorised to access virtual host")),
+            false => Err(no_access()),
         }
+    }
+
+    /// It at work in `vhost`, where it may do what its permissions say, whatever its tags.
+    pub fn acting(&self, services: &Services, vhost: &str) -> Result<Acting, ApiError> {
+        let gone = || {
+            let reason = "vhost_not_found";
+            ApiError::management(StatusCode::NOT_FOUND, "not_found", reason)
+        };
+        if !services.engine.has_vhost(vhost) {
+            return Err(gone());
+        }
+        let access = services.auth.access(&self.identity, vhost);
+        let access = access.ok_or_else(no_access)?;
+        let acting = services.engine.acting(vhost, &self.identity.name, access);
+        acting.ok_or_else(gone)
     }
 
     /// The fields of its body.
@@ -100,6 +116,31 @@ pub(super) fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<Str
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(bad_request(format!("{name} should be a text"))),
+    }
+}
+
+/// Yes or no among the fields of a body, in JSON or as a text; no if it is not there.
+pub(super) fn flag(fields: &Map<String, Value>, name: &str) -> Result<bool, ApiError> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(is)) => Ok(*is),
+        Some(Value::String(text)) if text == "true" => Ok(true),
+        Some(Value::String(text)) if text == "false" => Ok(false),
+        Some(_) => Err(bad_request(format!("not_boolean: {name}"))),
+    }
+}
+
+/// An object among the fields of a body; empty if it is not there.
+pub(super) fn object(
+    fields: &Map<String, Value>,
+    name: &str,
+) -> Result<Map<String, Value>, ApiError> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(object)) => Ok(object.clone()),
+        // How RabbitMQ writes an empty one.
+        Some(Value::Array(items)) if items.is_empty() => Ok(Map::new()),
+        Some(_) => Err(bad_request(format!("{name} should be an object"))),
     }
 }
 
@@ -136,9 +177,14 @@ pub(super) fn check_vhost(services: &Services, vhost: &str) -> Result<(), ApiErr
     }
 }
 
+/// 401: it may not enter the vhost.
+fn no_access() -> ApiError {
+    not_authorised("User not authorised to access virtual host")
+}
+
 /// 401: the user is known and may not do this.
 pub(super) fn not_authorised(reason: &str) -> ApiError {
-    ApiError::management(StatusCode::UNAUTHORIZED, "not_authorised", reason)
+    ApiError::management(StatusCode::UNAUTHORIZED, NOT_AUTHORISED, reason)
 }
 
 /// 404.
@@ -160,6 +206,18 @@ impl From<EngineError> for ApiError {
             EngineError::NoQueue(_) | EngineError::QueueFull(_) | EngineError::Broker(_) => {
                 Self::internal(&error)
             }
+        }
+    }
+}
+
+/// What the broker refuses to declare, bind or delete.
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Access(text) => not_authorised("Access refused.").with_message(text),
+            Refusal::NotFound(text) => Self::management(StatusCode::NOT_FOUND, "not_found", text),
+            Refusal::Other(..) | Refusal::Values(_) => bad_request(refusal.text()),
+            Refusal::Engine(error) => error.into(),
         }
     }
 }

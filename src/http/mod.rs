@@ -6,18 +6,26 @@
 //! clients turn a redirected POST into a GET. There is no access log: queries may hold secrets.
 
 mod amqp_socket;
+mod bindings;
 mod body;
 mod bus_errors;
+mod channels;
+mod checks;
 mod clients;
+mod connections;
 mod cors;
 mod credentials;
 mod docs;
 mod error;
+mod exchanges;
 mod health;
 mod limits;
+mod listing;
 mod local;
 mod management;
+mod messages;
 mod metrics;
+mod overview;
 mod permissions;
 mod policies;
 mod queues;
@@ -40,8 +48,10 @@ use actix_web::web::ServiceConfig;
 pub use body::{BodyKind, body_kind, parse_json, parse_query};
 pub use credentials::{Caller, ClientIdentity, Operator, Registrar};
 pub use error::{ApiError, ErrorBody};
+pub use overview::Listener;
 pub use server::start;
 
+use crate::amqp::Connections;
 use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::config::Config;
@@ -61,8 +71,10 @@ pub struct Services {
     pub serve_amqp: Box<ServeAmqp>,
     /// Names and secrets.
     pub auth: Arc<Authenticator>,
-    /// Closes all connections to a vhost that is gone.
-    pub close_vhost: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Where the server listens.
+    pub listeners: Vec<Listener>,
+    /// The AMQP connections.
+    pub connections: Connections,
     /// The communications bus.
     pub bus: Bus,
     /// The broker.
@@ -80,7 +92,14 @@ fn configure(config: &mut ServiceConfig) {
     metrics::configure(config);
     docs::configure(config);
     clients::configure(config);
+    exchanges::configure(config);
     queues::configure(config);
+    bindings::configure(config);
+    messages::configure(config);
+    connections::configure(config);
+    channels::configure(config);
+    overview::configure(config);
+    checks::configure(config);
     vhosts::configure(config);
     users::configure(config);
     permissions::configure(config);

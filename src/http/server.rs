@@ -8,9 +8,9 @@ use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::{Next, NormalizePath, from_fn};
-use actix_web::{App, Error, HttpResponse, HttpServer, ResponseError, web};
+use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, ResponseError, web};
 
-use super::{ApiError, Services, configure, cors};
+use super::{ApiError, Services, configure, cors, management};
 use crate::runtime::Phase;
 
 /// The text of a framework's own error that is carried into our shape, bytes.
@@ -45,10 +45,12 @@ pub fn start(services: Services, listeners: Vec<TcpListener>) -> std::io::Result
     Ok(server.run())
 }
 
-async fn no_such_path() -> Result<HttpResponse, ApiError> {
-    Err(ApiError::not_found(
-        "there is no such path; /openapi.json lists all",
-    ))
+async fn no_such_path(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let message = "there is no such path; /openapi.json lists all";
+    match request.path().contains("/api/") {
+        true => Err(management::not_found().with_message(message)),
+        false => Err(ApiError::not_found(message)),
+    }
 }
 
 /// Runs around every request.

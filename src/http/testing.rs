@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix_web::web;
 
 use super::Services;
+use crate::amqp::Connections;
 use crate::auth::{Authenticator, Secret, SecretHash};
 use crate::bus::{Bus, BusParts};
 use crate::config::Config;
@@ -41,7 +42,8 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
         config: Arc::new(config),
         serve_amqp: Box::new(|_, _, _| Arc::default()),
         auth,
-        close_vhost: Arc::new(|_| {}),
+        listeners: Vec::new(),
+        connections: Connections::default(),
         bus,
         engine,
         telemetry,

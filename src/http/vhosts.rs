@@ -1,9 +1,10 @@
 //! `/api/vhosts`: the vhosts, in the shape of RabbitMQ's management interface.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::listing::{Listed, Listing};
 use super::management::{Administrator, Manager, list, not_found, text};
 use super::{ApiError, ErrorBody, Services};
 use crate::auth::Permission;
@@ -69,6 +70,12 @@ impl From<VhostInfo> for VhostBody {
     }
 }
 
+impl Listed for VhostBody {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// Registers the routes.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
@@ -81,14 +88,18 @@ pub fn configure(config: &mut web::ServiceConfig) {
         );
 }
 
-/// The vhosts that the caller sees, by name.
+/// The vhosts that the caller sees, by name; in pages where the query asks for them.
 #[utoipa::path(get, path = "/api/vhosts", tag = "vhosts", security(("basic" = [])),
     responses((status = 200, body = Vec<VhostBody>), (status = 401, body = ErrorBody)))]
-async fn list_all(services: web::Data<Services>, manager: Manager) -> HttpResponse {
+async fn list_all(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    manager: Manager,
+) -> Result<HttpResponse, ApiError> {
     let mut vhosts = services.engine.vhosts();
     vhosts.retain(|it| manager.sees(&services, &it.definition.name));
     let vhosts: Vec<_> = vhosts.into_iter().map(VhostBody::from).collect();
-    HttpResponse::Ok().json(vhosts)
+    Listing::of(&request)?.answer(vhosts)
 }
 
 /// One vhost.
@@ -144,7 +155,7 @@ async fn remove(
     let deleted = services.engine.delete_vhost(&vhost).await;
     // Gone is gone, even if it may come back after a crash.
     if !services.engine.has_vhost(&vhost) {
-        (services.close_vhost)(&vhost);
+        services.connections.close_vhost(&vhost);
         let users = services.auth.users();
         users.keep_vhosts(|it| *it != **vhost).await?;
     }

@@ -1,6 +1,7 @@
-//! What the machine gives: memory and open files.
+//! What the machine gives: memory, open files and a name.
 
 use std::fs;
+use std::sync::OnceLock;
 
 /// The share of the machine's memory that is used when nothing is configured.
 const SHARE_PERCENT: u64 = 60;
@@ -25,6 +26,18 @@ pub fn memory_limit_bytes(configured: u64) -> u64 {
         .min()
         .unwrap_or(UNKNOWN_MEMORY_BYTES);
     memory / 100 * SHARE_PERCENT
+}
+
+/// What this server is called among others: `backbone@` and the machine's name.
+pub fn node_name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        match host.trim() {
+            "" => "backbone@localhost".to_owned(),
+            host => format!("backbone@{host}"),
+        }
+    })
 }
 
 fn total_bytes(meminfo: &str) -> Option<u64> {

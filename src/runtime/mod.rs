@@ -13,7 +13,7 @@ use std::future::pending;
 use tokio::sync::watch;
 
 pub use listen::{BindError, bind};
-pub use machine::{memory_limit_bytes, raise_open_files};
+pub use machine::{memory_limit_bytes, node_name, raise_open_files};
 
 /// Where the process is in its life; it only ever moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

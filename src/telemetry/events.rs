@@ -40,6 +40,12 @@ impl Events {
         debug!(%peer, user, "connection closed");
     }
 
+    /// How many AMQP connections were opened and closed.
+    pub(super) fn connection_churn(&self) -> [u64; 2] {
+        let both = [&self.connections_opened, &self.connections_closed];
+        both.map(|counter| counter.load(Ordering::Relaxed))
+    }
+
     /// A peer went away, or was dropped, before its AMQP connection was open.
     pub fn handshake_failed(&self, peer: SocketAddr) {
         count(&self.handshakes_failed);

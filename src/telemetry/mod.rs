@@ -19,6 +19,7 @@ use prometheus::{Registry, TextEncoder};
 
 pub use events::Events;
 pub use log::init as init_log;
+pub use process::ProcessNumbers;
 pub use samples::Samples;
 
 /// Adds its samples to a scrape. Must not block.
@@ -54,6 +55,11 @@ impl Telemetry {
     /// Asks `source` at every scrape from now on.
     pub fn add_source(&self, source: Source) {
         self.sources.write().push(source);
+    }
+
+    /// How many AMQP connections were opened and closed.
+    pub fn connection_churn(&self) -> [u64; 2] {
+        self.events.connection_churn()
     }
 
     /// The happenings to report to.

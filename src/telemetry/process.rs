@@ -43,31 +43,56 @@ fn sample(samples: &mut Samples, data_dir: &Path, started: Instant, started_unix
             samples.gauge(name, help, &[], value as f64);
         }
     };
+    let now = ProcessNumbers::now(data_dir);
     gauge(
         "backbone_process_resident_memory_bytes",
         "Memory in use",
-        status_kib("VmRSS:").map(|kib| kib * 1024),
+        now.resident_bytes,
     );
-    gauge(
-        "backbone_process_threads",
-        "Threads",
-        status_kib("Threads:"),
-    );
+    gauge("backbone_process_threads", "Threads", now.threads);
     gauge(
         "backbone_process_open_fds",
         "Open file descriptors",
-        open_fds(),
+        now.open_fds,
     );
     gauge(
         "backbone_process_max_fds",
         "File descriptors that may be open",
-        max_fds(),
+        now.max_fds,
     );
     gauge(
         "backbone_disk_space_available_bytes",
         "Free space for data_dir",
-        disk_available(data_dir),
+        now.disk_free_bytes,
     );
+}
+
+/// What the system tells of this process and its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessNumbers {
+    /// Memory in use, bytes.
+    pub resident_bytes: Option<u64>,
+    /// Threads.
+    pub threads: Option<u64>,
+    /// File descriptors that are open.
+    pub open_fds: Option<u64>,
+    /// Those that may be.
+    pub max_fds: Option<u64>,
+    /// Free space for the data, bytes.
+    pub disk_free_bytes: Option<u64>,
+}
+
+impl ProcessNumbers {
+    /// Those of now.
+    pub fn now(data_dir: &Path) -> Self {
+        Self {
+            resident_bytes: status_kib("VmRSS:").map(|kib| kib * 1024),
+            threads: status_kib("Threads:"),
+            open_fds: open_fds(),
+            max_fds: max_fds(),
+            disk_free_bytes: disk_available(data_dir),
+        }
+    }
 }
 
 /// The number behind `field` in `/proc/self/status`, in the unit that stands there (KiB for memory).

@@ -273,9 +273,9 @@ mod violations {
                 "`config` may not import `auth`",
             ),
             (
-                "src/http/mod.rs",
+                "src/bus/mod.rs",
                 "use crate::amqp::Listener;",
-                "`http` may not import `amqp`",
+                "`bus` may not import `amqp`",
             ),
             (
                 "src/cli/mod.rs",

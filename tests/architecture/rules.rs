@@ -42,6 +42,8 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "http",
         &[
+            // Its registry of connections.
+            "amqp",
             "auth",
             "bus",
             "connectors",

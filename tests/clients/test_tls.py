@@ -8,6 +8,7 @@ import time
 import pika
 import pika.exceptions
 import pytest
+import requests
 import trustme
 
 from support.server import free_ports, start_server, stop_server
@@ -194,3 +195,21 @@ def test_who_does_not_speak_tls_is_dropped(secured):
     with pytest.raises(REFUSED):
         pika.BlockingConnection(parameters)
     server.connect(user=GUEST).close()
+
+
+def test_the_management_interface_tells_of_tls_and_of_certificates_that_end(secured):
+    server = secured()
+    url = f"{server.server.http_url}/api"
+    with server.connect(user=GUEST):
+        (shown,) = requests.get(f"{url}/connections", auth=GUEST, timeout=15).json()
+        assert (shown["ssl"], shown["ssl_protocol"]) == (True, "TLSv1_3")
+        assert shown["ssl_cipher"].startswith("TLS13_")
+
+    def check(within):
+        return requests.get(f"{url}/health/checks/certificate-expiration/{within}", auth=GUEST, timeout=15)
+
+    assert check("1/days").json() == {"status": "ok"}
+    soon = check("9000/years")
+    assert (soon.status_code, soon.json()["reason"]) == (503, "Certificates expiring")
+    listener = requests.get(f"{url}/health/checks/protocol-listener/amqps", auth=GUEST, timeout=15)
+    assert listener.json() == {"status": "ok", "protocol": "amqp/ssl"}

@@ -7,12 +7,14 @@ mod support;
 use std::sync::Arc;
 
 use backbone_broker::access::Access;
+use backbone_broker::queue::Activity;
 use backbone_broker::session::Settings;
 use backbone_broker::vhost::Vhost;
 use backbone_log::Arena;
 use backbone_wire::ShortStr;
 use backbone_wire::frame::{self, FrameKind};
 use backbone_wire::method::{Method, basic, channel, queue, tx};
+use backbone_wire::table::{TableBuf, Value};
 use support::{Peer, Rng};
 
 fn lit(text: &'static str) -> ShortStr<'static> {
@@ -266,4 +268,72 @@ fn a_transaction_refuses_a_forbidden_further_key_at_once() {
         let queue = world.vhost.topology().queue(queue).unwrap();
         assert_eq!(queue.stats().ready, 0, "nothing was committed");
     }
+}
+
+#[test]
+fn a_report_tells_what_each_channel_has_and_who_consumes() {
+    let mut world = World::new();
+    let (mut peer, mut other) = (world.peer(), world.peer());
+    let mut arguments = TableBuf::new();
+    arguments.put("x-single-active-consumer", &Value::Bool(true));
+    let single = queue::Declare {
+        queue: lit("single"),
+        arguments: arguments.as_table(),
+        ..queue::Declare::default()
+    };
+    peer.send(|out| single.write(1, out));
+    peer.declare("a", false, false);
+    other.consume("single", "theirs");
+    peer.limit(7);
+    let qos = basic::Qos {
+        prefetch_size: 0,
+        prefetch_count: 3,
+        global: false,
+    };
+    peer.send(|out| qos.write(1, out));
+    peer.consume("a", "mine");
+    peer.consume("single", "next");
+    other.publish("a", 5);
+    assert_eq!(peer.delivered(), ["mine"; 3]);
+    peer.send(|out| channel::Open {}.write(2, out));
+    peer.send(|out| tx::Select {}.write(2, out));
+    let report = peer.session.report();
+    assert_eq!(peer.session.channel_count(), 2);
+    let [first, second] = &report[..] else {
+        panic!("{report:?}");
+    };
+    assert_eq!(
+        (first.number, first.confirm, first.transactional),
+        (1, false, false)
+    );
+    assert_eq!(
+        (first.prefetch, first.global_prefetch, first.unacked),
+        (3, 7, 3)
+    );
+    let consumers = first.consumers.iter();
+    let consumers: Vec<_> = consumers
+        .map(|it| {
+            (
+                &*it.tag,
+                &*it.queue,
+                it.ack_required,
+                it.prefetch,
+                it.activity,
+            )
+        })
+        .collect();
+    assert_eq!(
+        consumers,
+        [
+            ("mine", "a", true, 3, Activity::Shared),
+            ("next", "single", true, 3, Activity::Waiting),
+        ]
+    );
+    assert!(second.transactional && second.consumers.is_empty() && second.unacked == 0);
+    let theirs = other.session.report();
+    assert_eq!(theirs[0].consumers[0].activity, Activity::Alone);
+    peer.ack_all();
+    peer.cancel("mine");
+    let report = peer.session.report();
+    assert_eq!((report[0].unacked, report[0].consumers.len()), (0, 1));
 }

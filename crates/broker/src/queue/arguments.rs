@@ -31,6 +31,15 @@ impl QueueType {
         }
     }
 
+    /// Its name, as `x-queue-type` says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
+            Self::Stream => "stream",
+        }
+    }
+
     /// RabbitMQ's module for it, which its texts name.
     fn module(self) -> &'static str {
         match self {

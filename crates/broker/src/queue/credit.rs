@@ -20,6 +20,11 @@ impl SharedCredit {
         self.limit.load(Ordering::Relaxed) > 0
     }
 
+    /// The number of unsettled messages that the channel may hold; 0 = no limit.
+    pub fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
     /// Takes room for one message, if there is any.
     pub(super) fn take(&self) -> bool {
         let limit = match self.limit.load(Ordering::Relaxed) {

@@ -144,7 +144,7 @@ impl Queue {
     }
 
     /// Somebody uses it, at `now`.
-    pub(crate) fn used(&self, now: u64) {
+    pub fn used(&self, now: u64) {
         if self.has_rule(rule::EXPIRES)
             && let Some(rules) = &mut self.state.lock().rules
         {

@@ -2,6 +2,7 @@
 
 use backbone_wire::table::{Table, Value};
 
+use super::{ConsumerId, Queue};
 use crate::error::{Error, Resource};
 
 const SINGLE_ACTIVE: &str = "x-single-active-consumer";
@@ -29,6 +30,29 @@ impl Features {
         Self {
             single_active: single_active.unwrap_or(false),
             priority_max: priority_max.filter(|max| *max > 0),
+        }
+    }
+}
+
+/// Whether a consumer gets messages now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Yes, as all of the queue's consumers do.
+    Shared,
+    /// Yes, and no other.
+    Alone,
+    /// No: another one is the single active consumer.
+    Waiting,
+}
+
+impl Queue {
+    /// Whether consumer `id` gets messages now.
+    pub(crate) fn activity(&self, id: ConsumerId) -> Activity {
+        let state = self.lock();
+        match (state.single_active, state.active == Some(id.slot)) {
+            (false, _) => Activity::Shared,
+            (true, true) => Activity::Alone,
+            (true, false) => Activity::Waiting,
         }
     }
 }

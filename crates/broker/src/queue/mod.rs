@@ -43,6 +43,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use consumer::{Bell, ConsumerSpec};
 pub use credit::SharedCredit;
+pub use features::Activity;
 pub(crate) use features::{Features, consumer_priority};
 
 use crate::durable::Level;

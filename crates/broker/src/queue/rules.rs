@@ -182,7 +182,7 @@ impl Queue {
     }
 
     /// Whether its dead letters go somewhere.
-    pub(crate) fn has_dead_letters(&self) -> bool {
+    pub fn has_dead_letters(&self) -> bool {
         self.has_rule(rule::DEAD_LETTERS)
     }
 

@@ -12,7 +12,7 @@ use super::Core;
 use super::channel::Channel;
 use super::methods::name;
 use super::queue::queue_name;
-use super::source::Source;
+use super::source::{Asked, Source};
 use super::tx::Settle;
 use super::unacked::Unacked;
 use crate::error::{Error, Resource};
@@ -130,6 +130,11 @@ impl Core {
         source.tag = tag.as_bytes().into();
         source.no_ack = consume.no_ack;
         source.shared = shared.is_some();
+        source.asked = Some(Box::new(Asked {
+            prefetch: if consume.no_ack { 0 } else { channel.prefetch },
+            exclusive: consume.exclusive,
+            arguments: consume.arguments.as_bytes().to_vec(),
+        }));
         let index = self.sources.add(source);
         let spec = ConsumerSpec {
             bell: Arc::clone(&self.bell),

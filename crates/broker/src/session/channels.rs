@@ -45,6 +45,11 @@ impl Channels {
         self.list.len()
     }
 
+    /// All channels, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &Channel> {
+        self.list.iter()
+    }
+
     /// The numbers of all channels, in their order.
     pub fn numbers(&self) -> &[u16] {
         &self.numbers

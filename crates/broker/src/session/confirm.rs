@@ -22,6 +22,18 @@ pub(super) struct Owed {
     refused: Vec<u64>,
 }
 
+impl Owed {
+    /// Whether it is owed to that channel.
+    pub(super) fn is_of(&self, channel: u16) -> bool {
+        self.channel == channel
+    }
+
+    /// How many publishes it confirms.
+    pub(super) fn count(&self) -> u64 {
+        self.last - self.before
+    }
+}
+
 impl Session {
     /// Notes what the batch that was just committed owes, and writes the confirms that are due.
     pub(super) fn confirm(&mut self, out: &mut OutBuf) {

@@ -28,6 +28,7 @@ mod exchange;
 mod methods;
 mod queue;
 mod reply;
+pub mod report;
 mod settle;
 mod source;
 mod tx;

@@ -13,9 +13,8 @@ use super::channel::Channel;
 use super::methods::name;
 use crate::error::Error;
 use crate::out::OutBuf;
-use crate::publisher::Origin;
 use crate::queue::DeleteIf;
-use crate::vhost::{QueueDeclare, check_queue_name};
+use crate::vhost::QueueDeclare;
 
 impl Core {
     pub(super) fn queue_declare(
@@ -43,7 +42,6 @@ impl Core {
             true => Some(vhost.server_name("amq.gen-")),
             false => None,
         };
-        self.may_declare_queue(given.as_deref().unwrap_or(&queue), declare)?;
         let asked = QueueDeclare {
             name: &queue,
             passive: declare.passive,
@@ -54,6 +52,8 @@ impl Core {
             protected: false,
             lenient: false,
         };
+        let acting = self.acting();
+        acting.may_declare_queue(given.as_deref().unwrap_or(&queue), &asked)?;
         vhost.tell_time(self.now_ms);
         let declared = match &given {
             Some(given) => vhost.declare_nameless_queue(given, asked, self.conn)?,
@@ -91,14 +91,8 @@ impl Core {
             bind.routing_key.as_bytes()
         };
         let exchange = name(bind.exchange)?;
-        self.may_bind("queue", &queue, exchange, key)?;
-        let vhost = self.publisher.vhost();
-        // Of a missing exchange and a missing queue, the exchange is told of.
-        if vhost.topology().queue(&queue).is_some() {
-            vhost.queue(&queue, self.conn)?;
-        }
-        let topology = vhost.topology();
-        topology.bind_queue(&queue, exchange, key, bind.arguments)?;
+        self.acting()
+            .bind_queue(&queue, exchange, key, bind.arguments)?;
         if !bind.no_wait {
             BindOk {}.write(channel.id, &mut out.bytes);
         }
@@ -119,13 +113,8 @@ impl Core {
             unbind.routing_key.as_bytes()
         };
         let exchange = name(unbind.exchange)?;
-        self.may_bind("queue", &queue, exchange, key)?;
-        let vhost = self.publisher.vhost();
-        if vhost.topology().queue(&queue).is_some() {
-            vhost.queue(&queue, self.conn)?;
-        }
-        let topology = vhost.topology();
-        topology.unbind_queue(&queue, exchange, key, unbind.arguments)?;
+        self.acting()
+            .unbind_queue(&queue, exchange, key, unbind.arguments)?;
         UnbindOk {}.write(channel.id, &mut out.bytes);
         Ok(())
     }
@@ -137,10 +126,7 @@ impl Core {
         out: &mut OutBuf,
     ) -> Result<(), Error> {
         let queue = queue_name(channel, purge.queue)?;
-        let vhost = self.publisher.vhost();
-        let origin = self.publisher.origin();
-        origin.access.consume(&origin.user, vhost.name(), &queue)?;
-        let count = vhost.purge(&*vhost.queue(&queue, self.conn)?);
+        let count = self.acting().purge(&queue)?;
         if !purge.no_wait {
             let message_count = u32::try_from(count).unwrap_or(u32::MAX);
             PurgeOk { message_count }.write(channel.id, &mut out.bytes);
@@ -155,20 +141,11 @@ impl Core {
         out: &mut OutBuf,
     ) -> Result<(), Error> {
         let queue = queue_name(channel, delete.queue)?;
-        self.may_configure("queue", &queue)?;
-        let vhost = self.publisher.vhost();
-        let there = vhost.topology().queue(&queue);
-        if there.is_some_and(|q| q.options().protected) {
-            return Err(Error::access_refused(format!(
-                "queue '{queue}' in vhost '{}' belongs to the bus: delete its client instead",
-                vhost.name()
-            )));
-        }
         let condition = DeleteIf {
             unused: delete.if_unused,
             empty: delete.if_empty,
         };
-        let count = vhost.delete_queue(&queue, self.conn, condition)?;
+        let count = self.acting().delete_queue(&queue, condition)?;
         self.exclusive.retain(|q| **q.name() != *queue);
         if !delete.no_wait {
             let message_count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -185,31 +162,6 @@ fn declare_ok(channel: u16, queue: &str, ready: u32, consumers: u32, out: &mut O
         consumer_count: consumers,
     };
     ok.write(channel, &mut out.bytes);
-}
-
-impl Core {
-    /// Whether the user may declare `queue`, or look for it.
-    fn may_declare_queue(&self, queue: &str, declare: &Declare<'_>) -> Result<(), Error> {
-        let Origin { user, access } = self.publisher.origin();
-        let vhost = self.publisher.vhost();
-        let is_there = vhost.topology().queue(queue).is_some();
-        if !(declare.passive || is_there || declare.queue.is_empty()) {
-            check_queue_name(queue)?;
-        }
-        access.declare_queue(user, vhost.name(), queue, declare.passive)?;
-        if declare.passive || is_there {
-            return Ok(());
-        }
-        // Dead letters leave the queue with this user's rights.
-        let dead_letters = declare.arguments.get("x-dead-letter-exchange");
-        match dead_letters.and_then(|value| value.as_str()) {
-            Some(exchange) => {
-                access.read(user, vhost.name(), "queue", queue)?;
-                access.write(user, vhost.name(), "exchange", exchange)
-            }
-            None => Ok(()),
-        }
-    }
 }
 
 /// The queue that a method names; empty: the one declared last on the channel.

@@ -13,6 +13,8 @@ pub(super) struct Source {
     pub channel: u16,
     pub tag: Box<[u8]>,
     pub no_ack: bool,
+    /// What else the consumer asked for.
+    pub asked: Option<Box<Asked>>,
     /// Its messages count against the channel's shared limit.
     pub shared: bool,
     /// Messages that the channel holds from it.
@@ -26,6 +28,14 @@ pub(super) struct Source {
     retired: bool,
 }
 
+/// What a consumer asked for and only pages show.
+pub(super) struct Asked {
+    pub prefetch: u32,
+    pub exclusive: bool,
+    /// A raw field table.
+    pub arguments: Vec<u8>,
+}
+
 impl Source {
     pub fn new(queue: Arc<Queue>, channel: u16) -> Self {
         Self {
@@ -34,6 +44,7 @@ impl Source {
             channel,
             tag: Box::default(),
             no_ack: false,
+            asked: None,
             shared: false,
             held: 0,
             settled: 0,
@@ -90,6 +101,11 @@ impl Sources {
 
     pub fn try_get(&mut self, index: u32) -> Option<&mut Source> {
         self.slots.get_mut(index as usize)?.as_mut()
+    }
+
+    /// The source at an index, if it is there.
+    pub fn look(&self, index: u32) -> Option<&Source> {
+        self.slots.get(index as usize)?.as_ref()
     }
 
     /// The consumers of a channel.

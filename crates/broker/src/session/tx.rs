@@ -41,6 +41,11 @@ impl Tx {
         Ok(())
     }
 
+    /// Publishes and settlements that wait for the commit.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.publishes.len(), self.settles.len())
+    }
+
     pub fn settle(&mut self, tags: Vec<u64>, how: Settle) {
         self.settles.extend(tags.into_iter().map(|tag| (tag, how)));
     }

@@ -40,17 +40,18 @@ pub enum ExchangeKind {
     Random,
 }
 
-const KINDS: [ExchangeKind; 7] = [
-    ExchangeKind::Direct,
-    ExchangeKind::Fanout,
-    ExchangeKind::Topic,
-    ExchangeKind::Headers,
-    ExchangeKind::ConsistentHash,
-    ExchangeKind::ModulusHash,
-    ExchangeKind::Random,
-];
-
 impl ExchangeKind {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Direct,
+        Self::Fanout,
+        Self::Topic,
+        Self::Headers,
+        Self::ConsistentHash,
+        Self::ModulusHash,
+        Self::Random,
+    ];
+
     /// The type as `exchange.declare` names it.
     pub fn name(self) -> &'static str {
         match self {
@@ -69,7 +70,8 @@ impl ExchangeKind {
     /// # Errors
     /// 503 `unknown exchange type 'zzz'`, which closes the connection.
     pub fn parse(name: &str) -> Result<Self, Error> {
-        KINDS
+        let known = Self::ALL.iter().copied();
+        known
             .into_iter()
             .find(|kind| kind.name() == name)
             .ok_or_else(|| Error::command_invalid(format!("unknown exchange type '{name}'")))

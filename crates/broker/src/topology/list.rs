@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::bindings::Target;
+use super::bindings::{Exchange, Target};
 use super::{ExchangeKind, Topology};
 
 /// An exchange as it was declared, for listings.
@@ -54,27 +54,55 @@ pub struct Counts {
     pub compilations: u64,
 }
 
+impl ExchangeInfo {
+    fn of<T>(name: &str, exchange: &Exchange<T>) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: exchange.declared.kind,
+            durable: exchange.declared.durable,
+            auto_delete: exchange.declared.auto_delete,
+            internal: exchange.declared.internal,
+            arguments: exchange.declared.arguments.to_vec(),
+            bindings_out: exchange.bindings.len(),
+            bindings_in: exchange.incoming.len(),
+        }
+    }
+}
+
+fn bindings_of<T>(source: &str, exchange: &Exchange<T>, out: &mut Vec<BindingInfo>) {
+    for binding in exchange.bindings.values() {
+        let (destination, to_exchange) = match &binding.target {
+            Target::Queue(name) => (name, false),
+            Target::Exchange(name) => (name, true),
+        };
+        out.push(BindingInfo {
+            source: source.to_owned(),
+            destination: destination.to_string(),
+            to_exchange,
+            key: binding.key.to_vec(),
+            arguments: binding.arguments_raw.to_vec(),
+        });
+    }
+}
+
 impl<T: Clone> Topology<T> {
     /// All exchanges, by name.
     pub fn list_exchanges(&self) -> Vec<ExchangeInfo> {
         let state = self.state.lock();
-        let mut exchanges: Vec<ExchangeInfo> = state
-            .exchanges
-            .iter()
-            .map(|(name, exchange)| ExchangeInfo {
-                name: name.to_string(),
-                kind: exchange.declared.kind,
-                durable: exchange.declared.durable,
-                auto_delete: exchange.declared.auto_delete,
-                internal: exchange.declared.internal,
-                arguments: exchange.declared.arguments.to_vec(),
-                bindings_out: exchange.bindings.len(),
-                bindings_in: exchange.incoming.len(),
-            })
+        let exchanges = state.exchanges.iter();
+        let mut exchanges: Vec<_> = exchanges
+            .map(|(name, exchange)| ExchangeInfo::of(name, exchange))
             .collect();
         drop(state);
         exchanges.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         exchanges
+    }
+
+    /// One exchange.
+    pub fn exchange(&self, name: &str) -> Option<ExchangeInfo> {
+        let state = self.state.lock();
+        let exchange = state.exchanges.get(name)?;
+        Some(ExchangeInfo::of(name, exchange))
     }
 
     /// All bindings, by source and then in the order in which they were made.
@@ -82,23 +110,21 @@ impl<T: Clone> Topology<T> {
         let state = self.state.lock();
         let mut bindings = Vec::new();
         for (source, exchange) in &state.exchanges {
-            for binding in exchange.bindings.values() {
-                let (destination, to_exchange) = match &binding.target {
-                    Target::Queue(name) => (name, false),
-                    Target::Exchange(name) => (name, true),
-                };
-                bindings.push(BindingInfo {
-                    source: source.to_string(),
-                    destination: destination.to_string(),
-                    to_exchange,
-                    key: binding.key.to_vec(),
-                    arguments: binding.arguments_raw.to_vec(),
-                });
-            }
+            bindings_of(source, exchange, &mut bindings);
         }
         drop(state);
         // Stable: keeps the order inside a source.
         bindings.sort_by(|a, b| a.source.cmp(&b.source));
+        bindings
+    }
+
+    /// The bindings that lead from an exchange, in the order in which they were made.
+    pub fn list_bindings_from(&self, source: &str) -> Vec<BindingInfo> {
+        let state = self.state.lock();
+        let mut bindings = Vec::new();
+        if let Some(exchange) = state.exchanges.get(source) {
+            bindings_of(source, exchange, &mut bindings);
+        }
         bindings
     }
 

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod bus;
 pub mod cli;
 pub mod config;
+pub mod definitions;
 pub mod engine;
 pub mod http;
 pub mod runtime;
@@ -27,6 +28,7 @@ use auth::{Authenticator, UserChange, UserError};
 use backbone_log::{LogError, Running};
 use bus::{Bus, BusError, BusParts};
 use config::Config;
+use definitions::{Definitions, DefinitionsError};
 use engine::Engine;
 use runtime::arbiters::Arbiters;
 use runtime::{Lifecycle, Phase};
@@ -51,6 +53,9 @@ pub enum RunError {
     /// Users could not be brought back from the state store.
     #[error(transparent)]
     Users(#[from] UserError),
+    /// The definitions of the configuration could not be brought in.
+    #[error("definitions.import_file: {0}")]
+    Definitions(#[from] DefinitionsError),
     /// Certificates could not be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -140,6 +145,7 @@ impl Server {
         )?;
         let engine = Engine::new(vhosts, gate);
         follow_users(&auth, &engine, &amqp).await?;
+        let definitions = Definitions::new(engine.clone(), Arc::clone(&auth), state.clone());
         let closing = amqp.clone();
         let bus = Bus::open(BusParts {
             engine: engine.clone(),
@@ -150,6 +156,7 @@ impl Server {
             lenient_declare: config.bus.lenient_declare,
         })
         .await?;
+        import_definitions(&config, &definitions).await?;
         add_metrics(&telemetry, &amqp, &engine, &bus);
 
         let amqp_listeners = runtime::bind("amqp.bind", &config.amqp.bind)?;
@@ -178,6 +185,7 @@ impl Server {
             },
             auth,
             bus,
+            definitions,
             engine: engine.clone(),
             telemetry,
             lifecycle: lifecycle.clone(),
@@ -227,6 +235,19 @@ async fn follow_users(auth: &Authenticator, engine: &Engine, amqp: &Amqp) -> Res
         UserChange::Rights(vhost) => engine.rights_changed(vhost),
         UserChange::Gone(user) => amqp.close_user(user, &format!("user '{user}' is deleted")),
     });
+    Ok(())
+}
+
+/// Brings in the definitions that the configuration names. The bus is there already, and keeps what it has.
+async fn import_definitions(
+    config: &Config,
+    definitions: &Definitions,
+) -> Result<(), DefinitionsError> {
+    let file = &config.definitions.import_file;
+    if !file.as_os_str().is_empty() {
+        let imported = definitions.import_file(file).await?;
+        imported.log("definitions.import_file");
+    }
     Ok(())
 }
 

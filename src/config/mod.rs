@@ -51,6 +51,8 @@ pub struct Config {
     pub bus: Bus,
     /// How safe messages are before their publishers hear that they are.
     pub durability: Durability,
+    /// What is there from the start.
+    pub definitions: Definitions,
     /// Bearer tokens.
     pub token: Token,
     /// The log on standard error.
@@ -218,6 +220,14 @@ impl Default for Durability {
     }
 }
 
+/// `[definitions]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Definitions {
+    /// Definitions that are brought in at each start, before anything listens; empty for none.
+    pub import_file: PathBuf,
+}
+
 /// `[token]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -278,6 +288,7 @@ impl Default for Config {
             limits: Limits::default(),
             bus: Bus::default(),
             durability: Durability::default(),
+            definitions: Definitions::default(),
             token: Token::default(),
             log: Log::default(),
             runtime: Runtime::default(),

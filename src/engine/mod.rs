@@ -4,6 +4,8 @@
 //! publishing is one batch of one message, committed before the call returns; taking hands out a
 //! [`Taken`] that is either settled or puts everything back in order.
 
+mod arguments;
+mod blueprint;
 mod log_metrics;
 mod message;
 mod metrics;
@@ -32,9 +34,11 @@ use backbone_log::Health;
 use backbone_wire::table::Table;
 use crossbeam::queue::ArrayQueue;
 
+pub use arguments::BadArgument;
 pub use backbone_broker::flow::{Flow, FlowCounters};
 pub use backbone_broker::queue::Queue;
 pub use backbone_broker::topology::ExchangeKind;
+pub use blueprint::{BindingPlan, Blueprint, ExchangePlan, QueuePlan, Sketch};
 use log_metrics::sample_log;
 pub use message::{Outgoing, StoredMessage};
 pub use mover::{Mover, Wake};
@@ -43,7 +47,7 @@ pub use policies::{ApplyTo, Author, Policy, PolicyDefinition, PolicyError};
 pub use queues::QueueInfo;
 pub use taken::Taken;
 pub use timer::start as start_timer;
-pub use vhosts::{VhostInfo, VhostLimits, VhostUpdate};
+pub use vhosts::{VhostDefinition, VhostInfo, VhostLimits, VhostUpdate};
 
 /// Publishers kept for the next calls, with their route caches.
 const PUBLISHERS_KEPT: usize = 16;
@@ -67,6 +71,12 @@ pub enum EngineError {
     /// The broker's own words.
     #[error(transparent)]
     Broker(#[from] backbone_broker::Error),
+    /// There is no such vhost.
+    #[error("there is no vhost '{0}'")]
+    NoVhost(String),
+    /// Arguments that no table can hold.
+    #[error(transparent)]
+    Argument(#[from] BadArgument),
     /// A policy is not one.
     #[error(transparent)]
     Policy(#[from] PolicyError),

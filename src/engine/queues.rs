@@ -82,7 +82,7 @@ fn describe(vhost: &Vhost, queue: &Queue) -> QueueInfo {
 
 /// A field table as a JSON object. Of a name that is there twice the first value counts, as it does for the broker.
 /// Bytes that are no UTF-8 are replaced, numbers that JSON has not are null. Tables nest as deep as the codec lets them.
-fn object(table: Table<'_>) -> Map<String, Json> {
+pub(super) fn object(table: Table<'_>) -> Map<String, Json> {
     let mut object = Map::new();
     for (key, value) in table.iter().flatten() {
         let key = String::from_utf8_lossy(key).into_owned();

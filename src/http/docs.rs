@@ -11,8 +11,8 @@ use utoipa::{Modify, OpenApi as _};
 use utoipa_swagger_ui::{Config, serve};
 
 use super::{
-    ApiError, Services, clients, health, limits, metrics, permissions, policies, queues, receive,
-    send, topic_permissions, users, vhosts,
+    ApiError, Services, clients, definitions, health, limits, metrics, parameters, permissions,
+    policies, queues, receive, send, topic_permissions, users, vhosts,
 };
 
 /// Registers the routes.
@@ -46,6 +46,8 @@ fn document(path_prefix: &str) -> OpenApi {
         topic_permissions::Api::openapi(),
         limits::Api::openapi(),
         policies::Api::openapi(),
+        definitions::Api::openapi(),
+        parameters::Api::openapi(),
     ];
     for module in modules {
         api.merge(module);

@@ -11,6 +11,7 @@ mod bus_errors;
 mod clients;
 mod cors;
 mod credentials;
+mod definitions;
 mod docs;
 mod error;
 mod health;
@@ -18,6 +19,8 @@ mod limits;
 mod local;
 mod management;
 mod metrics;
+mod multipart;
+mod parameters;
 mod permissions;
 mod policies;
 mod queues;
@@ -45,6 +48,7 @@ pub use server::start;
 use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::config::Config;
+use crate::definitions::Definitions;
 use crate::engine::Engine;
 use crate::runtime::Lifecycle;
 use crate::telemetry::Telemetry;
@@ -65,6 +69,8 @@ pub struct Services {
     pub close_vhost: Arc<dyn Fn(&str) + Send + Sync>,
     /// The communications bus.
     pub bus: Bus,
+    /// Everything but messages, out and in.
+    pub definitions: Definitions,
     /// The broker.
     pub engine: Engine,
     /// Metrics.
@@ -87,6 +93,8 @@ fn configure(config: &mut ServiceConfig) {
     topic_permissions::configure(config);
     limits::configure(config);
     policies::configure(config);
+    definitions::configure(config);
+    parameters::configure(config);
     send::configure(config);
     receive::configure(config);
 }

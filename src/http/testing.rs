@@ -8,6 +8,7 @@ use super::Services;
 use crate::auth::{Authenticator, Secret, SecretHash};
 use crate::bus::{Bus, BusParts};
 use crate::config::Config;
+use crate::definitions::Definitions;
 use crate::engine::Engine;
 use crate::runtime::Lifecycle;
 use crate::state::StateStore;
@@ -27,6 +28,7 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
     auth.put_client_secret("noc", SecretHash::of(&Secret::new("s")));
     let auth = Arc::new(auth);
     let engine = Engine::for_tests(1 << 30);
+    let definitions = Definitions::new(engine.clone(), Arc::clone(&auth), state.clone());
     let bus = Bus::open(BusParts {
         engine: engine.clone(),
         state,
@@ -43,6 +45,7 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
         auth,
         close_vhost: Arc::new(|_| {}),
         bus,
+        definitions,
         engine,
         telemetry,
         lifecycle,

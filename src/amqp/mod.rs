@@ -4,6 +4,7 @@
 //! Owns the registry of connections. Between two turns a connection may move to another arbiter
 //! ([`crate::runtime::arbiters`]); what other threads have for it, they leave at its [`Doorbell`].
 
+mod admission;
 mod buffers;
 mod connection;
 mod doorbell;
@@ -28,9 +29,10 @@ use tokio::net::TcpStream;
 
 use crate::auth::{Authenticator, is_loopback};
 use crate::config::Config;
-use crate::runtime::Lifecycle;
 use crate::runtime::arbiters::Arbiters;
+use crate::runtime::{Lifecycle, OpenFiles};
 use crate::telemetry::{Events, Samples};
+use admission::{Admission, TooMany, admit};
 pub use doorbell::Doorbell;
 
 /// What the doorbell is made of: `tests/loom` puts loom's in their place.
@@ -49,8 +51,6 @@ const READ_BYTES: usize = 256 * 1024;
 
 /// What connections are told when the server ends.
 const SHUTDOWN: &str = "broker forced connection closure with reason 'shutdown'";
-/// Peers beyond `limits.connections` who are told so at a time; others are dropped without a word.
-const REFUSALS_MAX: usize = 64;
 
 /// The AMQP side of the server.
 #[derive(Clone)]
@@ -71,7 +71,7 @@ struct Shared {
     unacked_max: usize,
     out_bytes_max: usize,
     read_bytes: usize,
-    connections_max: usize,
+    admission: Admission,
     connections: DashMap<u64, Entry>,
     arbiters: Arc<Arbiters>,
     /// Whoever comes now is told to go.
@@ -91,8 +91,8 @@ struct Registered {
     id: u64,
     peer: SocketAddr,
     bell: Arc<Doorbell>,
-    /// There were too many when it came: it is told at `connection.open`.
-    beyond_limit: bool,
+    /// Of what there were too many when it came: it is told at `connection.open`.
+    too_many: Option<TooMany>,
     user: Mutex<Option<Arc<str>>>,
     /// The peer has proved who it is.
     known: Arc<AtomicBool>,
@@ -132,7 +132,7 @@ impl Amqp {
             unacked_max: config.limits.unacked_per_channel as usize,
             out_bytes_max: config.limits.out_buffer_bytes as usize,
             read_bytes: READ_BYTES.max(config.amqp.frame_max_bytes as usize),
-            connections_max: config.limits.connections as usize,
+            admission: Admission::new(config.limits.connections as usize, OpenFiles::allowed()),
             connections: DashMap::new(),
             arbiters,
             draining: AtomicBool::new(false),
@@ -171,10 +171,10 @@ impl Amqp {
         peer: SocketAddr,
         local: bool,
     ) -> Arc<AtomicBool> {
-        let Some(beyond_limit) = admit(peer, &self.0) else {
+        let Some(too_many) = admit(peer, &stream, &self.0) else {
             return Arc::default();
         };
-        let registered = Registered::new(Arc::clone(&self.0), peer, beyond_limit);
+        let registered = Registered::new(Arc::clone(&self.0), peer, too_many);
         let known = Arc::clone(&registered.known);
         let shared = Arc::clone(&self.0);
         shared.arbiters.for_newcomer().spawn_fn(move || {
@@ -232,7 +232,7 @@ impl Amqp {
 }
 
 impl Registered {
-    fn new(shared: Arc<Shared>, peer: SocketAddr, beyond_limit: bool) -> Self {
+    fn new(shared: Arc<Shared>, peer: SocketAddr, too_many: Option<TooMany>) -> Self {
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
         let bell = Arc::<Doorbell>::default();
         let entry = Entry {
@@ -249,7 +249,7 @@ impl Registered {
             id,
             peer,
             bell,
-            beyond_limit,
+            too_many,
             user: Mutex::new(None),
             known: Arc::default(),
         }
@@ -313,23 +313,14 @@ async fn accept(listener: TcpListener, transport: Transport, shared: &Arc<Shared
     }
 }
 
-/// Whether one more may come: `None` if it is dropped without a word, `Some(true)` if it is told that it may not.
-fn admit(peer: SocketAddr, shared: &Shared) -> Option<bool> {
-    let excess = (shared.connections.len() + 1).saturating_sub(shared.connections_max);
-    if excess > 0 {
-        shared.events.connection_refused(peer);
-    }
-    (excess <= REFUSALS_MAX).then_some(excess > 0)
-}
-
 fn dispatch(stream: TcpStream, peer: SocketAddr, transport: Transport, shared: &Arc<Shared>) {
-    let Some(beyond_limit) = admit(peer, shared) else {
+    let Some(too_many) = admit(peer, &stream, shared) else {
         return;
     };
     // A batch leaves in one write; waiting for more would only delay it.
     let ready = stream.set_nodelay(true).and_then(|()| stream.into_std());
     let Ok(stream) = ready else { return };
-    let registered = Registered::new(Arc::clone(shared), peer, beyond_limit);
+    let registered = Registered::new(Arc::clone(shared), peer, too_many);
     let arbiter = shared.arbiters.for_newcomer();
     arbiter.spawn_fn(move || {
         if let Ok(stream) = TcpStream::from_std(stream) {

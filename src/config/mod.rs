@@ -177,6 +177,8 @@ pub struct Limits {
     pub receive_max_bytes: u64,
     /// Memory above which publishers are paused, bytes; 0: 60 % of the machine's.
     pub memory_bytes: u64,
+    /// Room on the disk of `data_dir` below which publishers are paused, bytes; 0: however little.
+    pub disk_free_bytes: u64,
     /// Bytes waiting to be written to one AMQP connection before its deliveries pause.
     pub out_buffer_bytes: u64,
     /// Messages that one channel may hold unacknowledged before deliveries to it pause.
@@ -345,6 +347,7 @@ impl Default for Limits {
             connections: 65_536,
             receive_max_bytes: 16 * 1024 * 1024,
             memory_bytes: 0,
+            disk_free_bytes: 128 * 1024 * 1024,
             out_buffer_bytes: 1024 * 1024,
             unacked_per_channel: 1_048_576,
             failed_logins_per_minute: 30,

@@ -4,6 +4,7 @@
 //! publishing is one batch of one message, committed before the call returns; taking hands out a
 //! [`Taken`] that is either settled or puts everything back in order.
 
+mod alarms;
 mod arguments;
 mod blueprint;
 mod log_metrics;
@@ -34,6 +35,7 @@ use backbone_log::Health;
 use backbone_wire::table::Table;
 use crossbeam::queue::ArrayQueue;
 
+pub use alarms::start as watch_alarms;
 pub use arguments::BadArgument;
 pub use backbone_broker::flow::{Flow, FlowCounters};
 pub use backbone_broker::queue::Queue;
@@ -258,7 +260,7 @@ impl Engine {
         self.keep(publisher);
         if stalled {
             let trouble = self.0.gate.trouble();
-            return Err(EngineError::Paused(trouble.unwrap_or(Trouble::DiskFull)));
+            return Err(EngineError::Paused(trouble.unwrap_or(Trouble::Disk)));
         }
         match routed {
             Routed::Queues => Ok(promise),
@@ -274,6 +276,10 @@ impl Engine {
             Health::Open => None,
             Health::Full => Some(
                 "the disk of the log is full: publishers are blocked, consumers go on; free space and it takes messages again"
+                    .into(),
+            ),
+            Health::NoFiles => Some(
+                "too many files are open: publishers are blocked, consumers go on; raise the limit (ulimit -n), or have fewer connections"
                     .into(),
             ),
             Health::Failed { reason } => Some(format!(

@@ -11,8 +11,10 @@ use actix_web::middleware::{Next, NormalizePath, from_fn};
 use actix_web::{App, Error, HttpResponse, HttpServer, ResponseError, web};
 
 use super::{ApiError, Services, configure, cors};
-use crate::runtime::Phase;
+use crate::runtime::{OpenFiles, Phase};
 
+/// Connections of one thread; the framework's own default.
+const CONNECTIONS_MAX: usize = 25_600;
 /// The text of a framework's own error that is carried into our shape, bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
@@ -39,6 +41,13 @@ pub fn start(services: Services, listeners: Vec<TcpListener>) -> std::io::Result
     if workers > 0 {
         server = server.workers(workers);
     }
+    // Further ones wait, in the system's queue, until others end.
+    let threads = match workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let connections = OpenFiles::allowed().for_http() / threads;
+    server = server.max_connections(connections.clamp(1, CONNECTIONS_MAX));
     for listener in listeners {
         server = server.listen(listener)?;
     }

@@ -6,6 +6,7 @@
 pub mod arbiters;
 mod listen;
 mod machine;
+mod open_files;
 mod pace;
 
 use std::future::pending;
@@ -13,7 +14,8 @@ use std::future::pending;
 use tokio::sync::watch;
 
 pub use listen::{BindError, bind};
-pub use machine::{memory_limit_bytes, raise_open_files};
+pub use machine::{free_disk_bytes, memory_limit_bytes};
+pub use open_files::{OpenFiles, raise_open_files};
 
 /// Where the process is in its life; it only ever moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,6 +5,7 @@
 //! [`session`] fetches and encodes it into its [`out`]-buffer. [`flow`] adds the bus's rules.
 
 pub mod access;
+pub mod alarm;
 pub mod counters;
 pub mod death;
 mod declare;

@@ -23,7 +23,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amqp::{Amqp, TlsError, Transport};
+use amqp::{Amqp, Transport};
 use auth::{Authenticator, UserChange, UserError};
 use backbone_log::{LogError, Running};
 use bus::{Bus, BusError, BusParts};
@@ -31,7 +31,7 @@ use config::Config;
 use definitions::{Definitions, DefinitionsError};
 use engine::Engine;
 use runtime::arbiters::Arbiters;
-use runtime::{Lifecycle, Phase};
+use runtime::{Certificates, Lifecycle, Phase, TlsError};
 use state::{StateError, StateStore};
 use telemetry::Telemetry;
 
@@ -83,7 +83,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let termination = actix_rt::spawn(runtime::termination());
     let hangups = runtime::hangups()?;
     let server = Server::start(Arc::new(config), &lifecycle).await?;
-    actix_rt::spawn(reload_certificates(hangups, server.amqp.clone()));
+    actix_rt::spawn(reload_certificates(hangups, server.certificates.clone()));
     let drain = Duration::from_millis(server.config.shutdown.drain_ms);
     let Server {
         amqp,
@@ -124,6 +124,7 @@ struct Server {
     http: actix_web::dev::Server,
     engine: Engine,
     log: Running,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Server {
@@ -135,6 +136,10 @@ impl Server {
         let (log, running) = storage::open_log(&config.data_dir)?;
         let (vhosts, gate) = storage::open_broker(&config, log)?;
         let arbiters = Arbiters::start(arbiter_count(&config));
+        let certificates = match config.uses_tls() {
+            true => Some(Arc::new(Certificates::read(&config.tls)?)),
+            false => None,
+        };
         let amqp = Amqp::new(
             &config,
             Arc::clone(&vhosts),
@@ -142,7 +147,8 @@ impl Server {
             telemetry.events(),
             Arc::clone(&gate),
             Arc::clone(&arbiters),
-        )?;
+            certificates.clone(),
+        );
         let engine = Engine::new(vhosts, gate);
         follow_users(&auth, &engine, &amqp).await?;
         let definitions = Definitions::new(engine.clone(), Arc::clone(&auth), state.clone());
@@ -159,22 +165,8 @@ impl Server {
         import_definitions(&config, &definitions).await?;
         add_metrics(&telemetry, &amqp, &engine, &bus);
 
-        let amqp_listeners = runtime::bind("amqp.bind", &config.amqp.bind)?;
-        let tls_listeners = runtime::bind("amqp.tls_bind", &config.amqp.tls_bind)?;
-        let http_listeners = runtime::bind("http.bind", &config.http.bind)?;
-        let http_addresses = local_addresses(&http_listeners)?;
-        for address in local_addresses(&amqp_listeners)? {
-            say(format_args!("listening amqp {address}"));
-        }
-        for address in local_addresses(&tls_listeners)? {
-            say(format_args!("listening amqps {address}"));
-        }
-        for listener in amqp_listeners {
-            amqp.listen(listener, Transport::Tcp, lifecycle);
-        }
-        for listener in tls_listeners {
-            amqp.listen(listener, Transport::Tls, lifecycle);
-        }
+        let listeners = Listeners::bind(&config)?;
+        listen_amqp(&amqp, listeners.amqp, listeners.amqps, lifecycle)?;
         let closing = amqp.clone();
         let services = http::Services {
             config: Arc::clone(&config),
@@ -190,10 +182,12 @@ impl Server {
             telemetry,
             lifecycle: lifecycle.clone(),
         };
-        let http = http::start(services, http_listeners)?;
-        for address in http_addresses {
-            say(format_args!("listening http {address}"));
-        }
+        let http = listen_http(
+            services,
+            listeners.http,
+            listeners.https,
+            certificates.as_ref(),
+        )?;
         say(format_args!(
             "durability {}",
             config.durability.level.name()
@@ -204,8 +198,74 @@ impl Server {
             http,
             engine,
             log: running,
+            certificates,
         })
     }
+}
+
+/// Where it listens.
+struct Listeners {
+    amqp: Vec<TcpListener>,
+    amqps: Vec<TcpListener>,
+    http: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// Opens all, before any of them is served.
+    fn bind(config: &Config) -> Result<Self, RunError> {
+        Ok(Self {
+            amqp: runtime::bind("amqp.bind", &config.amqp.bind)?,
+            amqps: runtime::bind("amqp.tls_bind", &config.amqp.tls_bind)?,
+            http: runtime::bind("http.bind", &config.http.bind)?,
+            https: runtime::bind("http.tls_bind", &config.http.tls_bind)?,
+        })
+    }
+}
+
+fn listen_amqp(
+    amqp: &Amqp,
+    plain: Vec<TcpListener>,
+    secured: Vec<TcpListener>,
+    lifecycle: &Lifecycle,
+) -> Result<(), RunError> {
+    for address in local_addresses(&plain)? {
+        say(format_args!("listening amqp {address}"));
+    }
+    for address in local_addresses(&secured)? {
+        say(format_args!("listening amqps {address}"));
+    }
+    for listener in plain {
+        amqp.listen(listener, Transport::Tcp, lifecycle);
+    }
+    for listener in secured {
+        amqp.listen(listener, Transport::Tls, lifecycle);
+    }
+    Ok(())
+}
+
+fn listen_http(
+    services: http::Services,
+    plain: Vec<TcpListener>,
+    secured: Vec<TcpListener>,
+    certificates: Option<&Arc<Certificates>>,
+) -> Result<actix_web::dev::Server, RunError> {
+    let addresses = [
+        ("https", local_addresses(&secured)?),
+        ("http", local_addresses(&plain)?),
+    ];
+    let secured = match certificates {
+        Some(certificates) if !secured.is_empty() => Some((certificates.following()?, secured)),
+        _ => None,
+    };
+    let http = http::start(services, plain, secured)?;
+    // Last those that everybody has: who waits for them has seen all.
+    for (kind, addresses) in addresses {
+        for address in addresses {
+            say(format_args!("listening {kind} {address}"));
+        }
+    }
+    Ok(http)
 }
 
 /// Opens authentication; the administrator's secret is shown when it was just made.
@@ -273,9 +333,13 @@ fn local_addresses(listeners: &[TcpListener]) -> std::io::Result<Vec<std::net::S
 }
 
 /// Reads certificates again at each SIGHUP.
-async fn reload_certificates(mut hangups: runtime::Hangups, amqp: Amqp) {
+async fn reload_certificates(
+    mut hangups: runtime::Hangups,
+    certificates: Option<Arc<Certificates>>,
+) {
     while hangups.recv().await.is_some() {
-        match amqp.reload_certificates() {
+        let reloaded = certificates.as_ref().map_or(Ok(()), |it| it.reload());
+        match reloaded {
             Ok(()) => tracing::info!("certificates read again"),
             Err(error) => tracing::error!(%error, "the certificates in use stay"),
         }

@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 use crate::auth::{Authenticator, is_loopback};
 use crate::config::Config;
 use crate::runtime::arbiters::Arbiters;
-use crate::runtime::{Lifecycle, OpenFiles};
+use crate::runtime::{Certificates, Lifecycle, OpenFiles};
 use crate::telemetry::{Events, Samples};
 use admission::{Admission, TooMany, admit};
 pub use doorbell::Doorbell;
@@ -43,8 +43,7 @@ mod sync {
     pub(super) use parking_lot::Mutex;
 }
 use stream::Stream;
-use tls::Certificates;
-pub use tls::TlsError;
+use tls::Tls;
 
 /// Bytes read at a time; at least one frame fits.
 const READ_BYTES: usize = 256 * 1024;
@@ -64,7 +63,7 @@ struct Shared {
     gate: Arc<Gate>,
     tune: Tune,
     /// Where there is a listener with TLS.
-    certificates: Option<Certificates>,
+    certificates: Option<Arc<Certificates>>,
     proxies: Vec<IpNet>,
     handshake_timeout: Duration,
     message_bytes_max: u64,
@@ -99,10 +98,7 @@ struct Registered {
 }
 
 impl Amqp {
-    /// The AMQP side, not listening yet.
-    ///
-    /// # Errors
-    /// Certificates that cannot be used.
+    /// The AMQP side, not listening yet. A listener with TLS needs certificates.
     pub fn new(
         config: &Config,
         vhosts: Arc<Vhosts>,
@@ -110,12 +106,9 @@ impl Amqp {
         events: Arc<Events>,
         gate: Arc<Gate>,
         arbiters: Arc<Arbiters>,
-    ) -> Result<Self, TlsError> {
-        let certificates = match config.amqp.tls_bind.is_empty() {
-            true => None,
-            false => Some(Certificates::read(&config.tls)?),
-        };
-        Ok(Self(Arc::new(Shared {
+        certificates: Option<Arc<Certificates>>,
+    ) -> Self {
+        Self(Arc::new(Shared {
             vhosts,
             auth,
             events,
@@ -137,16 +130,7 @@ impl Amqp {
             arbiters,
             draining: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
-        })))
-    }
-
-    /// Reads certificates and keys again; connections that come from now on use them.
-    ///
-    /// # Errors
-    /// They cannot be used: those that were in use stay.
-    pub fn reload_certificates(&self) -> Result<(), TlsError> {
-        let certificates = self.0.certificates.as_ref();
-        certificates.map_or(Ok(()), Certificates::reload)
+        }))
     }
 
     /// Serves the connections that come to `listener`, until the process drains.
@@ -347,9 +331,9 @@ async fn serve(mut stream: TcpStream, transport: Transport, mut registered: Regi
     }
     let stream = match (transport, &shared.certificates) {
         (Transport::Tcp, _) => Ok(Stream::Tcp(stream)),
-        (Transport::Tls, Some(certificates)) => certificates
-            .wrap(stream)
-            .map(|tls| Stream::Tls(Box::new(tls))),
+        (Transport::Tls, Some(certificates)) => {
+            Tls::new(stream, certificates).map(|tls| Stream::Tls(Box::new(tls)))
+        }
         (Transport::Tls, None) => unreachable!("a listener with TLS has certificates"),
     };
     if let Ok(stream) = stream {

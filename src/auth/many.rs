@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::password::PasswordHash;
 use super::records::{Grant, Permission, TopicPermission};
 use super::users::{UserChange, UserError, UserUpdate, Users, check_name, rules, stored_key};
 use crate::state::{RecordChange, Table};
@@ -124,17 +123,6 @@ impl Granted {
         match self {
             Self::Names(permission) => grant.permission = Some(permission.clone()),
             Self::Keys(topic) => drop(grant.put_topic(topic.clone())),
-        }
-    }
-}
-
-impl UserUpdate {
-    /// A user as definitions have it.
-    pub fn all(password: Option<PasswordHash>, tags: Vec<String>) -> Self {
-        Self {
-            password: Some(password),
-            tags: Some(tags),
-            limits: None,
         }
     }
 }

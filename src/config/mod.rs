@@ -129,6 +129,8 @@ pub enum LoginFrom {
 pub struct Http {
     /// Addresses to listen on, all with the same routes; port 0 takes a free one.
     pub bind: Vec<SocketAddr>,
+    /// Addresses to listen on with TLS.
+    pub tls_bind: Vec<SocketAddr>,
     /// Path below which all routes live, empty for none.
     pub path_prefix: String,
     /// Whether anybody may register a client; only on loopback listeners.
@@ -317,6 +319,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             bind: vec![loopback(3000), loopback(5000), loopback(15672)],
+            tls_bind: Vec::new(),
             path_prefix: String::new(),
             open_registration: false,
             inline_credentials: true,
@@ -445,9 +448,14 @@ impl Config {
         Ok(())
     }
 
+    /// Whether a listener has TLS.
+    pub fn uses_tls(&self) -> bool {
+        !self.amqp.tls_bind.is_empty() || !self.http.tls_bind.is_empty()
+    }
+
     fn validate_tls(&self) -> Result<(), (&'static str, String)> {
         let tls = &self.tls;
-        if self.amqp.tls_bind.is_empty() {
+        if !self.uses_tls() {
             return Ok(());
         }
         let asked = tls.client_certificates != ClientCertificates::None;
@@ -457,7 +465,7 @@ impl Config {
             ("tls.client_ca_file", &tls.client_ca_file, asked),
         ] {
             if needed && file.as_os_str().is_empty() {
-                let why = "must name a file: amqp.tls_bind or tls.client_certificates needs it";
+                let why = "must name a file: amqp.tls_bind, http.tls_bind or tls.client_certificates needs it";
                 return Err((key, why.into()));
             }
         }
@@ -473,14 +481,11 @@ impl Config {
             let want = "must be empty, or start with `/`, end without one, and hold letters, digits and -_.~ only";
             return Err(("http.path_prefix", want.into()));
         }
-        let exposed = self
-            .http
-            .bind
-            .iter()
-            .find(|address| !address.ip().is_loopback());
+        let all = self.http.bind.iter().chain(&self.http.tls_bind);
+        let exposed = all.into_iter().find(|address| !address.ip().is_loopback());
         if let (true, Some(address)) = (self.http.open_registration, exposed) {
             let why = format!(
-                "is refused because http.bind lists {address}, which is not a loopback address"
+                "is refused because http.bind or http.tls_bind lists {address}, which is not a loopback address"
             );
             return Err(("http.open_registration", why));
         }

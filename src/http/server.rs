@@ -9,6 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::{Next, NormalizePath, from_fn};
 use actix_web::{App, Error, HttpResponse, HttpServer, ResponseError, web};
+use rustls::ServerConfig;
 
 use super::{ApiError, Services, configure, cors};
 use crate::runtime::{OpenFiles, Phase};
@@ -18,11 +19,15 @@ const CONNECTIONS_MAX: usize = 25_600;
 /// The text of a framework's own error that is carried into our shape, bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
-/// Serves all routes on `listeners` until the returned server's handle stops it.
+/// Serves all routes on `listeners`, and with TLS on those that are `secured`, until the returned server's handle stops it.
 ///
 /// # Errors
 /// A listener that the system does not let us use.
-pub fn start(services: Services, listeners: Vec<TcpListener>) -> std::io::Result<Server> {
+pub fn start(
+    services: Services,
+    listeners: Vec<TcpListener>,
+    secured: Option<(ServerConfig, Vec<TcpListener>)>,
+) -> std::io::Result<Server> {
     // Whole seconds, rounded up: the exact bound is whoever stops the server.
     let drain_s = services.config.shutdown.drain_ms.div_ceil(1000);
     let workers = usize::from(services.config.runtime.arbiters);
@@ -50,6 +55,11 @@ pub fn start(services: Services, listeners: Vec<TcpListener>) -> std::io::Result
     server = server.max_connections(connections.clamp(1, CONNECTIONS_MAX));
     for listener in listeners {
         server = server.listen(listener)?;
+    }
+    if let Some((config, listeners)) = secured {
+        for listener in listeners {
+            server = server.listen_rustls_0_23(listener, config.clone())?;
+        }
     }
     Ok(server.run())
 }

@@ -4,6 +4,7 @@
 //! stands what the process takes from the machine: listeners, memory, open files, and the threads that serve connections.
 
 pub mod arbiters;
+mod certificates;
 mod listen;
 mod machine;
 mod open_files;
@@ -13,6 +14,7 @@ use std::future::pending;
 
 use tokio::sync::watch;
 
+pub use certificates::{Certificates, TlsError};
 pub use listen::{BindError, bind};
 pub use machine::{free_disk_bytes, memory_limit_bytes};
 pub use open_files::{OpenFiles, raise_open_files};

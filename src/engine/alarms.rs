@@ -29,7 +29,8 @@ pub fn start(gate: &Arc<Gate>, data_dir: &Path) -> std::io::Result<()> {
     watch.look();
     let run = move || {
         while let Some(pause) = watch.look() {
-            thread::sleep(pause);
+            // Nobody wakes it.
+            thread::park_timeout(pause);
         }
     };
     let thread = thread::Builder::new().name("alarms".into());

@@ -133,7 +133,7 @@ fn verifier(settings: &config::Tls) -> Result<Arc<dyn ClientCertVerifier>, TlsEr
         _ => verifier.allow_unauthenticated(),
     };
     let verifier = verifier.build();
-    Ok(verifier.map_err(|error| wrong(&error))?)
+    verifier.map_err(|error| wrong(&error))
 }
 
 fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod bus;
 pub mod cli;
 pub mod config;
+pub mod definitions;
 pub mod engine;
 pub mod http;
 pub mod runtime;
@@ -22,14 +23,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use amqp::{Amqp, TlsError, Transport};
+use amqp::{Amqp, Transport};
 use auth::{Authenticator, UserChange, UserError};
 use backbone_log::{LogError, Running};
 use bus::{Bus, BusError, BusParts};
 use config::Config;
+use definitions::{Definitions, DefinitionsError};
 use engine::Engine;
 use runtime::arbiters::Arbiters;
-use runtime::{Lifecycle, Phase};
+use runtime::{Certificates, Lifecycle, Phase, TlsError};
 use state::{StateError, StateStore};
 use telemetry::Telemetry;
 
@@ -51,6 +53,9 @@ pub enum RunError {
     /// Users could not be brought back from the state store.
     #[error(transparent)]
     Users(#[from] UserError),
+    /// The definitions of the configuration could not be brought in.
+    #[error("definitions.import_file: {0}")]
+    Definitions(#[from] DefinitionsError),
     /// Certificates could not be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -78,7 +83,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let termination = actix_rt::spawn(runtime::termination());
     let hangups = runtime::hangups()?;
     let server = Server::start(Arc::new(config), &lifecycle).await?;
-    actix_rt::spawn(reload_certificates(hangups, server.amqp.clone()));
+    actix_rt::spawn(reload_certificates(hangups, server.certificates.clone()));
     let drain = Duration::from_millis(server.config.shutdown.drain_ms);
     let Server {
         amqp,
@@ -119,6 +124,7 @@ struct Server {
     http: actix_web::dev::Server,
     engine: Engine,
     log: Running,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Server {
@@ -130,6 +136,10 @@ impl Server {
         let (log, running) = storage::open_log(&config.data_dir)?;
         let (vhosts, gate) = storage::open_broker(&config, log)?;
         let arbiters = Arbiters::start(arbiter_count(&config));
+        let certificates = match config.uses_tls() {
+            true => Some(Arc::new(Certificates::read(&config.tls)?)),
+            false => None,
+        };
         let amqp = Amqp::new(
             &config,
             Arc::clone(&vhosts),
@@ -137,9 +147,11 @@ impl Server {
             telemetry.events(),
             Arc::clone(&gate),
             Arc::clone(&arbiters),
-        )?;
+            certificates.clone(),
+        );
         let engine = Engine::new(vhosts, gate);
         follow_users(&auth, &engine, &amqp).await?;
+        let definitions = Definitions::new(engine.clone(), Arc::clone(&auth), state.clone());
         let connections = amqp.connections().clone();
         let closing = connections.clone();
         let bus = Bus::open(BusParts {
@@ -151,35 +163,15 @@ impl Server {
             lenient_declare: config.bus.lenient_declare,
         })
         .await?;
+        import_definitions(&config, &definitions).await?;
         add_metrics(&telemetry, &amqp, &engine, &bus);
 
-        let amqp_listeners = runtime::bind("amqp.bind", &config.amqp.bind)?;
-        let tls_listeners = runtime::bind("amqp.tls_bind", &config.amqp.tls_bind)?;
-        let http_listeners = runtime::bind("http.bind", &config.http.bind)?;
-        let http_addresses = local_addresses(&http_listeners)?;
-        let amqp_addresses = local_addresses(&amqp_listeners)?;
-        let tls_addresses = local_addresses(&tls_listeners)?;
-        let listeners = [
-            listening("amqp", &amqp_addresses),
-            listening("amqp/ssl", &tls_addresses),
-            listening("http", &http_addresses),
-        ]
-        .concat();
-        for address in amqp_addresses {
-            say(format_args!("listening amqp {address}"));
-        }
-        for address in tls_addresses {
-            say(format_args!("listening amqps {address}"));
-        }
-        for listener in amqp_listeners {
-            amqp.listen(listener, Transport::Tcp, lifecycle);
-        }
-        for listener in tls_listeners {
-            amqp.listen(listener, Transport::Tls, lifecycle);
-        }
+        let listeners = Listeners::bind(&config)?;
+        let shown = listeners.shown()?;
+        listen_amqp(&amqp, listeners.amqp, listeners.amqps, lifecycle)?;
         let services = http::Services {
             config: Arc::clone(&config),
-            listeners,
+            listeners: shown,
             connections,
             serve_amqp: {
                 let amqp = amqp.clone();
@@ -187,14 +179,17 @@ impl Server {
             },
             auth,
             bus,
+            definitions,
             engine: engine.clone(),
             telemetry,
             lifecycle: lifecycle.clone(),
         };
-        let http = http::start(services, http_listeners)?;
-        for address in http_addresses {
-            say(format_args!("listening http {address}"));
-        }
+        let http = listen_http(
+            services,
+            listeners.http,
+            listeners.https,
+            certificates.as_ref(),
+        )?;
         say(format_args!(
             "durability {}",
             config.durability.level.name()
@@ -205,8 +200,90 @@ impl Server {
             http,
             engine,
             log: running,
+            certificates,
         })
     }
+}
+
+/// Where it listens.
+struct Listeners {
+    amqp: Vec<TcpListener>,
+    amqps: Vec<TcpListener>,
+    http: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// Opens all, before any of them is served.
+    fn bind(config: &Config) -> Result<Self, RunError> {
+        Ok(Self {
+            amqp: runtime::bind("amqp.bind", &config.amqp.bind)?,
+            amqps: runtime::bind("amqp.tls_bind", &config.amqp.tls_bind)?,
+            http: runtime::bind("http.bind", &config.http.bind)?,
+            https: runtime::bind("http.tls_bind", &config.http.tls_bind)?,
+        })
+    }
+
+    /// Where that is, under RabbitMQ's names of the protocols.
+    fn shown(&self) -> Result<Vec<http::Listener>, RunError> {
+        let all = [
+            ("amqp", &self.amqp),
+            ("amqp/ssl", &self.amqps),
+            ("http", &self.http),
+            ("https", &self.https),
+        ];
+        let mut shown = Vec::new();
+        for (protocol, listeners) in all {
+            let addresses = local_addresses(listeners)?.into_iter();
+            shown.extend(addresses.map(|address| http::Listener { protocol, address }));
+        }
+        Ok(shown)
+    }
+}
+
+fn listen_amqp(
+    amqp: &Amqp,
+    plain: Vec<TcpListener>,
+    secured: Vec<TcpListener>,
+    lifecycle: &Lifecycle,
+) -> Result<(), RunError> {
+    for address in local_addresses(&plain)? {
+        say(format_args!("listening amqp {address}"));
+    }
+    for address in local_addresses(&secured)? {
+        say(format_args!("listening amqps {address}"));
+    }
+    for listener in plain {
+        amqp.listen(listener, Transport::Tcp, lifecycle);
+    }
+    for listener in secured {
+        amqp.listen(listener, Transport::Tls, lifecycle);
+    }
+    Ok(())
+}
+
+fn listen_http(
+    services: http::Services,
+    plain: Vec<TcpListener>,
+    secured: Vec<TcpListener>,
+    certificates: Option<&Arc<Certificates>>,
+) -> Result<actix_web::dev::Server, RunError> {
+    let addresses = [
+        ("https", local_addresses(&secured)?),
+        ("http", local_addresses(&plain)?),
+    ];
+    let secured = match certificates {
+        Some(certificates) if !secured.is_empty() => Some((certificates.following()?, secured)),
+        _ => None,
+    };
+    let http = http::start(services, plain, secured)?;
+    // Last those that everybody has: who waits for them has seen all.
+    for (kind, addresses) in addresses {
+        for address in addresses {
+            say(format_args!("listening {kind} {address}"));
+        }
+    }
+    Ok(http)
 }
 
 /// Opens authentication; the administrator's secret is shown when it was just made.
@@ -241,6 +318,19 @@ async fn follow_users(auth: &Authenticator, engine: &Engine, amqp: &Amqp) -> Res
     Ok(())
 }
 
+/// Brings in the definitions that the configuration names. The bus is there already, and keeps what it has.
+async fn import_definitions(
+    config: &Config,
+    definitions: &Definitions,
+) -> Result<(), DefinitionsError> {
+    let file = &config.definitions.import_file;
+    if !file.as_os_str().is_empty() {
+        let imported = definitions.import_file(file).await?;
+        imported.log("definitions.import_file");
+    }
+    Ok(())
+}
+
 /// One arbiter a core, unless configured otherwise.
 fn arbiter_count(config: &Config) -> usize {
     match config.runtime.arbiters {
@@ -262,17 +352,14 @@ fn local_addresses(listeners: &[TcpListener]) -> std::io::Result<Vec<SocketAddr>
     listeners.iter().map(TcpListener::local_addr).collect()
 }
 
-fn listening(protocol: &'static str, addresses: &[SocketAddr]) -> Vec<http::Listener> {
-    let each = addresses
-        .iter()
-        .map(|&address| http::Listener { protocol, address });
-    each.collect()
-}
-
 /// Reads certificates again at each SIGHUP.
-async fn reload_certificates(mut hangups: runtime::Hangups, amqp: Amqp) {
+async fn reload_certificates(
+    mut hangups: runtime::Hangups,
+    certificates: Option<Arc<Certificates>>,
+) {
     while hangups.recv().await.is_some() {
-        match amqp.reload_certificates() {
+        let reloaded = certificates.as_ref().map_or(Ok(()), |it| it.reload());
+        match reloaded {
             Ok(()) => tracing::info!("certificates read again"),
             Err(error) => tracing::error!(%error, "the certificates in use stay"),
         }

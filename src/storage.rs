@@ -82,6 +82,8 @@ pub fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhosts>, Arc<Gate>)
     let vhost = Vhost::new("/", node_number(), arena);
     let (pager, wanted) = engine::pager(&vhost, &durable, limit_bytes / 2);
     let gate = gate.with_pager(Arc::clone(&pager));
+    let gate = Arc::new(gate.with_disk(config.limits.disk_free_bytes));
+    engine::watch_alarms(&gate, &config.data_dir)?;
     let durability = config.durability.clone();
     let level_of = move |vhost: &str| durability.of_vhost(vhost);
     let first = Arc::new(vhost.with_log(durable, pager, level_of("/")));
@@ -89,7 +91,7 @@ pub fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhosts>, Arc<Gate>)
     report_restored(&vhosts.restore(config.bus.lenient_declare)?);
     engine::start_pager(&vhosts, wanted)?;
     engine::start_timer(&vhosts)?;
-    Ok((vhosts, Arc::new(gate)))
+    Ok((vhosts, gate))
 }
 
 fn report_restored(restored: &Restored) {

@@ -6,14 +6,17 @@
 
 mod common;
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backbone_wire::method::{Method, basic, connection, queue};
-use common::Server;
-use common::raw::{Raw, cpu_ticks, publish, resident_bytes, short};
+use common::admin::Admin;
+use common::raw::{PERSISTENT, Raw, cpu_ticks, publish, publish_with, resident_bytes, short};
+use common::{Server, command, directory_on_disk};
 
 const MIB: usize = 1024 * 1024;
 
@@ -159,7 +162,7 @@ async fn publishers_wait_while_memory_is_short_and_nothing_is_lost() {
 async fn connections_that_say_nothing_cost_nobody_anything() {
     let server = Server::with(&[("BACKBONE_AMQP__HANDSHAKE_TIMEOUT_MS", "4000")]).await;
     let silent: Vec<_> = (0..800)
-        .map(|_| std::net::TcpStream::connect(server.amqp[0]).unwrap())
+        .map(|_| TcpStream::connect(server.amqp[0]).unwrap())
         .collect();
     let mut working = Raw::open(server.amqp[0], 0);
     working.declare("q");
@@ -173,10 +176,102 @@ async fn connections_that_say_nothing_cost_nobody_anything() {
             .set_read_timeout(Some(Duration::from_secs(15)))
             .unwrap();
         let mut end = [0; 1];
-        assert_eq!(std::io::Read::read(&mut stream, &mut end).unwrap_or(0), 0);
+        assert_eq!(stream.read(&mut end).unwrap_or(0), 0);
     }
     working.send(&publish("q", b"still"));
     assert_eq!(working.delivery().1, b"still");
+}
+
+/// Files and sockets that the next server may have open.
+const OPEN_FILES: &str = "256";
+/// More connections than that.
+const TOO_MANY: usize = 300;
+
+/// A server that may open only so many files.
+async fn short_of_files() -> Server {
+    let folder = directory_on_disk();
+    let program = command(folder.path(), &[]);
+    let mut limited = Command::new("/bin/sh");
+    limited
+        .args([
+            "-c",
+            "ulimit -n \"$1\" && exec \"$2\" serve",
+            "sh",
+            OPEN_FILES,
+        ])
+        .arg(program.get_program())
+        .current_dir(folder.path())
+        .env_clear()
+        .envs(
+            program
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+    Server::run(limited, folder).await
+}
+
+#[actix_web::test]
+async fn connections_stop_at_the_limit_of_open_files_and_what_is_there_goes_on() {
+    let server = short_of_files().await;
+    let mut working = Raw::open(server.amqp[0], 0);
+    let mut declare = queue::Declare {
+        queue: short("q"),
+        ..queue::Declare::default()
+    };
+    declare.durable = true;
+    working.ask(&Method::QueueDeclare(declare), "queue.declare-ok");
+    let mut open = Vec::new();
+    let refused = loop {
+        match Raw::login(server.amqp[0], "guest", "guest", 0) {
+            Ok(connection) => open.push(connection),
+            Err(refused) => break refused,
+        }
+        assert!(open.len() < TOO_MANY, "it takes more than it can have");
+    };
+    let text = "NOT_ALLOWED - connection refused: the limit of open files is reached";
+    assert_eq!(refused, (530, text.to_owned()));
+    assert!(open.len() > 50, "{} connections", open.len());
+
+    // Those who do not even ask are let go once a few of them wait.
+    let before = cpu_ticks(server.id());
+    let silent: Vec<_> = (0..TOO_MANY)
+        .map(|_| TcpStream::connect(server.amqp[0]).unwrap())
+        .collect();
+    let ended = silent.iter().filter(|stream| {
+        let mut stream = *stream;
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream.read(&mut [0]).unwrap_or(0) == 0
+    });
+    assert_eq!(ended.count(), TOO_MANY);
+    let used = cpu_ticks(server.id()) - before;
+    assert!(used < 500, "{used} ticks");
+
+    // The log needs new files meanwhile.
+    for number in 1..=140_u8 {
+        let body = vec![number; MIB];
+        match number {
+            1 => working.publish_confirmed(&publish_with("", "q", PERSISTENT, &body)),
+            _ => {
+                working.send(&publish_with("", "q", PERSISTENT, &body));
+                working.expect("basic.ack");
+            }
+        }
+    }
+    assert_eq!(working.waiting("q"), 140);
+    let metrics = Admin::of(&server).text("/metrics").await;
+    assert!(metrics.contains("backbone_log_health{state=\"open\"} 1"));
+    let refused = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("backbone_connections_refused_total "));
+    assert!(refused.unwrap().parse::<u32>().unwrap() >= TOO_MANY as u32);
+    // And who goes makes room.
+    drop(open);
+    let since = Instant::now();
+    while Raw::login(server.amqp[0], "guest", "guest", 0).is_err() {
+        assert!(since.elapsed() < Duration::from_secs(20));
+    }
 }
 
 #[actix_web::test]

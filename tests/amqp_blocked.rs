@@ -1,4 +1,4 @@
-//! Who is told that memory is short, and when: with its next publish, and nobody who only consumes.
+//! Who is told that memory or the disk is short, and when: with its next publish, and nobody who only consumes.
 
 // What fails in a helper fails the test.
 #![allow(clippy::unwrap_used)]
@@ -9,12 +9,14 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use backbone_wire::method::{Method, basic};
-use common::Server;
 use common::admin::Admin;
 use common::dialog::plain;
 use common::raw::{Raw, publish};
+use common::small_disk::SmallDisk;
+use common::{Server, command};
 use serde_json::json;
 
 const MESSAGES: u32 = 400;
@@ -139,4 +141,83 @@ async fn the_management_interface_tells_of_an_alarm_and_of_who_is_blocked() {
     flood.end();
     assert_eq!(admin.get("/api/health/checks/local-alarms").await.0, 200);
     assert_eq!(admin.post(path, text).await.1, json!({"routed": true}));
+}
+
+const MIB: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Publishers wait below it, and until there is a quarter more.
+const DISK_FREE: u64 = 200 * MIB;
+
+async fn metric(admin: &Admin, name: &str) -> u64 {
+    let metrics = admin.text("/metrics").await;
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.unwrap_or_else(|| panic!("no {name} in {metrics}"));
+    line.trim().parse().unwrap()
+}
+
+async fn wait_for_alarm(admin: &Admin, up: u64) {
+    let since = Instant::now();
+    while metric(admin, "backbone_alarms_free_disk_space_watermark ").await != up {
+        assert!(since.elapsed() < PATIENCE, "the alarm is not {up}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[actix_web::test]
+async fn little_room_on_the_disk_holds_publishers_back_until_there_is_well_more() {
+    let Some(disk) = SmallDisk::new(1024 * MIB) else {
+        return;
+    };
+    let limit = DISK_FREE.to_string();
+    let variables = [("BACKBONE_LIMITS__DISK_FREE_BYTES", limit.as_str())];
+    let mut plain_command = command(disk.directory().path(), &variables);
+    plain_command.arg("serve");
+    let server = Server::run(disk.inside(&plain_command), disk.directory()).await;
+    let admin = Admin::of(&server);
+    let mut worker = Raw::open(server.amqp[0], 0);
+    worker.declare("q");
+    for body in ["1", "2"] {
+        worker.publish_with(1, ("", "q", false), &plain(), body.as_bytes());
+    }
+    assert_eq!(worker.ready("q"), 2);
+    let mut consumer = Raw::open(server.amqp[0], 0);
+    consumer.prefetch(1, 1, false);
+
+    disk.leave_free(DISK_FREE * 3 / 4);
+    wait_for_alarm(&admin, 1).await;
+    // The log is well; who consumes goes on and is told nothing.
+    assert_eq!(
+        metric(&admin, "backbone_log_health{state=\"open\"} ").await,
+        1
+    );
+    let (status, told) = admin.get("/health/ready").await;
+    let message = told["message"].as_str().unwrap_or_default();
+    assert!(
+        status == 503 && message.contains("disk_free_bytes"),
+        "{told}"
+    );
+    consumer.consume_with(1, "q", "c", false, &[]);
+    assert_eq!(consumer.message().text(), "1");
+    consumer.ack(1, 1);
+    assert_eq!(consumer.message().text(), "2");
+    worker.publish_with(1, ("", "q", false), &plain(), b"3");
+    let blocked = worker.expect("connection.blocked");
+    let Method::ConnectionBlocked(blocked) = Method::decode(&blocked).unwrap() else {
+        unreachable!("the name was checked");
+    };
+    assert_eq!(blocked.reason.as_str(), Ok("low on disk"));
+    let mut late = Raw::open(server.amqp[0], 0);
+    late.publish_with(1, ("", "q", false), &plain(), b"4");
+    late.expect("connection.blocked");
+
+    // Enough not to rise is not enough to fall.
+    disk.leave_free(DISK_FREE * 9 / 8);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    wait_for_alarm(&admin, 1).await;
+    disk.leave_free(DISK_FREE * 2);
+    worker.expect("connection.unblocked");
+    late.expect("connection.unblocked");
+    consumer.ack(1, 2);
+    assert_eq!(consumer.message().text(), "3");
+    assert_eq!(admin.get("/health/ready").await.0, 200);
 }

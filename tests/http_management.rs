@@ -75,7 +75,10 @@ async fn exchanges_are_declared_shown_and_deleted() {
             "inequivalent arg 'durable' for exchange 'x' in vhost '/': received 'false' but current is 'true'",
         ),
         (other("type", json!("zzz")), "invalid exchange type 'zzz'"),
-        (other("arguments", json!({"a": null})), "null_not_allowed"),
+        (
+            other("arguments", json!({"a": null})),
+            "null_not_allowed: the argument 'a' is null",
+        ),
         (other("durable", json!("x")), "not_boolean: durable"),
         (json!([]), "not_json"),
     ] {

@@ -436,14 +436,13 @@ impl Connection {
         }
         if self.session.is_stalled() {
             // The log may have got over it since: it is asked again soon.
-            trouble = trouble.or(Some(Trouble::DiskFull));
+            trouble = trouble.or(Some(Trouble::Disk));
         }
-        if trouble != self.held_back {
-            if self.blocked_notify && self.session.state() == State::Open {
-                self.tell_trouble(trouble);
-            }
-            self.held_back = trouble;
+        let told = self.held_back.is_some() != trouble.is_some();
+        if told && self.blocked_notify && self.session.state() == State::Open {
+            self.tell_trouble(trouble);
         }
+        self.held_back = trouble;
         if trouble.is_none() && !self.session.is_ahead_of_log() {
             return true;
         }
@@ -464,7 +463,7 @@ impl Connection {
         unread != before || unread > UNREAD_BYTES_TELLING
     }
 
-    /// Tells a peer that wants to know that it is blocked now, for another reason than before, or not any more.
+    /// Tells a peer that wants to know that it is blocked now, or not any more; not that the reason has changed.
     fn tell_trouble(&mut self, trouble: Option<Trouble>) {
         match trouble {
             Some(trouble) => {

@@ -293,11 +293,8 @@ impl Handshake<'_> {
         let name = String::from_utf8_lossy(&name);
         self.shared.connections.claim_vhost(registered.id, &name);
         let entered = self.enter(&name, identity).map_err(refused_to_open)?;
-        if registered.beyond_limit {
-            let max = self.shared.connections_max;
-            return Err(refused_to_open(format!(
-                "connection refused: the limit of connections ({max}) is reached"
-            )));
+        if let Some(too_many) = registered.too_many {
+            return Err(refused_to_open(too_many.reason()));
         }
         let mut out = Vec::new();
         connection::OpenOk {}.write(0, &mut out);

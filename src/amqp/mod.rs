@@ -4,6 +4,7 @@
 //! Between two turns a connection may move to another arbiter ([`crate::runtime::arbiters`]); what other threads have for
 //! it, they leave at its [`Doorbell`]. Which there are is known to [`Connections`].
 
+mod admission;
 mod buffers;
 mod connection;
 mod connections;
@@ -28,9 +29,10 @@ use tokio::net::TcpStream;
 
 use crate::auth::{Authenticator, is_loopback};
 use crate::config::Config;
-use crate::runtime::Lifecycle;
 use crate::runtime::arbiters::Arbiters;
+use crate::runtime::{Certificates, Lifecycle, OpenFiles};
 use crate::telemetry::{Events, Samples};
+use admission::{Admission, TooMany, admit};
 pub use backbone_broker::queue::Activity;
 pub use backbone_broker::session::report::{ChannelReport, ConsumerReport};
 pub use connections::{About, Connections, Report};
@@ -44,16 +46,13 @@ mod sync {
     pub(super) use parking_lot::Mutex;
 }
 use stream::Stream;
-use tls::Certificates;
-pub use tls::{TlsError, certificate_expiry_s};
+use tls::Tls;
 
 /// Bytes read at a time; at least one frame fits.
 const READ_BYTES: usize = 256 * 1024;
 
 /// What connections are told when the server ends.
 const SHUTDOWN: &str = "broker forced connection closure with reason 'shutdown'";
-/// Peers beyond `limits.connections` who are told so at a time; others are dropped without a word.
-const REFUSALS_MAX: usize = 64;
 
 /// The AMQP side of the server.
 #[derive(Clone)]
@@ -67,14 +66,14 @@ struct Shared {
     gate: Arc<Gate>,
     tune: Tune,
     /// Where there is a listener with TLS.
-    certificates: Option<Certificates>,
+    certificates: Option<Arc<Certificates>>,
     proxies: Vec<IpNet>,
     handshake_timeout: Duration,
     message_bytes_max: u64,
     unacked_max: usize,
     out_bytes_max: usize,
     read_bytes: usize,
-    connections_max: usize,
+    admission: Admission,
     connections: Connections,
     arbiters: Arc<Arbiters>,
     /// Whoever comes now is told to go.
@@ -90,18 +89,15 @@ struct Registered {
     /// Where the peer came to; none for websockets.
     local: Option<SocketAddr>,
     bell: Arc<Doorbell>,
-    /// There were too many when it came: it is told at `connection.open`.
-    beyond_limit: bool,
+    /// Of what there were too many when it came: it is told at `connection.open`.
+    too_many: Option<TooMany>,
     user: Mutex<Option<Arc<str>>>,
     /// The peer has proved who it is.
     known: Arc<AtomicBool>,
 }
 
 impl Amqp {
-    /// The AMQP side, not listening yet.
-    ///
-    /// # Errors
-    /// Certificates that cannot be used.
+    /// The AMQP side, not listening yet. A listener with TLS needs certificates.
     pub fn new(
         config: &Config,
         vhosts: Arc<Vhosts>,
@@ -109,12 +105,9 @@ impl Amqp {
         events: Arc<Events>,
         gate: Arc<Gate>,
         arbiters: Arc<Arbiters>,
-    ) -> Result<Self, TlsError> {
-        let certificates = match config.amqp.tls_bind.is_empty() {
-            true => None,
-            false => Some(Certificates::read(&config.tls)?),
-        };
-        Ok(Self(Arc::new(Shared {
+        certificates: Option<Arc<Certificates>>,
+    ) -> Self {
+        Self(Arc::new(Shared {
             vhosts,
             auth,
             events,
@@ -131,21 +124,12 @@ impl Amqp {
             unacked_max: config.limits.unacked_per_channel as usize,
             out_bytes_max: config.limits.out_buffer_bytes as usize,
             read_bytes: READ_BYTES.max(config.amqp.frame_max_bytes as usize),
-            connections_max: config.limits.connections as usize,
+            admission: Admission::new(config.limits.connections as usize, OpenFiles::allowed()),
             connections: Connections::default(),
             arbiters,
             draining: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
-        })))
-    }
-
-    /// Reads certificates and keys again; connections that come from now on use them.
-    ///
-    /// # Errors
-    /// They cannot be used: those that were in use stay.
-    pub fn reload_certificates(&self) -> Result<(), TlsError> {
-        let certificates = self.0.certificates.as_ref();
-        certificates.map_or(Ok(()), Certificates::reload)
+        }))
     }
 
     /// Serves the connections that come to `listener`, until the process drains.
@@ -170,10 +154,10 @@ impl Amqp {
         peer: SocketAddr,
         local: bool,
     ) -> Arc<AtomicBool> {
-        let Some(beyond_limit) = admit(peer, &self.0) else {
+        let Some(too_many) = admit(peer, &stream, &self.0) else {
             return Arc::default();
         };
-        let registered = Registered::new(Arc::clone(&self.0), peer, None, beyond_limit);
+        let registered = Registered::new(Arc::clone(&self.0), peer, None, too_many);
         let known = Arc::clone(&registered.known);
         let shared = Arc::clone(&self.0);
         shared.arbiters.for_newcomer().spawn_fn(move || {
@@ -221,7 +205,7 @@ impl Registered {
         shared: Arc<Shared>,
         peer: SocketAddr,
         local: Option<SocketAddr>,
-        beyond_limit: bool,
+        too_many: Option<TooMany>,
     ) -> Self {
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
         let bell = Arc::<Doorbell>::default();
@@ -235,7 +219,7 @@ impl Registered {
             peer,
             local,
             bell,
-            beyond_limit,
+            too_many,
             user: Mutex::new(None),
             known: Arc::default(),
         }
@@ -286,24 +270,15 @@ async fn accept(listener: TcpListener, transport: Transport, shared: &Arc<Shared
     }
 }
 
-/// Whether one more may come: `None` if it is dropped without a word, `Some(true)` if it is told that it may not.
-fn admit(peer: SocketAddr, shared: &Shared) -> Option<bool> {
-    let excess = (shared.connections.count() + 1).saturating_sub(shared.connections_max);
-    if excess > 0 {
-        shared.events.connection_refused(peer);
-    }
-    (excess <= REFUSALS_MAX).then_some(excess > 0)
-}
-
 fn dispatch(stream: TcpStream, peer: SocketAddr, transport: Transport, shared: &Arc<Shared>) {
-    let Some(beyond_limit) = admit(peer, shared) else {
+    let Some(too_many) = admit(peer, &stream, shared) else {
         return;
     };
     let local = stream.local_addr().ok();
     // A batch leaves in one write; waiting for more would only delay it.
     let ready = stream.set_nodelay(true).and_then(|()| stream.into_std());
     let Ok(stream) = ready else { return };
-    let registered = Registered::new(Arc::clone(shared), peer, local, beyond_limit);
+    let registered = Registered::new(Arc::clone(shared), peer, local, too_many);
     let arbiter = shared.arbiters.for_newcomer();
     arbiter.spawn_fn(move || {
         if let Ok(stream) = TcpStream::from_std(stream) {
@@ -330,9 +305,9 @@ async fn serve(mut stream: TcpStream, transport: Transport, mut registered: Regi
     }
     let stream = match (transport, &shared.certificates) {
         (Transport::Tcp, _) => Ok(Stream::Tcp(stream)),
-        (Transport::Tls, Some(certificates)) => certificates
-            .wrap(stream)
-            .map(|tls| Stream::Tls(Box::new(tls))),
+        (Transport::Tls, Some(certificates)) => {
+            Tls::new(stream, certificates).map(|tls| Stream::Tls(Box::new(tls)))
+        }
         (Transport::Tls, None) => unreachable!("a listener with TLS has certificates"),
     };
     if let Ok(stream) = stream {

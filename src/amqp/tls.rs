@@ -1,150 +1,21 @@
-//! TLS by rustls: the stream of one connection, and what all are set up with, which SIGHUP reads anew.
+//! TLS by rustls: the stream of one connection.
 
 use std::io::{BufRead, Error, ErrorKind, IoSlice, Read, Result, Write};
-use std::path::Path;
-use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bytes::BufMut;
-use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use rustls::ServerConnection;
 use tokio::net::TcpStream;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::buffers::ReadBuffer;
-use crate::config::{self, ClientCertificates, LoginFrom};
+use crate::config::LoginFrom;
+use crate::runtime::Certificates;
 
 /// Read from the socket at a time.
 const WIRE_BYTES: usize = 64 * 1024;
 /// Encrypted and not yet taken by the system, at the most.
 const UNSENT_BYTES_MAX: usize = 256 * 1024;
-
-/// Certificates that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("tls.{key}: {problem}")]
-pub struct TlsError {
-    key: &'static str,
-    problem: String,
-}
-
-impl TlsError {
-    fn new(key: &'static str, problem: impl std::fmt::Display) -> Self {
-        let problem = problem.to_string();
-        Self { key, problem }
-    }
-}
-
-/// What new connections are set up with.
-pub(super) struct Certificates {
-    settings: config::Tls,
-    current: ArcSwap<ServerConfig>,
-}
-
-impl Certificates {
-    /// Reads the files that `settings` names.
-    ///
-    /// # Errors
-    /// The key whose file cannot be used.
-    pub fn read(settings: &config::Tls) -> std::result::Result<Self, TlsError> {
-        Ok(Self {
-            settings: settings.clone(),
-            current: ArcSwap::from_pointee(server_config(settings)?),
-        })
-    }
-
-    /// Reads the files again; new connections use what they hold now, and if they cannot be used, what was there.
-    ///
-    /// # Errors
-    /// The key whose file cannot be used.
-    pub fn reload(&self) -> std::result::Result<(), TlsError> {
-        self.current.store(Arc::new(server_config(&self.settings)?));
-        Ok(())
-    }
-
-    /// The server's side of TLS on `socket`.
-    pub fn wrap(&self, socket: TcpStream) -> Result<Tls> {
-        let mut session = ServerConnection::new(self.current.load_full()).map_err(Error::other)?;
-        session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
-        Ok(Tls {
-            socket,
-            session,
-            wire: ReadBuffer::default(),
-            received: 0,
-            over: false,
-            login_from: self.settings.login_from,
-        })
-    }
-}
-
-fn server_config(settings: &config::Tls) -> std::result::Result<ServerConfig, TlsError> {
-    let chain = certificates("certificate_file", &settings.certificate_file)?;
-    let key = PrivateKeyDer::from_pem_file(&settings.key_file)
-        .map_err(|error| TlsError::new("key_file", describe(&settings.key_file, error)))?;
-    let provider = Arc::new(default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TlsError::new("certificate_file", error))?;
-    let builder = match settings.client_certificates {
-        ClientCertificates::None => builder.with_no_client_auth(),
-        asked => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates("client_ca_file", &settings.client_ca_file)? {
-                roots
-                    .add(certificate)
-                    .map_err(|error| TlsError::new("client_ca_file", error))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
-            let verifier = match asked {
-                ClientCertificates::Required => verifier,
-                _ => verifier.allow_unauthenticated(),
-            };
-            let verifier = verifier.build();
-            builder.with_client_cert_verifier(
-                verifier.map_err(|error| TlsError::new("client_ca_file", error))?,
-            )
-        }
-    };
-    builder
-        .with_single_cert(chain, key)
-        .map_err(|error| TlsError::new("key_file", error))
-}
-
-fn certificates(
-    key: &'static str,
-    file: &Path,
-) -> std::result::Result<Vec<CertificateDer<'static>>, TlsError> {
-    let read = CertificateDer::pem_file_iter(file).and_then(|all| all.collect());
-    let all: Vec<_> = read.map_err(|error| TlsError::new(key, describe(file, error)))?;
-    match all.is_empty() {
-        true => Err(TlsError::new(key, describe(file, "holds no certificate"))),
-        false => Ok(all),
-    }
-}
-
-/// When the first of the server's certificates, as they are in the file, is not good any more: seconds since 1970.
-///
-/// # Errors
-/// They cannot be read.
-pub fn certificate_expiry_s(settings: &config::Tls) -> std::result::Result<u64, TlsError> {
-    const KEY: &str = "certificate_file";
-    let mut first = u64::MAX;
-    for certificate in certificates(KEY, &settings.certificate_file)? {
-        let parsed = X509Certificate::from_der(&certificate);
-        let (_, parsed) = parsed
-            .map_err(|error| TlsError::new(KEY, describe(&settings.certificate_file, error)))?;
-        let end = parsed.validity().not_after.timestamp();
-        first = first.min(u64::try_from(end).unwrap_or(0));
-    }
-    Ok(first)
-}
-
-fn describe(file: &Path, problem: impl std::fmt::Display) -> String {
-    format!("{}: {problem}", file.display())
-}
 
 /// The socket of one connection with TLS around it.
 pub(super) struct Tls {
@@ -177,6 +48,20 @@ impl Write for Raw<'_> {
 }
 
 impl Tls {
+    /// The server's side of TLS on `socket`.
+    pub fn new(socket: TcpStream, certificates: &Certificates) -> Result<Self> {
+        let mut session = ServerConnection::new(certificates.current()).map_err(Error::other)?;
+        session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
+        Ok(Self {
+            socket,
+            session,
+            wire: ReadBuffer::default(),
+            received: 0,
+            over: false,
+            login_from: certificates.login_from(),
+        })
+    }
+
     /// The socket.
     pub fn socket(&self) -> &TcpStream {
         &self.socket

@@ -10,6 +10,7 @@
 //! remembered until the user changes. Who fails too often ([`throttle`]) is refused without a look.
 
 mod first;
+mod many;
 mod password;
 mod records;
 mod secret;
@@ -33,6 +34,7 @@ use crate::config::Config;
 pub use crate::config::Secret;
 use crate::state::{StateError, StateStore, Table};
 use crate::telemetry::Events;
+pub use many::{Granted, ManyUsers};
 pub use password::{BadHash, PasswordHash};
 pub use records::{Grant, Permission, TopicPermission, UserLimits};
 pub use secret::{SecretHash, generate_secret};

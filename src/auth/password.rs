@@ -30,7 +30,8 @@ const RABBIT: [(&str, Sha); 2] = [
     ("rabbit_password_hashing_sha256", Sha::Sha256),
     ("rabbit_password_hashing_sha512", Sha::Sha512),
 ];
-/// Our own, in the same place.
+/// Ours, in the same place: of passwords that somebody chose, and of machine-made secrets.
+const CHOSEN: &str = "argon2id";
 const OWN: &str = "backbone";
 
 /// What is stored of a password.
@@ -95,7 +96,7 @@ impl PasswordHash {
     /// It cannot be one.
     pub fn import(hash: &str, algorithm: Option<&str>) -> Result<Self, BadHash> {
         let algorithm = algorithm.unwrap_or(RABBIT[0].0);
-        if algorithm == OWN {
+        if [OWN, CHOSEN].contains(&algorithm) {
             return parse(hash).ok_or(BadHash::Form);
         }
         let known = RABBIT.iter().find(|(name, _)| *name == algorithm);
@@ -111,7 +112,8 @@ impl PasswordHash {
     pub fn export(&self) -> (String, &'static str) {
         match self {
             Self::Rabbit(sha, bytes) => (STANDARD.encode(bytes), sha.name()),
-            own => (own.text(), OWN),
+            Self::Argon2 { .. } => (self.text(), CHOSEN),
+            Self::Machine(_) => (self.text(), OWN),
         }
     }
 

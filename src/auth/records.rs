@@ -79,6 +79,16 @@ pub struct TopicPermission {
 }
 
 impl Grant {
+    /// Says with which routing keys a topic exchange may be used. True: nothing was said before.
+    pub(super) fn put_topic(&mut self, topic: TopicPermission) -> bool {
+        let before = self.topics.len();
+        self.topics.retain(|it| it.exchange != topic.exchange);
+        let new = self.topics.len() == before;
+        self.topics.push(topic);
+        self.topics.sort_by(|a, b| a.exchange.cmp(&b.exchange));
+        new
+    }
+
     /// Whether nothing is granted.
     pub(super) fn is_empty(&self) -> bool {
         self.permission.is_none() && self.topics.is_empty()

@@ -55,7 +55,7 @@ impl User {
         }
     }
 
-    fn record(&self) -> UserRecord {
+    pub(super) fn record(&self) -> UserRecord {
         UserRecord {
             password: self.password.clone(),
             tags: Some(self.tag_names.clone()),
@@ -73,6 +73,24 @@ pub struct UserUpdate {
     pub tags: Option<Vec<String>>,
     /// Its limits.
     pub limits: Option<UserLimits>,
+}
+
+impl UserUpdate {
+    /// The record of a user that was `before`, if it was there.
+    pub(super) fn applied_to(self, before: Option<&User>) -> UserRecord {
+        let mut record = before.map(User::record).unwrap_or_default();
+        if let Some(password) = self.password {
+            record.password = password;
+        }
+        if let Some(tags) = self.tags {
+            record.tags = Some(tags);
+        }
+        if let Some(limits) = self.limits {
+            record.limits = limits;
+        }
+        record.tags.get_or_insert_default();
+        record
+    }
 }
 
 /// What others hear of.
@@ -108,10 +126,10 @@ type Listener = Box<dyn Fn(UserChange<'_>) + Send + Sync>;
 
 /// All users.
 pub struct Users {
-    state: StateStore,
+    pub(super) state: StateStore,
     memory: RwLock<Memory>,
     /// Held while a change is made, from its reading to when it counts.
-    changes: tokio::sync::Mutex<()>,
+    pub(super) changes: tokio::sync::Mutex<()>,
     listener: OnceLock<Listener>,
     /// Somebody had a password that is slow to check.
     any_slow: AtomicBool,
@@ -242,29 +260,13 @@ impl Users {
     /// # Errors
     /// The name cannot be one, the configuration says otherwise, or the store failed.
     pub async fn put(&self, name: &str, update: UserUpdate) -> Result<bool, UserError> {
-        let bad = |c: char| c == '\0' || c == ':';
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(bad) {
-            return Err(UserError::Name);
-        }
+        check_name(name)?;
         if name == self.configured.admin {
             self.check_admin(&update)?;
         }
         let _changing = self.changes.lock().await;
         let before = self.get(name);
-        let mut record = match &before {
-            Some(user) => user.record(),
-            None => UserRecord::default(),
-        };
-        if let Some(password) = update.password {
-            record.password = password;
-        }
-        if let Some(tags) = update.tags {
-            record.tags = Some(tags);
-        }
-        if let Some(limits) = update.limits {
-            record.limits = limits;
-        }
-        record.tags.get_or_insert_default();
+        let record = update.applied_to(before.as_deref());
         self.state.put(Table::Users, name, &record).await?;
         self.put_in_memory(name, record);
         Ok(before.is_none())
@@ -343,15 +345,7 @@ impl Users {
         vhost: &str,
         topic: TopicPermission,
     ) -> Result<bool, UserError> {
-        let edit = |grant: &mut Grant| {
-            let before = grant.topics.len();
-            grant.topics.retain(|it| it.exchange != topic.exchange);
-            let new = grant.topics.len() == before;
-            grant.topics.push(topic);
-            grant.topics.sort_by(|a, b| a.exchange.cmp(&b.exchange));
-            new
-        };
-        self.edit(user, vhost, edit).await
+        self.edit(user, vhost, |grant| grant.put_topic(topic)).await
     }
 
     /// Takes back what was said of routing keys, of all topic exchanges or of one. False: nothing was.
@@ -414,7 +408,7 @@ impl Users {
         Ok(result)
     }
 
-    fn tell(&self, change: UserChange<'_>) {
+    pub(super) fn tell(&self, change: UserChange<'_>) {
         if let Some(listener) = self.listener.get() {
             listener(change);
         }
@@ -451,7 +445,13 @@ impl Users {
         memory.users.insert(name, Arc::new(user));
     }
 
-    fn grant_in_memory(&self, user: &str, vhost: &str, grant: Grant, rules: Option<Rules>) {
+    pub(super) fn grant_in_memory(
+        &self,
+        user: &str,
+        vhost: &str,
+        grant: Grant,
+        rules: Option<Rules>,
+    ) {
         let mut memory = self.memory.write();
         let held = memory.grants.entry(key(user, vhost));
         let held = held.or_insert_with(|| Held {
@@ -483,7 +483,7 @@ fn key(user: &str, vhost: &str) -> (String, String) {
     (vhost.to_owned(), user.to_owned())
 }
 
-fn stored_key(user: &str, vhost: &str) -> String {
+pub(super) fn stored_key(user: &str, vhost: &str) -> String {
     format!("{user}\0{vhost}")
 }
 
@@ -491,7 +491,16 @@ fn remove_grant((vhost, user): &(String, String)) -> RecordChange {
     RecordChange::remove(Table::Grants, &stored_key(user, vhost))
 }
 
-fn rules(grant: &Grant, user: &str, vhost: &str) -> Result<Rules, UserError> {
+/// That somebody can be called so.
+pub(super) fn check_name(name: &str) -> Result<(), UserError> {
+    let bad = |c: char| c == '\0' || c == ':';
+    match name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(bad) {
+        true => Err(UserError::Name),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn rules(grant: &Grant, user: &str, vhost: &str) -> Result<Rules, UserError> {
     let permission = grant.permission.as_ref();
     let text = RightsText {
         permission: permission.map(|it| [&*it.configure, &*it.write, &*it.read]),

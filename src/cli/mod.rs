@@ -9,6 +9,7 @@ mod binding;
 mod call;
 mod client;
 mod connection;
+mod definitions;
 mod exchange;
 mod log;
 mod messages;
@@ -77,6 +78,8 @@ enum Command {
     Permission(permission::PermissionArgs),
     /// Manage policies: settings for queues and exchanges that a pattern finds
     Policy(policy::PolicyArgs),
+    /// Take users, vhosts, queues and all else but messages out of a server, or bring them in
+    Definitions(definitions::DefinitionsArgs),
     /// Send a message as a client
     Send(messages::SendArgs),
     /// Receive what waits in a client's inbox
@@ -127,6 +130,8 @@ enum Failure {
     Api(#[from] api::ApiFailure),
     #[error("{0}")]
     Usage(String),
+    #[error("{0}: {1}")]
+    File(String, String),
     #[error("cannot read standard input: {0}")]
     Input(#[from] std::io::Error),
     #[error("the message cannot be written as JSON: {0}")]
@@ -183,6 +188,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Vhost(args) => remote(vhost::run(args, &environment)),
         Command::Permission(args) => remote(permission::run(args, &environment)),
         Command::Policy(args) => remote(policy::run(args, &environment)),
+        Command::Definitions(args) => remote(definitions::run(args, &environment)),
         Command::Send(args) => remote(messages::send(args, &environment)),
         Command::Receive(args) => remote(messages::receive(args, &environment)),
         Command::Status(args) => remote(status::run(args, &environment)),

@@ -51,6 +51,8 @@ pub struct Config {
     pub bus: Bus,
     /// How safe messages are before their publishers hear that they are.
     pub durability: Durability,
+    /// What is there from the start.
+    pub definitions: Definitions,
     /// Bearer tokens.
     pub token: Token,
     /// The log on standard error.
@@ -127,6 +129,8 @@ pub enum LoginFrom {
 pub struct Http {
     /// Addresses to listen on, all with the same routes; port 0 takes a free one.
     pub bind: Vec<SocketAddr>,
+    /// Addresses to listen on with TLS.
+    pub tls_bind: Vec<SocketAddr>,
     /// Path below which all routes live, empty for none.
     pub path_prefix: String,
     /// Whether anybody may register a client; only on loopback listeners.
@@ -175,6 +179,8 @@ pub struct Limits {
     pub receive_max_bytes: u64,
     /// Memory above which publishers are paused, bytes; 0: 60 % of the machine's.
     pub memory_bytes: u64,
+    /// Room on the disk of `data_dir` below which publishers are paused, bytes; 0: however little.
+    pub disk_free_bytes: u64,
     /// Bytes waiting to be written to one AMQP connection before its deliveries pause.
     pub out_buffer_bytes: u64,
     /// Messages that one channel may hold unacknowledged before deliveries to it pause.
@@ -216,6 +222,14 @@ impl Default for Durability {
             vhosts: BTreeMap::new(),
         }
     }
+}
+
+/// `[definitions]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Definitions {
+    /// Definitions that are brought in at each start, before anything listens; empty for none.
+    pub import_file: PathBuf,
 }
 
 /// `[token]`.
@@ -278,6 +292,7 @@ impl Default for Config {
             limits: Limits::default(),
             bus: Bus::default(),
             durability: Durability::default(),
+            definitions: Definitions::default(),
             token: Token::default(),
             log: Log::default(),
             runtime: Runtime::default(),
@@ -304,6 +319,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             bind: vec![loopback(3000), loopback(5000), loopback(15672)],
+            tls_bind: Vec::new(),
             path_prefix: String::new(),
             open_registration: false,
             inline_credentials: true,
@@ -334,6 +350,7 @@ impl Default for Limits {
             connections: 65_536,
             receive_max_bytes: 16 * 1024 * 1024,
             memory_bytes: 0,
+            disk_free_bytes: 128 * 1024 * 1024,
             out_buffer_bytes: 1024 * 1024,
             unacked_per_channel: 1_048_576,
             failed_logins_per_minute: 30,
@@ -431,9 +448,14 @@ impl Config {
         Ok(())
     }
 
+    /// Whether a listener has TLS.
+    pub fn uses_tls(&self) -> bool {
+        !self.amqp.tls_bind.is_empty() || !self.http.tls_bind.is_empty()
+    }
+
     fn validate_tls(&self) -> Result<(), (&'static str, String)> {
         let tls = &self.tls;
-        if self.amqp.tls_bind.is_empty() {
+        if !self.uses_tls() {
             return Ok(());
         }
         let asked = tls.client_certificates != ClientCertificates::None;
@@ -443,7 +465,7 @@ impl Config {
             ("tls.client_ca_file", &tls.client_ca_file, asked),
         ] {
             if needed && file.as_os_str().is_empty() {
-                let why = "must name a file: amqp.tls_bind or tls.client_certificates needs it";
+                let why = "must name a file: amqp.tls_bind, http.tls_bind or tls.client_certificates needs it";
                 return Err((key, why.into()));
             }
         }
@@ -459,14 +481,11 @@ impl Config {
             let want = "must be empty, or start with `/`, end without one, and hold letters, digits and -_.~ only";
             return Err(("http.path_prefix", want.into()));
         }
-        let exposed = self
-            .http
-            .bind
-            .iter()
-            .find(|address| !address.ip().is_loopback());
+        let all = self.http.bind.iter().chain(&self.http.tls_bind);
+        let exposed = all.into_iter().find(|address| !address.ip().is_loopback());
         if let (true, Some(address)) = (self.http.open_registration, exposed) {
             let why = format!(
-                "is refused because http.bind lists {address}, which is not a loopback address"
+                "is refused because http.bind or http.tls_bind lists {address}, which is not a loopback address"
             );
             return Err(("http.open_registration", why));
         }

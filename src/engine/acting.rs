@@ -291,5 +291,5 @@ pub(super) fn check_short(text: &str) -> Result<(), Refusal> {
 }
 
 fn arguments(given: &Map<String, Value>) -> Result<TableBuf, Refusal> {
-    table(given).map_err(Refusal::Values)
+    table(given).map_err(|error| Refusal::Values(error.to_string()))
 }

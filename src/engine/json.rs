@@ -36,56 +36,72 @@ pub fn object_of(raw: &[u8]) -> Map<String, Json> {
     Table::from_bytes(raw).map_or_else(|_| Map::new(), object)
 }
 
-/// A JSON object as a field table, with the types that RabbitMQ gives its values: numbers are signed 64-bit integers or
-/// doubles.
+/// JSON that no table can hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadArgument {
+    /// The wire has null, but RabbitMQ takes it from nobody here.
+    #[error("null_not_allowed: the argument '{0}' is null")]
+    Null(String),
+    /// No integer type is so large.
+    #[error("the argument '{0}' is larger than an integer of 64 bits")]
+    TooLarge(String),
+    /// A name that does not fit.
+    #[error("the name of the argument '{0}' has more than 255 bytes")]
+    Name(String),
+    /// The codec has a bound of its own.
+    #[error("the arguments nest too deep: {0}")]
+    Nested(String),
+}
+
+/// The table of a JSON object, as RabbitMQ's management makes it: integers have 64 bits, and fractions are doubles.
 ///
 /// # Errors
-/// What cannot be in one, in RabbitMQ's words.
-pub(super) fn table(object: &Map<String, Json>) -> Result<TableBuf, String> {
+/// The first argument that cannot be in a table.
+pub fn table(object: &Map<String, Json>) -> Result<TableBuf, BadArgument> {
     let table = table_unchecked(object)?;
-    // The codec has a bound of its own to how deep they nest.
     match Table::from_bytes(table.as_table().as_bytes()) {
         Ok(_) => Ok(table),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(BadArgument::Nested(error.to_string())),
     }
 }
 
-fn table_unchecked(object: &Map<String, Json>) -> Result<TableBuf, String> {
+fn table_unchecked(object: &Map<String, Json>) -> Result<TableBuf, BadArgument> {
     let mut table = TableBuf::new();
-    for (name, json) in object {
-        let mut fits = true;
-        with_value(json, &mut |value| {
-            fits = table.try_put(name.as_bytes(), value).is_ok();
+    for (name, value) in object {
+        with_value(name, value, &mut |value| {
+            let put = table.try_put(name.as_bytes(), value).map(drop);
+            put.map_err(|_| BadArgument::Name(name.clone()))
         })?;
-        if !fits {
-            return Err(format!("the name '{name}' is longer than 255 bytes"));
-        }
     }
     Ok(table)
 }
 
-/// Calls `take` with what `json` is in a table.
-fn with_value(json: &Json, take: &mut dyn FnMut(&Value<'_>)) -> Result<(), String> {
+fn with_value(
+    name: &str,
+    json: &Json,
+    put: &mut dyn FnMut(&Value<'_>) -> Result<(), BadArgument>,
+) -> Result<(), BadArgument> {
     match json {
-        Json::Null => return Err("null_not_allowed".into()),
-        Json::Bool(value) => take(&Value::Bool(*value)),
-        Json::String(text) => take(&Value::LongStr(text.as_bytes())),
-        Json::Number(number) => match number.as_i64() {
-            Some(integer) => take(&Value::I64(integer)),
-            None => take(&Value::F64(number.as_f64().unwrap_or_default())),
+        Json::Null => Err(BadArgument::Null(name.to_owned())),
+        Json::Bool(value) => put(&Value::Bool(*value)),
+        Json::String(text) => put(&Value::LongStr(text.as_bytes())),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => put(&Value::I64(integer)),
+            (None, Some(fraction)) if number.is_f64() => put(&Value::F64(fraction)),
+            _ => Err(BadArgument::TooLarge(name.to_owned())),
         },
         Json::Array(items) => {
             let mut array = ArrayBuf::new();
             for item in items {
-                with_value(item, &mut |value| {
+                with_value(name, item, &mut |value| {
                     array.push(value);
+                    Ok(())
                 })?;
             }
-            take(&Value::Array(array.as_array()));
+            put(&Value::Array(array.as_array()))
         }
-        Json::Object(inner) => take(&Value::Table(table_unchecked(inner)?.as_table())),
+        Json::Object(object) => put(&Value::Table(table_unchecked(object)?.as_table())),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -127,17 +143,32 @@ mod tests {
         assert_eq!(Json::from(object(table.as_table())), expected);
     }
 
+    fn of(json: &Json) -> Result<TableBuf, BadArgument> {
+        table(json.as_object().unwrap())
+    }
+
     #[test]
-    fn an_object_becomes_a_table_and_is_the_same_again() {
-        let given = json!({
-            "b": true, "n": -5_000_000_000_i64, "f": 1.5, "s": "é", "l": [1, "a", [{}]], "t": {"u": {"v": 1}},
+    fn what_tables_have_comes_back_as_it_was() {
+        let arguments = json!({
+            "text": "é", "yes": true, "number": -7, "large": i64::MAX, "half": 0.5, "list": ["a", 1, [], {"b": 2.0}], "none": {},
         });
-        let given = given.as_object().unwrap();
-        let made = table(given).unwrap();
-        assert_eq!(object(made.as_table()), *given);
-        assert!(matches!(made.as_table().get("n"), Some(Value::I64(_))));
-        let refused = |value: Json| table(value.as_object().unwrap()).unwrap_err();
-        assert_eq!(refused(json!({"l": [null]})), "null_not_allowed");
-        assert!(refused(json!({"k".repeat(256): 1})).ends_with("is longer than 255 bytes"));
+        let made = of(&arguments).unwrap();
+        assert_eq!(Json::from(object(made.as_table())), arguments);
+        assert_eq!(made.as_table().get("number"), Some(Value::I64(-7)));
+    }
+
+    #[test]
+    fn what_tables_have_not_is_named() {
+        let named = |json| of(&json).unwrap_err();
+        assert_eq!(
+            named(json!({"a": {"b": null}})),
+            BadArgument::Null("b".into())
+        );
+        assert_eq!(
+            named(json!({"a": [1, u64::MAX]})),
+            BadArgument::TooLarge("a".into())
+        );
+        let long = "x".repeat(256);
+        assert_eq!(named(json!({long.as_str(): 1})), BadArgument::Name(long));
     }
 }

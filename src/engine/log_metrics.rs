@@ -81,9 +81,10 @@ pub fn sample_log(log: &Log, samples: &mut Samples) {
     for (state, is) in [
         ("open", observed.health == Health::Open),
         ("full", observed.health == Health::Full),
+        ("no_files", observed.health == Health::NoFiles),
         ("failed", matches!(observed.health, Health::Failed { .. })),
     ] {
-        let help = "1 for what the log is: open, full (no messages until there is room), failed (read only)";
+        let help = "1 for what the log is: open, full (no messages until there is room), no_files (none until a file can be opened), failed (read only)";
         let labels = [("state", state)];
         samples.gauge("backbone_log_health", help, &labels, u64::from(is) as f64);
     }

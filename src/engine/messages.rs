@@ -84,7 +84,7 @@ impl Acting {
             publisher.commit();
             if publisher.is_stalled() {
                 publisher.discard();
-                let trouble = gate.trouble().unwrap_or(Trouble::DiskFull);
+                let trouble = gate.trouble().unwrap_or(Trouble::Disk);
                 return Err(EngineError::Paused(trouble).into());
             }
             (routed, publisher.promise())

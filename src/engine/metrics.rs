@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use backbone_broker::durable::{Level, Trouble};
+use backbone_broker::durable::Level;
 use backbone_broker::vhost::Vhost;
 
 use super::{Engine, sample_log};
@@ -13,13 +13,6 @@ impl Engine {
     fn sample_storage(&self, samples: &mut Samples) {
         let vhost = &self.0.vhost;
         if let Some(durable) = vhost.durable() {
-            let full = durable.trouble() == Some(Trouble::DiskFull);
-            samples.gauge(
-                "backbone_alarms_free_disk_space_watermark",
-                "1 while publishers are held back for want of room on the disk",
-                &[],
-                u64::from(full) as f64,
-            );
             sample_log(durable.log(), samples);
         }
         let Some(pager) = vhost.pager() else { return };
@@ -107,6 +100,16 @@ impl Engine {
                 "backbone_alarms_memory_used_watermark",
                 "1 while publishers are held back for want of memory",
                 u64::from(self.0.gate.is_short_of_memory()),
+            ),
+            (
+                "backbone_alarms_free_disk_space_watermark",
+                "1 while publishers are held back for want of room on the disk",
+                u64::from(self.0.gate.is_short_of_disk()),
+            ),
+            (
+                "backbone_disk_space_available_limit_bytes",
+                "Publishers are held back while there is less room",
+                self.0.gate.disk_bytes().1,
             ),
         ];
         for (metric, help, value) in gauges {

@@ -5,7 +5,9 @@
 //! [`Taken`] that is either settled or puts everything back in order.
 
 mod acting;
+mod alarms;
 mod bindings;
+mod blueprint;
 mod exchanges;
 mod json;
 mod log_metrics;
@@ -40,13 +42,15 @@ use backbone_wire::table::Table;
 use crossbeam::queue::ArrayQueue;
 
 pub use acting::{Acting, Ends, NewExchange, NewQueue, Refusal};
+pub use alarms::start as watch_alarms;
 pub use backbone_broker::flow::{Flow, FlowCounters};
 pub use backbone_broker::pattern::Pattern;
 pub use backbone_broker::queue::Queue;
 pub use backbone_broker::topology::ExchangeKind;
 pub use bindings::{BindingFilter, BindingInfo};
+pub use blueprint::{BindingPlan, Blueprint, ExchangePlan, QueuePlan, Sketch};
 pub use exchanges::ExchangeInfo;
-pub use json::object_of;
+pub use json::{BadArgument, object_of};
 use log_metrics::sample_log;
 pub use message::{Outgoing, StoredMessage};
 pub use messages::{Afterwards, Got};
@@ -57,7 +61,7 @@ pub use policies::{ApplyTo, Author, Policy, PolicyDefinition, PolicyError};
 pub use queues::QueueInfo;
 pub use taken::Taken;
 pub use timer::start as start_timer;
-pub use vhosts::{VhostInfo, VhostLimits, VhostUpdate};
+pub use vhosts::{VhostDefinition, VhostInfo, VhostLimits, VhostUpdate};
 
 /// Publishers kept for the next calls, with their route caches.
 const PUBLISHERS_KEPT: usize = 16;
@@ -81,6 +85,12 @@ pub enum EngineError {
     /// The broker's own words.
     #[error(transparent)]
     Broker(#[from] backbone_broker::Error),
+    /// There is no such vhost.
+    #[error("there is no vhost '{0}'")]
+    NoVhost(String),
+    /// Arguments that no table can hold.
+    #[error(transparent)]
+    Argument(#[from] BadArgument),
     /// A policy is not one.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -262,7 +272,7 @@ impl Engine {
         self.keep(publisher);
         if stalled {
             let trouble = self.0.gate.trouble();
-            return Err(EngineError::Paused(trouble.unwrap_or(Trouble::DiskFull)));
+            return Err(EngineError::Paused(trouble.unwrap_or(Trouble::Disk)));
         }
         match routed {
             Routed::Queues => Ok(promise),
@@ -278,6 +288,10 @@ impl Engine {
             Health::Open => None,
             Health::Full => Some(
                 "the disk of the log is full: publishers are blocked, consumers go on; free space and it takes messages again"
+                    .into(),
+            ),
+            Health::NoFiles => Some(
+                "too many files are open: publishers are blocked, consumers go on; raise the limit (ulimit -n), or have fewer connections"
                     .into(),
             ),
             Health::Failed { reason } => Some(format!(

@@ -2,8 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use backbone_broker::durable::Trouble;
-
 use super::{Engine, ExchangeKind};
 
 /// What there is in some vhosts.
@@ -87,20 +85,6 @@ impl Engine {
             queues_declared: count(&counters.queues_declared),
             queues_deleted: count(&counters.queues_deleted),
         }
-    }
-
-    /// What publishers are held back for: `memory`, `disk`, `log`.
-    pub fn alarms(&self) -> Vec<&'static str> {
-        let mut alarms = Vec::new();
-        if self.0.gate.is_short_of_memory() {
-            alarms.push("memory");
-        }
-        match self.0.gate.trouble() {
-            Some(Trouble::DiskFull) => alarms.push("disk"),
-            Some(Trouble::LogFailed) => alarms.push("log"),
-            Some(Trouble::Memory) | None => {}
-        }
-        alarms
     }
 
     /// The types that an exchange can have.

@@ -2,6 +2,7 @@
 
 use backbone_wire::ShortStr;
 use backbone_wire::properties::{Properties, PropertiesBuilder};
+use backbone_wire::table::TableBuf;
 use serde_json::{Map, Value as Json};
 
 use super::json::{object, table};
@@ -30,9 +31,9 @@ pub(super) fn to_json(properties: Properties<'_>) -> Map<String, Json> {
 /// A value of another type, in RabbitMQ's words.
 pub(super) fn from_json(given: &Map<String, Json>) -> Result<Vec<u8>, String> {
     let headers = match given.get("headers") {
-        Some(Json::Object(headers)) => Some(table(headers)?),
+        Some(Json::Object(headers)) => Some(table(headers).map_err(|error| error.to_string())?),
         // How RabbitMQ writes an empty one.
-        Some(Json::Array(items)) if items.is_empty() => Some(table(&Map::new())?),
+        Some(Json::Array(items)) if items.is_empty() => Some(TableBuf::new()),
         Some(_) => return Err("not_object: headers".into()),
         None => None,
     };

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use backbone_broker::definitions::VhostDefinition;
 use backbone_broker::vhost::Vhost;
 
 use super::{Engine, EngineError};
 
-pub use backbone_broker::definitions::VhostLimits;
+pub use backbone_broker::definitions::{VhostDefinition, VhostLimits};
 
 /// A vhost at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::management::{Manager, bad_request, not_authorised, not_found};
 use super::{ApiError, ErrorBody, Services};
-use crate::amqp::certificate_expiry_s;
 use crate::engine::{Afterwards, NewQueue, Refusal};
+use crate::runtime::certificate_expiry_s;
 use crate::runtime::node_name;
 
 /// The queue of the aliveness test, as RabbitMQ names it.

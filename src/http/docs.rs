@@ -11,9 +11,9 @@ use utoipa::{Modify, OpenApi as _};
 use utoipa_swagger_ui::{Config, serve};
 
 use super::{
-    ApiError, Services, bindings, channels, checks, clients, connections, exchanges, health,
-    limits, messages, metrics, overview, permissions, policies, queues, receive, send,
-    topic_permissions, users, vhosts,
+    ApiError, Services, bindings, channels, checks, clients, connections, definitions, exchanges,
+    health, limits, messages, metrics, overview, parameters, permissions, policies, queues,
+    receive, send, topic_permissions, users, vhosts,
 };
 
 /// Registers the routes.
@@ -54,6 +54,8 @@ fn document(path_prefix: &str) -> OpenApi {
         topic_permissions::Api::openapi(),
         limits::Api::openapi(),
         policies::Api::openapi(),
+        definitions::Api::openapi(),
+        parameters::Api::openapi(),
     ];
     for module in modules {
         api.merge(module);

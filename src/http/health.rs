@@ -12,6 +12,9 @@ use crate::runtime::Phase;
 pub struct Health {
     /// Always `ok`.
     status: &'static str,
+    /// What is so short that publishers wait, but for the disk, which answers 503.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    alarms: Vec<&'static str>,
 }
 
 /// Registers the routes.
@@ -34,7 +37,12 @@ pub fn configure(config: &mut web::ServiceConfig) {
 /// The process runs.
 #[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, body = Health)))]
 async fn live() -> HttpResponse {
-    HttpResponse::Ok().json(Health { status: "ok" })
+    ok(Vec::new())
+}
+
+fn ok(alarms: Vec<&'static str>) -> HttpResponse {
+    let status = "ok";
+    HttpResponse::Ok().json(Health { status, alarms })
 }
 
 /// Everything listens, nothing drains, and the log takes messages; otherwise the reason is in `message`. `/health` is the same.
@@ -42,10 +50,10 @@ async fn live() -> HttpResponse {
     responses((status = 200, body = Health), (status = 503, body = ErrorBody)))]
 async fn ready(services: web::Data<Services>) -> Result<HttpResponse, ApiError> {
     match services.lifecycle.phase() {
-        Phase::Ready if let Some(reason) = services.engine.log_trouble() => {
+        Phase::Ready if let Some(reason) = services.engine.storage_trouble() => {
             Err(ApiError::unavailable(reason, 5))
         }
-        Phase::Ready => Ok(HttpResponse::Ok().json(Health { status: "ok" })),
+        Phase::Ready => Ok(ok(services.engine.alarms())),
         Phase::Starting => Err(ApiError::unavailable("the server is starting", 1)),
         Phase::Draining => Err(ApiError::unavailable("the server is shutting down", 1)),
     }

@@ -203,6 +203,8 @@ impl From<EngineError> for ApiError {
             EngineError::Paused(_) => Self::unavailable(error.to_string(), 1),
             EngineError::Vhost(error) => bad_request(error.to_string()),
             EngineError::Policy(error) => invalid(error),
+            EngineError::NoVhost(_) => not_found(),
+            EngineError::Argument(error) => bad_request(error.to_string()),
             EngineError::NoQueue(_) | EngineError::QueueFull(_) | EngineError::Broker(_) => {
                 Self::internal(&error)
             }

@@ -15,6 +15,7 @@ mod clients;
 mod connections;
 mod cors;
 mod credentials;
+mod definitions;
 mod docs;
 mod error;
 mod exchanges;
@@ -25,7 +26,9 @@ mod local;
 mod management;
 mod messages;
 mod metrics;
+mod multipart;
 mod overview;
+mod parameters;
 mod permissions;
 mod policies;
 mod queues;
@@ -55,6 +58,7 @@ use crate::amqp::Connections;
 use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::config::Config;
+use crate::definitions::Definitions;
 use crate::engine::Engine;
 use crate::runtime::Lifecycle;
 use crate::telemetry::Telemetry;
@@ -77,6 +81,8 @@ pub struct Services {
     pub connections: Connections,
     /// The communications bus.
     pub bus: Bus,
+    /// Everything but messages, out and in.
+    pub definitions: Definitions,
     /// The broker.
     pub engine: Engine,
     /// Metrics.
@@ -106,6 +112,8 @@ fn configure(config: &mut ServiceConfig) {
     topic_permissions::configure(config);
     limits::configure(config);
     policies::configure(config);
+    definitions::configure(config);
+    parameters::configure(config);
     send::configure(config);
     receive::configure(config);
 }

@@ -9,18 +9,25 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::{Next, NormalizePath, from_fn};
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, ResponseError, web};
+use rustls::ServerConfig;
 
 use super::{ApiError, Services, configure, cors, management};
-use crate::runtime::Phase;
+use crate::runtime::{OpenFiles, Phase};
 
+/// Connections of one thread; the framework's own default.
+const CONNECTIONS_MAX: usize = 25_600;
 /// The text of a framework's own error that is carried into our shape, bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
-/// Serves all routes on `listeners` until the returned server's handle stops it.
+/// Serves all routes on `listeners`, and with TLS on those that are `secured`, until the returned server's handle stops it.
 ///
 /// # Errors
 /// A listener that the system does not let us use.
-pub fn start(services: Services, listeners: Vec<TcpListener>) -> std::io::Result<Server> {
+pub fn start(
+    services: Services,
+    listeners: Vec<TcpListener>,
+    secured: Option<(ServerConfig, Vec<TcpListener>)>,
+) -> std::io::Result<Server> {
     // Whole seconds, rounded up: the exact bound is whoever stops the server.
     let drain_s = services.config.shutdown.drain_ms.div_ceil(1000);
     let workers = usize::from(services.config.runtime.arbiters);
@@ -39,8 +46,20 @@ pub fn start(services: Services, listeners: Vec<TcpListener>) -> std::io::Result
     if workers > 0 {
         server = server.workers(workers);
     }
+    // Further ones wait, in the system's queue, until others end.
+    let threads = match workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let connections = OpenFiles::allowed().for_http() / threads;
+    server = server.max_connections(connections.clamp(1, CONNECTIONS_MAX));
     for listener in listeners {
         server = server.listen(listener)?;
+    }
+    if let Some((config, listeners)) = secured {
+        for listener in listeners {
+            server = server.listen_rustls_0_23(listener, config.clone())?;
+        }
     }
     Ok(server.run())
 }

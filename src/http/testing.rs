@@ -9,6 +9,7 @@ use crate::amqp::Connections;
 use crate::auth::{Authenticator, Secret, SecretHash};
 use crate::bus::{Bus, BusParts};
 use crate::config::Config;
+use crate::definitions::Definitions;
 use crate::engine::Engine;
 use crate::runtime::Lifecycle;
 use crate::state::StateStore;
@@ -28,6 +29,7 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
     auth.put_client_secret("noc", SecretHash::of(&Secret::new("s")));
     let auth = Arc::new(auth);
     let engine = Engine::for_tests(1 << 30);
+    let definitions = Definitions::new(engine.clone(), Arc::clone(&auth), state.clone());
     let bus = Bus::open(BusParts {
         engine: engine.clone(),
         state,
@@ -45,6 +47,7 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
         listeners: Vec::new(),
         connections: Connections::default(),
         bus,
+        definitions,
         engine,
         telemetry,
         lifecycle,

@@ -1,6 +1,7 @@
-//! What the machine gives: memory, open files and a name.
+//! What the machine gives: memory, room on disks and a name.
 
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// The share of the machine's memory that is used when nothing is configured.
@@ -48,26 +49,14 @@ fn total_bytes(meminfo: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Lets this process open as many files and connections as the system allows without asking anybody; the usual
-/// default of 1,024 is fewer than the connections that we are made for.
-#[cfg(unix)]
-pub fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    ) {
-        tracing::warn!(%error, "the limit on open files could not be raised");
-    }
+/// How much room the disk of `path` has for us, bytes.
+///
+/// # Errors
+/// The system does not tell.
+pub fn free_disk_bytes(path: &Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail * disk.f_frsize)
 }
-
-/// There is no such limit here.
-#[cfg(not(unix))]
-pub fn raise_open_files() {}
 
 #[cfg(test)]
 mod tests {

@@ -4,16 +4,20 @@
 //! stands what the process takes from the machine: listeners, memory, open files, and the threads that serve connections.
 
 pub mod arbiters;
+mod certificates;
 mod listen;
 mod machine;
+mod open_files;
 mod pace;
 
 use std::future::pending;
 
 use tokio::sync::watch;
 
+pub use certificates::{Certificates, TlsError, certificate_expiry_s};
 pub use listen::{BindError, bind};
-pub use machine::{memory_limit_bytes, node_name, raise_open_files};
+pub use machine::{free_disk_bytes, memory_limit_bytes, node_name};
+pub use open_files::{OpenFiles, raise_open_files};
 
 /// Where the process is in its life; it only ever moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -31,18 +31,27 @@ pub enum Table {
     /// Clients of the bus by `client_id`. A record has the client's [`SecretHash`](crate::auth::SecretHash)
     /// in its field `secret_hash`: that is what authentication reads at start.
     Clients,
+    /// Global parameters by name.
+    Parameters,
     /// What describes the store itself.
     Meta,
 }
 
 impl Table {
-    const ALL: [Self; 4] = [Self::Users, Self::Grants, Self::Clients, Self::Meta];
+    const ALL: [Self; 5] = [
+        Self::Users,
+        Self::Grants,
+        Self::Clients,
+        Self::Parameters,
+        Self::Meta,
+    ];
 
     fn definition(self) -> Definition {
         TableDefinition::new(match self {
             Self::Users => "users",
             Self::Grants => "grants",
             Self::Clients => "clients",
+            Self::Parameters => "parameters",
             Self::Meta => "meta",
         })
     }

@@ -1,7 +1,9 @@
 //! Happenings: each is one method that both writes the log line and counts.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use tracing::{debug, warn};
 
@@ -18,6 +20,40 @@ pub struct Events {
     connections_closed: AtomicU64,
     connections_refused: AtomicU64,
     handshakes_failed: AtomicU64,
+    refusals_said: Seldom,
+    accepts_said: Seldom,
+}
+
+/// Says something at most once a second, however often it happens.
+#[derive(Debug, Default)]
+struct Seldom {
+    /// Second of the process's life in which it was said last, plus one.
+    last_s: AtomicU64,
+    unsaid: AtomicU64,
+}
+
+impl Seldom {
+    /// How often it has happened since it was said last, this time included, if it is to be said now.
+    fn now(&self, second: u64) -> Option<u64> {
+        let last = self.last_s.load(Ordering::Relaxed);
+        let unsaid = self.unsaid.fetch_add(1, Ordering::Relaxed) + 1;
+        let order = Ordering::Relaxed;
+        let due = last <= second
+            && self
+                .last_s
+                .compare_exchange(last, second + 1, order, order)
+                .is_ok();
+        due.then(|| {
+            self.unsaid.fetch_sub(unsaid, order);
+            unsaid
+        })
+    }
+}
+
+/// Seconds since the first call.
+fn second() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs()
 }
 
 impl Events {
@@ -52,16 +88,20 @@ impl Events {
         debug!(%peer, "AMQP handshake failed");
     }
 
-    /// A peer was turned away because `limits.connections` is reached.
+    /// A peer was turned away because there are too many: `limits.connections` is reached, or the limit of open files.
     pub fn connection_refused(&self, peer: SocketAddr) {
         count(&self.connections_refused);
-        warn!(%peer, "connection refused: limits.connections is reached");
+        if let Some(refused) = self.refusals_said.now(second()) {
+            warn!(%peer, refused, "connections refused: limits.connections or the limit of open files (ulimit -n) is reached");
+        }
     }
 
     /// Accepting failed, most likely for want of file descriptors.
     pub fn accept_failed(&self, error: &std::io::Error) {
         count(&self.connections_refused);
-        warn!(%error, "cannot accept connections; raise the limit of open files (ulimit -n)");
+        if let Some(times) = self.accepts_said.now(second()) {
+            warn!(%error, times, "cannot accept connections; raise the limit of open files (ulimit -n)");
+        }
     }
 
     pub(super) fn sample(&self, samples: &mut Samples) {
@@ -100,4 +140,19 @@ impl Events {
 
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_often_is_said_once_a_second_and_counted() {
+        let seldom = Seldom::default();
+        let said = [0, 0, 0, 1, 1, 5, 5, 6].map(|second| seldom.now(second));
+        assert_eq!(
+            said,
+            [Some(1), None, None, Some(3), None, Some(2), None, Some(2)]
+        );
+    }
 }

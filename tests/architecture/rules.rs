@@ -31,6 +31,8 @@ const MODULES: &[(&str, &[&str])] = &[
         "engine",
         &["backbone_broker", "backbone_log", "backbone_wire"],
     ),
+    // Users, and everything that they made.
+    ("definitions", &["auth", "engine", "state"]),
     ("bus", &["engine", "state", "actor", "auth"]),
     ("workers", &["engine", "state", "actor", "auth"]),
     ("connectors", &["engine", "state", "actor", "auth"]),
@@ -47,6 +49,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "auth",
             "bus",
             "connectors",
+            "definitions",
             "engine",
             "openc2",
             "orchestrator",

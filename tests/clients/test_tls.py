@@ -1,5 +1,10 @@
-"""TLS with unmodified pika: whom the server shows itself to, whom it lets in, and what goes through."""
+"""TLS with unmodified pika, and over HTTP with Python's own client: whom the server shows itself to, whom it lets in, and
+what goes through.
+"""
 
+import base64
+import http.client
+import json
 import os
 import signal
 import ssl
@@ -22,11 +27,12 @@ class Secured:
     def __init__(self, folder, **settings):
         self.folder = folder
         self.authority, self.clients = trustme.CA(), trustme.CA()
-        self.port = free_ports(1)[0]
+        self.port, self.http_port = free_ports(2)
         self.write_certificate(self.authority)
         self.clients.cert_pem.write_to_path(folder / "clients.pem")
         environment = {
             "BACKBONE_AMQP__TLS_BIND": f"127.0.0.1:{self.port}",
+            "BACKBONE_HTTP__TLS_BIND": f"127.0.0.1:{self.http_port}",
             "BACKBONE_TLS__CERTIFICATE_FILE": str(folder / "server.pem"),
             "BACKBONE_TLS__KEY_FILE": str(folder / "server.key"),
             "BACKBONE_TLS__CLIENT_CA_FILE": str(folder / "clients.pem"),
@@ -42,13 +48,26 @@ class Secured:
         for part in certificate.cert_chain_pems:
             part.write_to_path(chain, append=True)
 
-    def connect(self, trust=None, user=None, certificate_of=None, **context_settings):
+    def context(self, trust=None, certificate_of=None, **settings):
         context = ssl.create_default_context()
         (trust or self.authority).configure_trust(context)
-        for key, value in context_settings.items():
+        for key, value in settings.items():
             setattr(context, key, value)
         if certificate_of:
             self.clients.issue_cert(common_name=certificate_of).configure_cert(context)
+        return context
+
+    def https(self, **settings):
+        return http.client.HTTPSConnection("localhost", self.http_port, timeout=20, context=self.context(**settings))
+
+    def whoami(self, connection, user=("guest", "guest")):
+        token = base64.b64encode(":".join(user).encode()).decode()
+        connection.request("GET", "/api/whoami", headers={"Authorization": f"Basic {token}"})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read()).get("name")
+
+    def connect(self, trust=None, user=None, certificate_of=None, **context_settings):
+        context = self.context(trust, certificate_of, **context_settings)
         credentials = pika.PlainCredentials(*user) if user else pika.credentials.ExternalCredentials()
         parameters = pika.ConnectionParameters(
             "127.0.0.1",
@@ -213,3 +232,47 @@ def test_the_management_interface_tells_of_tls_and_of_certificates_that_end(secu
     assert (soon.status_code, soon.json()["reason"]) == (503, "Certificates expiring")
     listener = requests.get(f"{url}/health/checks/protocol-listener/amqps", auth=GUEST, timeout=15)
     assert listener.json() == {"status": "ok", "protocol": "amqp/ssl"}
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_http_over_tls_answers_as_without(secured, version):
+    server = secured()
+    connection = server.https(maximum_version=version)
+    assert server.whoami(connection) == (200, "guest")
+    # The connection is kept, and carries bodies of any size.
+    body = json.dumps({"value": "x" * 3_000_000})
+    token = base64.b64encode(b"guest:guest").decode()
+    headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
+    connection.request("PUT", "/api/global-parameters/large", body, headers)
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (201, b"")
+    connection.request("GET", "/api/global-parameters/large", headers=headers)
+    assert len(connection.getresponse().read()) > 3_000_000
+
+
+def test_http_shows_the_certificate_and_who_trusts_another_authority_goes(secured):
+    server = secured()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        server.whoami(server.https(trust=trustme.CA()))
+    with pytest.raises((http.client.HTTPException, ConnectionError)):
+        server.whoami(http.client.HTTPConnection("localhost", server.http_port, timeout=20))
+
+
+def test_sighup_brings_http_a_new_certificate_and_new_authorities(secured):
+    server = secured(client_certificates="required")
+    assert server.whoami(server.https(certificate_of="admin")) == (200, "guest")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        server.whoami(server.https())
+    new, old_clients = trustme.CA(), server.clients
+    server.write_certificate(new)
+    server.clients = trustme.CA()
+    server.clients.cert_pem.write_to_path(server.folder / "clients.pem")
+    server.server.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            assert server.whoami(server.https(trust=new, certificate_of="admin")) == (200, "guest")
+            break
+        except (ssl.SSLError, ConnectionError):
+            assert time.monotonic() < deadline, "the new certificate is not shown"
+    server.clients = old_clients
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        server.whoami(server.https(trust=new, certificate_of="admin"))

@@ -69,6 +69,23 @@ impl SmallDisk {
         }
     }
 
+    /// Leaves so many bytes of it free, by a file that grows and shrinks.
+    pub fn leave_free(&self, bytes: u64) {
+        let stat = rustix::fs::statvfs(self.path(".")).unwrap();
+        let free = stat.f_bavail * stat.f_frsize;
+        let mut options = File::options();
+        let mut file = options
+            .create(true)
+            .append(true)
+            .open(self.path("filling"))
+            .unwrap();
+        let size = file.metadata().unwrap().len();
+        match free.checked_sub(bytes) {
+            Some(surplus) => file.write_all(&vec![1; surplus as usize]).unwrap(),
+            None => file.set_len(size.saturating_sub(bytes - free)).unwrap(),
+        }
+    }
+
     /// The command, run where the file system is seen. It becomes the process itself.
     pub fn inside(&self, command: &Command) -> Command {
         let mut inside = Command::new("nsenter");

@@ -3,9 +3,11 @@
 use crate::error::{Error, Resource};
 use crate::queue::Queue;
 use crate::queue::arguments::{self, QueueType};
-use crate::topology::{check_equivalent, check_same};
+use crate::topology::{check_equivalent, check_same, clean_name};
 use crate::vhost::{DURABILITY, QueueDeclare, Vhost};
 
+/// No connection has this number.
+const NOBODY: u64 = 0;
 /// Arguments of queues that make a redeclare differ; others are kept and ignored.
 const QUEUE_ARGUMENTS: &[&str] = &[
     "x-expires",
@@ -28,6 +30,20 @@ const QUEUE_ARGUMENTS: &[&str] = &[
 ];
 
 impl Vhost {
+    /// Makes a queue that an operator's definitions have, whatever the vhost's limits say, and under a name that the server gave
+    /// too. False: there is one of that name, which stays as it is.
+    ///
+    /// # Errors
+    /// As [`Vhost::declare_queue`].
+    pub fn define_queue(&self, declare: QueueDeclare<'_>) -> Result<bool, Error> {
+        let name = clean_name(declare.name);
+        let _control = self.control.lock();
+        if self.topology().queue(&name).is_some() {
+            return Ok(false);
+        }
+        self.make_queue(&name, declare, NOBODY).map(|_| true)
+    }
+
     pub(crate) fn check_arguments(
         &self,
         name: &str,
@@ -42,11 +58,11 @@ impl Vhost {
         arguments::check(of, declare.arguments, declared)
     }
 
-    pub(crate) fn check_equivalent(
-        &self,
-        queue: &Queue,
-        declare: &QueueDeclare<'_>,
-    ) -> Result<(), Error> {
+    /// Whether a queue that is there is as `declare` wants it.
+    ///
+    /// # Errors
+    /// 406: how it differs. 405: it is somebody's alone, or is to be.
+    pub fn check_equivalent(&self, queue: &Queue, declare: &QueueDeclare<'_>) -> Result<(), Error> {
         let options = queue.options();
         let of = Resource::queue(queue.name(), self.name());
         check_same("durable", of, options.durable, declare.durable)?;

@@ -18,6 +18,7 @@
 //! Behind `b/`, each part is preceded by its length (u32, little-endian), since names and keys may hold any
 //! octet; the arguments are the table's bytes as they came. A vhost's name has no NUL.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,6 +64,9 @@ pub struct VhostDefinition {
     /// How many connections and queues it may have.
     #[serde(default)]
     pub limits: VhostLimits,
+    /// What is kept for extensions that are not here: by component and name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
 }
 
 impl VhostDefinition {

@@ -153,7 +153,8 @@ impl Durable {
     pub fn trouble(&self) -> Option<Trouble> {
         match self.log.health() {
             Health::Open => None,
-            Health::Full => Some(Trouble::DiskFull),
+            Health::Full => Some(Trouble::Disk),
+            Health::NoFiles => Some(Trouble::NoFiles),
             Health::Failed { .. } => Some(Trouble::LogFailed),
         }
     }
@@ -231,8 +232,12 @@ impl Durable {
 pub enum Trouble {
     /// Messages take more memory than they may.
     Memory,
-    /// The log's disk has no room; ends by itself.
-    DiskFull,
+    /// The log's disk has no room, or little; ends by itself.
+    Disk,
+    /// Both of these.
+    MemoryAndDisk,
+    /// The log can open no file for messages, since too many are open; ends by itself.
+    NoFiles,
     /// The log could not write or sync; ends with a restart.
     LogFailed,
 }
@@ -242,7 +247,9 @@ impl Trouble {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Memory => "low on memory",
-            Self::DiskFull => "low on disk",
+            Self::Disk => "low on disk",
+            Self::MemoryAndDisk => "low on disk & memory",
+            Self::NoFiles => "too many files are open",
             Self::LogFailed => "the log failed: restart the server",
         }
     }

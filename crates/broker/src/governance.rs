@@ -15,7 +15,7 @@ use crate::policy::{Author, Chosen, Policies, Policy, effective};
 use crate::queue::{DeleteIf, Queue};
 use crate::quota::Quota;
 use crate::record::Record;
-use crate::vhost::Vhost;
+use crate::vhost::{QueueDeclare, Vhost};
 
 impl Vhost {
     /// What is said of it: its name, a description, its limits.
@@ -74,8 +74,16 @@ impl Vhost {
         Ok(())
     }
 
-    /// Whether one more queue may come. Called under `control`.
-    pub(crate) fn check_room_for(&self, queue: &str) -> Result<(), Error> {
+    /// Whether one more queue may come; the bus's may. Called under `control`.
+    pub(crate) fn check_room_for(
+        &self,
+        queue: &str,
+        declare: &QueueDeclare<'_>,
+    ) -> Result<(), Error> {
+        self.check_not_deleted()?;
+        if declare.protected {
+            return Ok(());
+        }
         let max = self.definition.load().limits.max_queues.unwrap_or(-1);
         match u64::try_from(max) {
             Ok(allowed) if self.topology().queue_count() as u64 >= allowed => {

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod acting;
+pub mod alarm;
 pub mod counters;
 pub mod death;
 mod declare;

@@ -325,9 +325,11 @@ impl Vhost {
             return Err(Error::no_queue(&name, &self.name));
         }
         check_queue_name(&name)?;
-        if name.is_empty() {
-            return self.make_queue(&self.server_name("amq.gen-"), declare, conn);
-        }
+        let name = match name.is_empty() {
+            true => self.server_name("amq.gen-").into(),
+            false => name,
+        };
+        self.check_room_for(&name, &declare)?;
         self.make_queue(&name, declare, conn)
     }
 
@@ -342,20 +344,18 @@ impl Vhost {
         conn: u64,
     ) -> Result<Arc<Queue>, Error> {
         let _control = self.control.lock();
+        self.check_room_for(given, &declare)?;
         self.make_queue(given, declare, conn)
     }
 
     /// Makes a queue that is not there. Called under `control`.
-    fn make_queue(
+    pub(crate) fn make_queue(
         &self,
         name: &str,
         declare: QueueDeclare<'_>,
         conn: u64,
     ) -> Result<Arc<Queue>, Error> {
         self.check_not_deleted()?;
-        if !declare.protected {
-            self.check_room_for(name)?;
-        }
         self.check_arguments(name, &declare)?;
         let options = QueueOptions {
             durable: declare.durable,

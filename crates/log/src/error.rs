@@ -10,7 +10,7 @@ pub enum LogError {
     Locked,
     /// No room on the disk for more messages, or no file can be opened for them. Settlements still go as long
     /// as they find room; appending works again by itself when there is some.
-    #[error("the disk is full")]
+    #[error("there is no room for more: the disk is full, or too many files are open")]
     Full,
     /// A write or a sync failed. The log can be read, and is writable again after it was opened
     /// anew, which verifies it.

@@ -47,8 +47,11 @@ pub struct Log {
 pub enum Health {
     /// Everything.
     Open,
-    /// No room for messages, or no file can be opened for them; the rest goes. Becomes open by itself.
+    /// No room for messages; the rest goes. Becomes open by itself.
     Full,
+    /// No file can be opened for messages, since the process or the system has too many open; the rest goes. Becomes open
+    /// by itself.
+    NoFiles,
     /// A write or a sync failed: it can be read only, until it is opened anew.
     Failed {
         /// What happened.
@@ -383,12 +386,10 @@ impl Shared {
             self.space.give(&segment_name(unfit.serial), unfit.size)?;
         }
         let spare = self.space.take(needed, privileged);
-        if spare
-            .as_ref()
-            .map_or_else(LogError::is_full, |spare| spare.from_reserve)
-        {
-            self.set_health(Health::Full);
-        }
+        match &spare {
+            Ok(spare) => spare.lack.clone().map(|lack| self.set_health(lack)),
+            Err(error) => error.is_full().then(|| self.set_health(Health::Full)),
+        };
         let spare = spare.map_err(|error| self.no_file_now(error))?;
         self.space
             .activate(&spare.name, serial)
@@ -409,7 +410,7 @@ impl Shared {
             serial,
             size: spare.bytes,
             file,
-            privileged: spare.from_reserve,
+            privileged: spare.lack.is_some(),
         });
         Ok(())
     }
@@ -419,7 +420,7 @@ impl Shared {
         if !error.is_out_of_files() {
             return error;
         }
-        self.set_health(Health::Full);
+        self.set_health(Health::NoFiles);
         LogError::Full
     }
 

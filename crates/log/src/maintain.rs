@@ -204,7 +204,8 @@ impl Shared {
     /// Takes messages again when there is room again.
     fn resume(&self) -> Result<()> {
         // Also when a segment from the reserve was opened in the moment in which the log became open.
-        let full = *self.health.lock() == Health::Full || self.front.lock().privileged_only;
+        let full = matches!(*self.health.lock(), Health::Full | Health::NoFiles)
+            || self.front.lock().privileged_only;
         if !full || self.write_starves.load(Ordering::Acquire) {
             return Ok(());
         }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::disk::Disk;
 use crate::error::{LogError, Result};
 use crate::format::{number_in, segment_name};
+use crate::log::Health;
 
 /// Spare files. A spare has the size of a segment, and any content.
 pub(crate) struct Space {
@@ -22,8 +23,8 @@ pub(crate) struct Space {
 pub(crate) struct Spare {
     pub name: String,
     pub bytes: u32,
-    /// The disk is full: it is not for messages.
-    pub from_reserve: bool,
+    /// Why it came from the reserve, and is not for messages, if so.
+    pub lack: Option<Health>,
 }
 
 struct Pool {
@@ -63,7 +64,7 @@ impl Space {
         let spare = |name, bytes| Spare {
             name,
             bytes,
-            from_reserve: false,
+            lack: None,
         };
         if bytes > self.segment_bytes {
             return Ok(spare(self.create(&mut pool, bytes)?, bytes));
@@ -78,7 +79,10 @@ impl Space {
             Err(error) if privileged && (error.is_full() || error.is_out_of_files()) => Ok(Spare {
                 name: pool.spares.pop().ok_or(LogError::Full)?,
                 bytes,
-                from_reserve: true,
+                lack: Some(match error.is_full() {
+                    true => Health::Full,
+                    false => Health::NoFiles,
+                }),
             }),
             created => Ok(spare(created?, bytes)),
         }

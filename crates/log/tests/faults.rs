@@ -230,7 +230,10 @@ fn too_many_open_files_are_no_failure_of_the_log() {
         while seq < 60 {
             match try_publish(&log, 1, seq, &[1; 1000]) {
                 Ok(_) => seq += 1,
-                Err(LogError::Full) => refused += 1,
+                Err(LogError::Full) => {
+                    refused += 1;
+                    assert_eq!(log.health(), Health::NoFiles, "the disk is not full");
+                }
                 Err(other) => panic!("{other}"),
             }
             assert!(refused <= failures, "it never takes messages again");

@@ -6,6 +6,8 @@ import uuid
 import pika.exceptions
 import pytest
 
+pytest.register_assert_rewrite("support.rows")
+
 from support import pika_client
 from support.bus import Bus
 from support.server import running_server, start_server, stop_server

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use backbone_broker::gate::Gate;
 use backbone_broker::vhosts::Vhosts;
+use backbone_wire::frame;
 use backbone_wire::method::connection::Tune;
 use dashmap::DashMap;
 use ipnet::IpNet;
@@ -131,7 +132,7 @@ impl Amqp {
             message_bytes_max: config.limits.max_body_bytes,
             unacked_max: config.limits.unacked_per_channel as usize,
             out_bytes_max: config.limits.out_buffer_bytes as usize,
-            read_bytes: READ_BYTES.max(config.amqp.frame_max_bytes as usize),
+            read_bytes: READ_BYTES.max(config.amqp.frame_max_bytes as usize + frame::OVERHEAD),
             connections_max: config.limits.connections as usize,
             connections: DashMap::new(),
             arbiters,

@@ -44,6 +44,12 @@ def fetch(channel, queue):
     return eventually(take)
 
 
+def fetch_nothing(channel, queue):
+    """Twice the time in which messages here expire, nothing comes."""
+    channel.connection.sleep(2 * TTL_MS / 1000)
+    return get(channel, queue) is None
+
+
 def reject(channel, queue):
     method, _, _ = fetch_open(channel, queue)
     channel.basic_reject(method.delivery_tag, requeue=False)
@@ -196,14 +202,19 @@ def test_same_death_again_counts_and_moves_to_the_front(channel, names):
 
 
 def test_circle_without_a_reject_ends(channel, names):
-    first, second = names.new(), names.new()
-    for queue, target in ((first, second), (second, first)):
-        arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": target, "x-message-ttl": TTL_MS}
-        channel.queue_declare(queue, arguments=arguments)
-    publish(channel, first, b"x")
-    eventually(lambda: ready(channel, second) == 1)
-    eventually(lambda: ready(channel, second) == 0)
-    assert ready(channel, first) == 0
+    """What expires in each of two queues goes to the other, and a copy to a witness."""
+    witness = names.queue(channel)
+    exchanges = [names.exchange(channel, "fanout") for _ in range(2)]
+    queues = [source(channel, names, exchange, message_ttl=TTL_MS) for exchange in exchanges]
+    for exchange, queue in zip(exchanges, reversed(queues)):
+        channel.queue_bind(queue, exchange)
+        channel.queue_bind(witness, exchange)
+    publish(channel, queues[0], b"x")
+    letters = [fetch(channel, witness)[1] for _ in range(2)]
+    assert deaths(letters[1]) == [(queues[1], "expired", 1), (queues[0], "expired", 1)]
+    # It has died in the first already: there it ends.
+    assert [ready(channel, queue) for queue in queues] == [0, 0]
+    assert fetch_nothing(channel, witness)
 
 
 def test_queue_may_send_its_rejects_to_itself(channel, names):

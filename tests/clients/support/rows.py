@@ -1,5 +1,7 @@
 """Rows of a table of answers: what is sent, and what is said in return. Names in them that begin with `{n}` are new for each row."""
 
+import contextlib
+import copy
 import uuid
 
 from pamqp import body, commands, frame, header
@@ -140,12 +142,15 @@ def send(raw, what, prefix):
     raw.send(frame.marshal(body.ContentBody(b"x"), 1))
 
 
-def check(broker, before, what, expected):
-    """Sends what has to succeed, then `what`, and compares its answer; takes back the queue and exchange that stay."""
+def check(broker, before, what, expected, login=None):
+    """Sends what has to succeed, then `what`, and compares its answer; takes back the queue and exchange that stay.
+
+    With `login`, the last is sent on a connection of that user.
+    """
     prefix = f"row-{uuid.uuid4().hex[:8]}-"
     try:
-        with RawConnection(broker) as raw:
-            raw.handshake().open_channel()
+        with contextlib.ExitStack() as stack:
+            raw = stack.enter_context(RawConnection(broker)).handshake().open_channel()
             for each in before:
                 send(raw, each, prefix)
                 if not isinstance(each, Publish):
@@ -153,7 +158,15 @@ def check(broker, before, what, expected):
                     assert answer.name.endswith("Ok"), f"{answer.name} {dict(answer)}"
                     if isinstance(answer, commands.Basic.GetOk):
                         raw.read_content()
+            if login:
+                other = copy.copy(broker)
+                other.user, other.password = login
+                raw = stack.enter_context(RawConnection(other)).handshake().open_channel()
             send(raw, what, prefix)
+            if isinstance(what, Publish) and not isinstance(expected, tuple):
+                # A publish has no answer: another method on its channel does.
+                what = commands.Confirm.Select()
+                send(raw, what, prefix)
             compare(raw.read_method()[1], what, expected, prefix)
     finally:
         with RawConnection(broker) as raw:

@@ -78,6 +78,10 @@ ROWS = [
     ("unlink, neither", [], unlink("{n}y", "{n}x"), commands.Exchange.UnbindOk),
     ("x-match, unknown", [queue()], bind("{n}q", "amq.headers", x_match="foo"), precondition('Invalid x-match field value <<"foo">>; expected all, any, all-with-x, or any-with-x')),
     ("x-match, no string", [queue()], bind("{n}q", "amq.headers", x_match=True), precondition("Invalid x-match field type bool (value true); expected longstr")),
+    ("weight no integer", [exchange("{n}x", "x-consistent-hash", auto_delete=True), queue()], bind("{n}q", "{n}x", "abc"), precondition('The binding key must be an integer: <<"abc">>')),
+    ("weight", [exchange("{n}x", "x-consistent-hash", auto_delete=True), queue()], bind("{n}q", "{n}x", "2"), commands.Queue.BindOk),
+    ("random", [], exchange("{n}x", "x-random", auto_delete=True), commands.Exchange.DeclareOk),
+    ("modulus", [], exchange("{n}x", "x-modulus-hash", auto_delete=True), commands.Exchange.DeclareOk),
     ("auto-delete, unbound", [X, queue(), bind("{n}q", "{n}x"), unbind("{n}q", "{n}x")], exchange("{n}x", passive=True), missing("exchange", "{n}x")),
     ("line breaks", [exchange("{n}\r\nx", auto_delete=True)], exchange("{n}x", passive=True), commands.Exchange.DeclareOk),
     # Publishing.

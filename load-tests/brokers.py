@@ -130,18 +130,20 @@ def install_rabbitmq():
             policy.unlink()
 
 
-def start_rabbitmq(stack, script, folder):
-    """Starts it on the data that it has left in the folder, if any."""
+def start_rabbitmq(stack, script, folder, port=None, plugins=(), settings=""):
+    """Starts it on the data that it has left in the folder, if any; `settings` are lines of a `rabbitmq.conf`."""
     folder = folder / "rabbitmq"
     folder.mkdir(exist_ok=True)
-    amqp, distribution, names = free_ports(3)
+    free, distribution, names = free_ports(3)
+    amqp = port or free
     epmd_at = {"ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": str(names)}
     # A port mapper of its own: the node would start one that outlives it.
     mapper = start(stack, ["epmd"], epmd_at, folder, "epmd.log")
     wait_for_port(mapper, names, folder / "epmd.log")
     empty = folder / "empty"
     empty.touch()
-    (folder / "plugins").write_text("[].\n")
+    (folder / "plugins").write_text(f"[{','.join(plugins)}].\n")
+    (folder / "settings.conf").write_text(settings)
     own = {
         **epmd_at,
         "HOME": folder,
@@ -155,7 +157,7 @@ def start_rabbitmq(stack, script, folder):
         "RABBITMQ_MNESIA_BASE": folder / "data",
         "RABBITMQ_LOG_BASE": folder / "log",
         "RABBITMQ_CONF_ENV_FILE": empty,
-        "RABBITMQ_CONFIG_FILE": folder / "none",
+        "RABBITMQ_CONFIG_FILE": folder / ("settings.conf" if settings else "none"),
         "RABBITMQ_ADVANCED_CONFIG_FILE": folder / "none.config",
         "RABBITMQ_ENABLED_PLUGINS_FILE": folder / "plugins",
     }
@@ -165,11 +167,11 @@ def start_rabbitmq(stack, script, folder):
     return Broker("RabbitMQ", process, amqp, None, time.monotonic() - began, folder)
 
 
-def start_backbone(stack, binary, folder, level=None):
+def start_backbone(stack, binary, folder, level=None, ports=None, settings=None):
     """Starts it on the data that it has left in the folder, if any; at its default level of durability, or another."""
     folder = folder / "backbone"
     folder.mkdir(exist_ok=True)
-    amqp, http = free_ports(2)
+    amqp, http = ports or free_ports(2)
     own = {
         "BACKBONE_AMQP__BIND": f"127.0.0.1:{amqp}",
         "BACKBONE_HTTP__BIND": f"127.0.0.1:{http}",
@@ -177,6 +179,7 @@ def start_backbone(stack, binary, folder, level=None):
     }
     if level and level != DEFAULT_LEVEL:
         own["BACKBONE_DURABILITY__LEVEL"] = level
+    own |= settings or {}
     began = time.monotonic()
     process = start(stack, [binary], own, folder, "output.log")
     wait_for_port(process, amqp, folder / "output.log")

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use backbone_broker::gate::Gate;
 use backbone_broker::vhosts::Vhosts;
+use backbone_wire::frame;
 use backbone_wire::method::connection::Tune;
 use ipnet::IpNet;
 use parking_lot::Mutex;
@@ -123,7 +124,7 @@ impl Amqp {
             message_bytes_max: config.limits.max_body_bytes,
             unacked_max: config.limits.unacked_per_channel as usize,
             out_bytes_max: config.limits.out_buffer_bytes as usize,
-            read_bytes: READ_BYTES.max(config.amqp.frame_max_bytes as usize),
+            read_bytes: READ_BYTES.max(config.amqp.frame_max_bytes as usize + frame::OVERHEAD),
             admission: Admission::new(config.limits.connections as usize, OpenFiles::allowed()),
             connections: Connections::default(),
             arbiters,

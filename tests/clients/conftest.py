@@ -6,8 +6,11 @@ import uuid
 import pika.exceptions
 import pytest
 
+pytest.register_assert_rewrite("support.rows")
+
 from support import pika_client
 from support.bus import Bus
+from support.management import Management
 from support.server import running_server, start_server, stop_server
 
 
@@ -97,6 +100,16 @@ def names(broker):
     yield each
     if each.taken:
         each.delete_all()
+
+
+@pytest.fixture
+def management(broker):
+    """The management API as the broker's own user; what is made through it goes after the test."""
+    if broker.http_url is None and not os.environ.get("MANAGEMENT_URL"):
+        pytest.skip("only AMQP_URL is given: no management API (set MANAGEMENT_URL too)")
+    each = Management(broker)
+    yield each
+    each.undo()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import struct
 import time
 
 import pytest
-from pamqp import commands, frame
+from pamqp import commands, frame, header
 
 from support.pika_client import connect, get
 from support.pika_client import publish as pika_publish
@@ -161,6 +161,18 @@ def test_unknown_frame_type_is_a_frame_error(raw, kind):
 def test_oversized_frame_is_refused_from_its_first_seven_bytes(raw, size):
     raw.send(struct.pack(">BHI", BODY, 1, size))
     assert raw.end().code == 501
+
+
+def test_payload_as_large_as_the_whole_frame_may_be_is_taken(raw):
+    """Some clients do not count the eight octets around a payload."""
+    raw.method(commands.Queue.Declare(queue="", exclusive=True))
+    queue = raw.expect(commands.Queue.DeclareOk).queue
+    raw.method(commands.Basic.Publish(exchange="", routing_key=queue))
+    raw.send(frame.marshal(header.ContentHeader(body_size=131072), 1))
+    raw.send(raw_frame(BODY, 1, b"x" * 131072))
+    raw.method(commands.Basic.Get(queue=queue, no_ack=True))
+    raw.expect(commands.Basic.GetOk)
+    assert raw.read_content()[1] == b"x" * 131072
 
 
 @pytest.mark.parametrize("payload", [b"", b"\0", b"\0\x14\0"])

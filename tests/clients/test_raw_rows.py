@@ -10,114 +10,26 @@ import pytest
 from pamqp import body, commands, frame, header
 
 from support.raw import PROTOCOL_HEADER, RawConnection
+from support.rows import (
+    Publish,
+    bind,
+    check,
+    consume,
+    delete,
+    differs,
+    exchange,
+    get,
+    link,
+    missing,
+    precondition,
+    queue,
+    send,
+    unbind,
+    unknown,
+    unlink,
+)
 
 DEFAULT = (403, "ACCESS_REFUSED - operation not permitted on the default exchange")
-
-
-class Unchecked:
-    """A method whose names pamqp would not let pass; `{n}` in its texts is replaced."""
-
-    def __init__(self, kind, **fields):
-        self.kind = kind
-        self.fields = fields
-
-    def build(self, prefix):
-        def fill(value):
-            return value.replace("{n}", prefix) if isinstance(value, str) else value
-
-        method = type(self.kind.__name__, (self.kind,), {"validate": lambda _: None})()
-        for name, value in self.fields.items():
-            if name == "arguments":
-                value = {key: fill(each) for key, each in value.items()}
-            setattr(method, name, fill(value))
-        return method
-
-
-def exchange(name, kind="direct", passive=False, durable=False, auto_delete=False, internal=False, **arguments):
-    arguments = {key.replace("_", "-"): value for key, value in arguments.items()}
-    return Unchecked(
-        commands.Exchange.Declare,
-        exchange=name,
-        exchange_type=kind,
-        passive=passive,
-        durable=durable,
-        auto_delete=auto_delete,
-        internal=internal,
-        nowait=False,
-        arguments=arguments,
-    )
-
-
-def delete(name, if_unused=False):
-    return Unchecked(commands.Exchange.Delete, exchange=name, if_unused=if_unused, nowait=False)
-
-
-def queue(name="{n}q"):
-    return Unchecked(
-        commands.Queue.Declare,
-        queue=name,
-        passive=False,
-        durable=False,
-        exclusive=True,
-        auto_delete=False,
-        nowait=False,
-        arguments={},
-    )
-
-
-def bind(name, source, key="k", **arguments):
-    arguments = {key.replace("_", "-"): value for key, value in arguments.items()}
-    return Unchecked(
-        commands.Queue.Bind, queue=name, exchange=source, routing_key=key, nowait=False, arguments=arguments
-    )
-
-
-def unbind(name, source, key="k"):
-    return Unchecked(commands.Queue.Unbind, queue=name, exchange=source, routing_key=key, arguments={})
-
-
-def link(destination, source):
-    fields = {"destination": destination, "source": source, "routing_key": "k", "nowait": False, "arguments": {}}
-    return Unchecked(commands.Exchange.Bind, **fields)
-
-
-def unlink(destination, source):
-    fields = {"destination": destination, "source": source, "routing_key": "k", "nowait": False, "arguments": {}}
-    return Unchecked(commands.Exchange.Unbind, **fields)
-
-
-def consume(name, tag="", **fields):
-    every = {"no_local": False, "no_ack": False, "exclusive": False, "nowait": False, "arguments": {}}
-    return Unchecked(commands.Basic.Consume, queue=name, consumer_tag=tag, **{**every, **fields})
-
-
-def get(name, no_ack=False):
-    return Unchecked(commands.Basic.Get, queue=name, no_ack=no_ack)
-
-
-class Publish:
-    """A publish with its content."""
-
-    def __init__(self, to, key, **properties):
-        self.to, self.key, self.properties = to, key, properties
-
-
-def missing(what, name):
-    return (404, f"NOT_FOUND - no {what} '{name}' in vhost '/'")
-
-
-def differs(argument, received, current, name="{n}x"):
-    text = f"inequivalent arg '{argument}' for exchange '{name}' in vhost '/': received {received} but current is {current}"
-    return (406, f"PRECONDITION_FAILED - {text}")
-
-
-def unknown(tag):
-    return (406, f"PRECONDITION_FAILED - unknown delivery tag {tag}")
-
-
-def precondition(text):
-    return (406, f"PRECONDITION_FAILED - {text}")
-
 
 X, A = exchange("{n}x", auto_delete=True), exchange("{n}x", auto_delete=True, alternate_exchange="a")
 ROWS = [
@@ -166,6 +78,10 @@ ROWS = [
     ("unlink, neither", [], unlink("{n}y", "{n}x"), commands.Exchange.UnbindOk),
     ("x-match, unknown", [queue()], bind("{n}q", "amq.headers", x_match="foo"), precondition('Invalid x-match field value <<"foo">>; expected all, any, all-with-x, or any-with-x')),
     ("x-match, no string", [queue()], bind("{n}q", "amq.headers", x_match=True), precondition("Invalid x-match field type bool (value true); expected longstr")),
+    ("weight no integer", [exchange("{n}x", "x-consistent-hash", auto_delete=True), queue()], bind("{n}q", "{n}x", "abc"), precondition('The binding key must be an integer: <<"abc">>')),
+    ("weight", [exchange("{n}x", "x-consistent-hash", auto_delete=True), queue()], bind("{n}q", "{n}x", "2"), commands.Queue.BindOk),
+    ("random", [], exchange("{n}x", "x-random", auto_delete=True), commands.Exchange.DeclareOk),
+    ("modulus", [], exchange("{n}x", "x-modulus-hash", auto_delete=True), commands.Exchange.DeclareOk),
     ("auto-delete, unbound", [X, queue(), bind("{n}q", "{n}x"), unbind("{n}q", "{n}x")], exchange("{n}x", passive=True), missing("exchange", "{n}x")),
     ("line breaks", [exchange("{n}\r\nx", auto_delete=True)], exchange("{n}x", passive=True), commands.Exchange.DeclareOk),
     # Publishing.
@@ -205,36 +121,9 @@ ROWS = [
 ]
 
 
-def send(raw, what, prefix):
-    if not isinstance(what, Publish):
-        raw.method(what.build(prefix) if isinstance(what, Unchecked) else what)
-        return
-    properties = commands.Basic.Properties(**what.properties)
-    raw.method(commands.Basic.Publish(exchange=what.to.replace("{n}", prefix), routing_key=what.key))
-    raw.send(frame.marshal(header.ContentHeader(body_size=1, properties=properties), 1))
-    raw.send(frame.marshal(body.ContentBody(b"x"), 1))
-
-
 @pytest.mark.parametrize(("before", "what", "expected"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
 def test_answer(broker, before, what, expected):
-    prefix = f"row-{uuid.uuid4().hex[:8]}-"
-    with RawConnection(broker) as raw:
-        raw.handshake().open_channel()
-        for each in before:
-            send(raw, each, prefix)
-            _, answer = raw.read_method()
-            assert answer.name.endswith("Ok"), f"{answer.name} {dict(answer)}"
-        send(raw, what, prefix)
-        _, answer = raw.read_method()
-        if isinstance(expected, tuple):
-            code, text = expected
-            assert (answer.reply_code, answer.reply_text) == (code, text.replace("{n}", prefix))
-            closes = commands.Connection.Close if code >= 500 else commands.Channel.Close
-            assert isinstance(answer, closes)
-            asked = commands.Basic.Publish if isinstance(what, Publish) else getattr(what, "kind", type(what))
-            assert (answer.class_id << 16 | answer.method_id) == asked.index
-        else:
-            assert isinstance(answer, expected), dict(answer)
+    check(broker, before, what, expected)
 
 
 def read_until(raw, done, found):

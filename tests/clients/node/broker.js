@@ -81,4 +81,32 @@ async function startBroker() {
   throw new Error(`the server did not become ready:\n${text}`);
 }
 
-module.exports = { startBroker };
+// A way to the broker that can be cut, for clients that find their way back.
+async function startProxy(url) {
+  const to = new URL(url);
+  const sockets = new Set();
+  const server = net.createServer((client) => {
+    const upstream = net.connect(Number(to.port || 5672), to.hostname);
+    for (const [from, into] of [[client, upstream], [upstream, client]]) {
+      sockets.add(from);
+      from.pipe(into);
+      from.on('error', () => {});
+      from.on('close', () => {
+        sockets.delete(from);
+        into.destroy();
+      });
+    }
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const cut = () => sockets.forEach((socket) => socket.destroy());
+  const through = new URL(url);
+  through.port = server.address().port;
+  through.hostname = '127.0.0.1';
+  const stop = () => new Promise((resolve) => {
+    server.close(resolve);
+    cut();
+  });
+  return { url: through.href, cut, stop };
+}
+
+module.exports = { startBroker, startProxy };

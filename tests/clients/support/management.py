@@ -1,4 +1,4 @@
-"""The management interface as its clients see it: where it is, and RabbitMQ's own command line for it."""
+"""The management interface as its clients see it: where it is, what is made through it, and RabbitMQ's own command line for it."""
 
 import glob
 import os
@@ -9,8 +9,10 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 TIMEOUT_S = 30
+VHOST = "%2F"
 # Where RabbitMQ's server package keeps the script that its management plugin serves under /cli/rabbitmqadmin.
 PLUGIN = "usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins/rabbitmq_management-*/priv/www/cli/rabbitmqadmin"
 
@@ -83,3 +85,39 @@ def eventually(look):
         assert time.monotonic() < deadline, "it does not come"
         time.sleep(0.1)
     return found
+
+
+class Management:
+    """Users, permissions, policies; what is made is taken back by `undo`."""
+
+    def __init__(self, server):
+        self.url = management_url(server)
+        self.credentials = (server.user, server.password)
+        self.made = []
+
+    def call(self, method, path, body=None):
+        answer = requests.request(method, f"{self.url}/api/{path}", json=body, auth=self.credentials, timeout=30)
+        assert answer.ok or (method == "DELETE" and answer.status_code == 404), f"{path}: {answer.status_code} {answer.text}"
+
+    def put(self, path, body):
+        self.call("PUT", path, body)
+        self.made.append(path)
+
+    def delete(self, path):
+        self.call("DELETE", path)
+
+    def user(self, name, password):
+        self.put(f"users/{name}", {"password": password, "tags": ""})
+
+    def permissions(self, user, configure=".*", write=".*", read=".*"):
+        self.put(f"permissions/{VHOST}/{user}", {"configure": configure, "write": write, "read": read})
+
+    def policy(self, name, pattern, apply_to="all", priority=0, operator=False, **definition):
+        definition = {key.replace("_", "-"): value for key, value in definition.items()}
+        path = f"{'operator-' if operator else ''}policies/{VHOST}/{name}"
+        self.put(path, {"pattern": pattern, "definition": definition, "apply-to": apply_to, "priority": priority})
+        return path
+
+    def undo(self):
+        while self.made:
+            self.delete(self.made.pop())

@@ -142,7 +142,8 @@ impl Core {
             prefetch: if consume.no_ack { 0 } else { channel.prefetch },
             shared,
             no_ack: consume.no_ack,
-            exclusive: consume.exclusive,
+            // Quorum queues have no exclusive consumers: they take the flag and ignore it.
+            exclusive: consume.exclusive && !queue.counts_returns(),
             priority,
         };
         match queue.consume(spec, &mut self.wakes) {

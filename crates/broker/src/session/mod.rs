@@ -74,6 +74,14 @@ pub struct Settings {
     pub cancel_notify: bool,
 }
 
+impl Settings {
+    /// Largest payload that a peer may send. RabbitMQ takes 8 bytes more than was agreed, and there are clients that do not
+    /// count the 8 around the payload.
+    fn payload_max(&self) -> usize {
+        self.frame_max
+    }
+}
+
 /// How a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -226,7 +234,7 @@ impl Session {
     /// The fast path: a whole publish with its content at the beginning of `input`.
     #[inline]
     fn publish_in_place(&mut self, input: &[u8], out: &mut OutBuf) -> Option<usize> {
-        let max_payload = self.core.settings.frame_max - frame::OVERHEAD;
+        let max_payload = self.core.settings.payload_max();
         let (publish, used) = parse_publish(input, max_payload)?;
         let channel = self.channels.get_mut(publish.channel)?;
         let too_large = publish.body.len() as u64 > self.core.settings.message_bytes_max;
@@ -246,7 +254,7 @@ impl Session {
 
     /// The general path: one frame. Returns the bytes used, 0 when it is not complete.
     fn one_frame(&mut self, input: &[u8], out: &mut OutBuf) -> usize {
-        let max_payload = self.core.settings.frame_max - frame::OVERHEAD;
+        let max_payload = self.core.settings.payload_max();
         let (frame, used) = match frame::parse(input, max_payload) {
             Ok(Some(parsed)) => parsed,
             Ok(None) => return 0,
@@ -326,7 +334,7 @@ impl Session {
 
     /// After our close: drops everything until close-ok, answers a close that crossed ours.
     fn await_close_ok(&mut self, input: &[u8], out: &mut OutBuf) -> usize {
-        let max_payload = self.core.settings.frame_max - frame::OVERHEAD;
+        let max_payload = self.core.settings.payload_max();
         let mut at = 0;
         while let Ok(Some((frame, used))) = frame::parse(&input[at..], max_payload) {
             at += used;

@@ -23,27 +23,23 @@ impl Core {
         declare: &Declare<'_>,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
-        let passive_last = declare.passive && declare.queue.is_empty();
-        let queue = if passive_last {
-            queue_name(channel, declare.queue)?
-        } else {
-            Cow::Borrowed(name(declare.queue)?)
-        };
+        let queue = name(declare.queue)?;
         let vhost = Arc::clone(self.publisher.vhost());
-        if let Some(answers) = vhost.declare_reply(&queue) {
+        if let Some(answers) = vhost.declare_reply(queue) {
             answers?;
             if !declare.no_wait {
-                declare_ok(channel.id, &queue, 0, 1, out);
+                declare_ok(channel.id, queue, 0, 1, out);
             }
-            channel.last_queue = Some(queue.into_owned());
+            channel.last_queue = Some(queue.to_owned());
             return Ok(());
         }
-        let given = match queue.is_empty() {
+        // A passive one never stands for the last queue: there is none without a name.
+        let given = match queue.is_empty() && !declare.passive {
             true => Some(vhost.server_name("amq.gen-")),
             false => None,
         };
         let asked = QueueDeclare {
-            name: &queue,
+            name: queue,
             passive: declare.passive,
             durable: declare.durable,
             exclusive: declare.exclusive,
@@ -53,7 +49,7 @@ impl Core {
             lenient: false,
         };
         let acting = self.acting();
-        acting.may_declare_queue(given.as_deref().unwrap_or(&queue), &asked)?;
+        acting.may_declare_queue(given.as_deref().unwrap_or(queue), &asked)?;
         vhost.tell_time(self.now_ms);
         let declared = match &given {
             Some(given) => vhost.declare_nameless_queue(given, asked, self.conn)?,
@@ -69,7 +65,7 @@ impl Core {
             // An alias is answered with the alias: pika waits for the name that it asked for.
             let answered = match queue.is_empty() {
                 true => declared.name(),
-                false => &*queue,
+                false => queue,
             };
             let ready = u32::try_from(stats.ready).unwrap_or(u32::MAX);
             declare_ok(channel.id, answered, ready, stats.consumers, out);

@@ -264,7 +264,7 @@ impl Publish {
         let mut rest = &message.body[..];
         let whole = rng.once_in(2);
         while !rest.is_empty() {
-            let max = rest.len().min(frame_max - OVERHEAD);
+            let max = rest.len().min(frame_max);
             let take = if whole {
                 max
             } else {

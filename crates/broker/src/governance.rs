@@ -68,6 +68,7 @@ impl Vhost {
                 self.give_back(&queue, &emptied);
             }
         }
+        self.forget_orphans();
         for dead in std::mem::take(&mut *self.postponed.lock()) {
             flow::release(self.arena(), &dead.entries);
         }

@@ -45,6 +45,7 @@ impl Vhost {
     /// to call again, unless the timetable tells before.
     pub fn tick(&self, now_ms: u64) -> Option<u64> {
         self.tell_time(now_ms);
+        self.forget_orphans();
         let (mut wakes, mut dead) = (
             Wakes::default(),
             std::mem::take(&mut *self.postponed.lock()),
@@ -53,6 +54,10 @@ impl Vhost {
             let Some((time, queue)) = self.timetable().due(now_ms) else {
                 break;
             };
+            if queue.is_schedule() {
+                self.tick_schedule(&queue, time, now_ms, &mut dead, &mut wakes);
+                continue;
+            }
             let tick = queue.tick(time, now_ms, self.arena(), &mut wakes);
             note_lost(&queue, tick.lost, &mut dead);
             if tick.unused {

@@ -183,6 +183,11 @@ impl Vhost {
         journal.map_or(Promise::KEPT, |journal| journal.promise(self.level))
     }
 
+    /// Where its changes go.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_deref()
+    }
+
     /// Takes note that batch `lsn` has something that its answer has to wait for, as those of definitions are.
     fn note_change(&self, lsn: u64) {
         if let Some(journal) = &self.journal {
@@ -447,6 +452,7 @@ impl Vhost {
         let Some(emptied) = queue.delete_after(condition, || forget(queue))? else {
             return Ok(0);
         };
+        self.forget_orphans();
         Ok(self.give_back(queue, &emptied))
     }
 
@@ -468,7 +474,7 @@ impl Vhost {
     }
 
     /// Gives up what a deleted queue, or a part of one, had.
-    fn give_up(&self, queue: &Queue, emptied: &Emptied) {
+    pub(crate) fn give_up(&self, queue: &Queue, emptied: &Emptied) {
         flow::release(&self.arena, &emptied.entries);
         if !emptied.in_flight {
             self.forget_messages(queue);

@@ -112,7 +112,9 @@ impl Queue {
     pub(crate) fn set_clock(&self, clock: &Arc<dyn Bell>, wakes: &mut Wakes) {
         let mut state = self.state.lock();
         state.clock = Some(Arc::clone(clock));
-        if self.has_rule(rule::EXPIRES) || (state.spill.is_some() && state.is_watched()) {
+        if self.has_rule(rule::EXPIRES | rule::SCHEDULE)
+            || (state.spill.is_some() && state.is_watched())
+        {
             self.book(&state, 0, wakes);
         }
     }

@@ -27,6 +27,7 @@ mod features;
 mod levels;
 mod outcome;
 mod rules;
+mod schedule;
 mod settings;
 mod shadow;
 mod spill;
@@ -35,7 +36,7 @@ mod state;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use backbone_wire::table::Table;
@@ -55,6 +56,7 @@ use levels::Levels;
 pub use outcome::{DeleteIf, Left, Refused};
 use rules::Rules;
 pub(crate) use rules::{Admission, Incoming, Lost, read_expiries};
+pub(crate) use schedule::Due;
 pub use settings::{DeadLetterTo, Overflow, Settings};
 pub use spill::{Emptied, Room};
 pub(crate) use spill::{Page, Pushed};
@@ -148,7 +150,7 @@ pub struct Queue {
     published: AtomicU64,
     kind: QueueType,
     /// What is special about it: [`rules::rule`]. Written under the lock.
-    rules: AtomicU8,
+    rules: AtomicU16,
     /// When the timetable will look at it. Written under the lock.
     booked: AtomicU64,
     /// Of a priority queue: where its messages are.
@@ -197,7 +199,7 @@ impl Queue {
             name: Arc::clone(name),
             id,
             kind,
-            rules: AtomicU8::new(bits),
+            rules: AtomicU16::new(bits),
             booked: AtomicU64::new(u64::MAX),
             options,
             flow: ArcSwapOption::empty(),

@@ -23,19 +23,21 @@ use crate::record::{self, Entry};
 /// What is special about a queue, as bits.
 pub(super) mod rule {
     /// There is a limit to what may be ready.
-    pub const LENGTH: u8 = 1;
+    pub const LENGTH: u16 = 1;
     /// What is beyond it is refused.
-    pub const REFUSES: u8 = 2;
+    pub const REFUSES: u16 = 2;
     /// Dead letters go somewhere.
-    pub const DEAD_LETTERS: u8 = 4;
+    pub const DEAD_LETTERS: u16 = 4;
     /// Messages expire after some time in this queue.
-    pub const TTL: u8 = 8;
+    pub const TTL: u16 = 8;
     /// The queue goes when it is unused.
-    pub const EXPIRES: u8 = 16;
+    pub const EXPIRES: u16 = 16;
     /// A message that can expire is, or was, in it.
-    pub const TIMED: u8 = 32;
+    pub const TIMED: u16 = 32;
     /// It counts how often messages come back.
-    pub const COUNTS: u8 = 64;
+    pub const COUNTS: u16 = 64;
+    /// Messages wait in it for their time: see [`super::super::schedule`].
+    pub const SCHEDULE: u16 = 128;
 }
 
 /// Of a queue that is not plain, under its lock.
@@ -97,9 +99,9 @@ impl Rules {
     }
 
     /// The bits of [`rule`] that these settings stand for.
-    pub(super) fn bits(settings: &Settings, kind: QueueType) -> u8 {
+    pub(super) fn bits(settings: &Settings, kind: QueueType) -> u16 {
         let refuses = settings.overflow() != Overflow::DropHead;
-        let bit = |is: bool, bit: u8| if is { bit } else { 0 };
+        let bit = |is: bool, bit: u16| if is { bit } else { 0 };
         bit(settings.has_room_limit(), rule::LENGTH)
             | bit(settings.has_room_limit() && refuses, rule::REFUSES)
             | bit(settings.dead_letters.is_some(), rule::DEAD_LETTERS)
@@ -155,14 +157,14 @@ impl Settings {
 
 impl Queue {
     #[inline]
-    pub(super) fn has_rule(&self, bits: u8) -> bool {
+    pub(super) fn has_rule(&self, bits: u16) -> bool {
         self.rules.load(Ordering::Acquire) & bits != 0
     }
 
     /// Whether messages are pushed and put back by rules.
     #[inline]
     pub(crate) fn is_ruled(&self) -> bool {
-        self.has_rule(rule::LENGTH | rule::TTL | rule::TIMED | rule::COUNTS)
+        self.has_rule(rule::LENGTH | rule::TTL | rule::TIMED | rule::COUNTS | rule::SCHEDULE)
     }
 
     /// Whether something has to be done with messages that were handed out before they are delivered.
@@ -174,6 +176,11 @@ impl Queue {
     /// Whether a message in it may have expired.
     pub(crate) fn may_expire(&self) -> bool {
         self.has_rule(rule::TIMED)
+    }
+
+    /// Whether it stores whatever comes, persistent or not.
+    pub(crate) fn stores_all(&self) -> bool {
+        self.has_rule(rule::COUNTS | rule::SCHEDULE)
     }
 
     /// Whether it refuses messages when it is full.
@@ -212,7 +219,7 @@ impl Queue {
 
     /// The settings that a publisher has to ask for each message, if any.
     pub(crate) fn settings_for_publishers(&self) -> Option<Arc<Settings>> {
-        self.has_rule(rule::LENGTH | rule::TTL | rule::COUNTS)
+        self.has_rule(rule::LENGTH | rule::TTL | rule::COUNTS | rule::SCHEDULE)
             .then(|| self.settings())
     }
 
@@ -261,6 +268,10 @@ impl Queue {
 
     /// Says whether a message may come in. If so, it has to be pushed, or dismissed.
     pub(crate) fn admit(&self, settings: &Settings, message: &Incoming) -> Admission {
+        if self.is_schedule() {
+            // Its record says when it was accepted.
+            return Admission::In(Entry::TIMED);
+        }
         let flags = settings.flags_for(message);
         if flags & Entry::TIMED != 0 {
             self.expect_timed();

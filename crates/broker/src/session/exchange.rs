@@ -26,7 +26,7 @@ impl Core {
         }
         let vhost = self.publisher.vhost();
         let as_it_is = vhost.protected_exchange(exchange) == Some(true);
-        vhost.topology().declare_exchange(&ExchangeSpec {
+        vhost.declare_exchange(&ExchangeSpec {
             name: exchange,
             kind: name(declare.type_)?,
             passive: declare.passive || as_it_is,
@@ -59,6 +59,7 @@ impl Core {
         }
         let topology = vhost.topology();
         topology.delete_exchange(exchange, delete.if_unused)?;
+        vhost.forget_orphans();
         if !delete.no_wait {
             DeleteOk {}.write(channel.id, &mut out.bytes);
         }
@@ -89,8 +90,10 @@ impl Core {
     ) -> Result<(), Error> {
         let key = unbind.routing_key.as_bytes();
         let (destination, source) = self.ends(unbind.destination, unbind.source, key)?;
-        let topology = self.publisher.vhost().topology();
+        let vhost = self.publisher.vhost();
+        let topology = vhost.topology();
         topology.unbind_exchange(destination, source, key, unbind.arguments)?;
+        vhost.forget_orphans();
         if !unbind.no_wait {
             UnbindOk {}.write(channel.id, &mut out.bytes);
         }

@@ -126,6 +126,7 @@ impl Core {
         }
         let topology = vhost.topology();
         topology.unbind_queue(&queue, exchange, key, unbind.arguments)?;
+        vhost.forget_orphans();
         UnbindOk {}.write(channel.id, &mut out.bytes);
         Ok(())
     }

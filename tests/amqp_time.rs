@@ -1,4 +1,4 @@
-//! Scheduled delivery: exchanges that let messages wait.
+//! Scheduled delivery: exchanges that let messages wait. And deliveries that are not acknowledged in time.
 
 // What fails in a helper fails the test.
 #![allow(clippy::unwrap_used)]
@@ -9,10 +9,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::queues::{Client, headers, int, table, text};
 use common::{Server, directory_on_disk};
-use lapin::message::BasicGetMessage;
+use futures_lite::StreamExt;
+use lapin::message::{BasicGetMessage, Delivery};
 use lapin::options::*;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, ExchangeKind};
+use lapin::{BasicProperties, Consumer, ExchangeKind};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn now_ms() -> u64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -131,4 +134,71 @@ async fn a_declare_without_a_type_to_route_by_is_refused() {
         said.contains("PRECONDITION_FAILED") && said.contains(wrong),
         "{said}"
     );
+}
+
+async fn consume(client: &Client, queue: &str, prefetch: u16) -> Consumer {
+    let options = BasicQosOptions::default();
+    client.channel.basic_qos(prefetch, options).await.unwrap();
+    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+    let consumer = client
+        .channel
+        .basic_consume(queue.into(), "".into(), options, none);
+    consumer.await.unwrap()
+}
+
+async fn next(consumer: &mut Consumer) -> Result<Delivery, String> {
+    let next = tokio::time::timeout(PATIENCE, consumer.next());
+    let next = next
+        .await
+        .expect("nothing comes")
+        .expect("the channel is closed");
+    next.map_err(|error| error.to_string())
+}
+
+#[actix_web::test]
+async fn what_is_not_acknowledged_in_time_goes_to_another_and_the_channel_stays() {
+    let server = Server::start().await;
+    let (slow, other) = (
+        Client::connect(&server).await,
+        Client::connect(&server).await,
+    );
+    slow.declare("q", &[("x-consumer-timeout", int(300))]).await;
+    let mut first = consume(&slow, "q", 1).await;
+    slow.publish("q", "m").await;
+    let held = next(&mut first).await.unwrap();
+    let mut second = consume(&other, "q", 1).await;
+    let again = next(&mut second).await.unwrap();
+    assert_eq!((&*again.data, again.redelivered), (&b"m"[..], true));
+    again.ack(BasicAckOptions::default()).await.unwrap();
+    // Too late; and the place is free again.
+    held.ack(BasicAckOptions::default()).await.unwrap();
+    drop(second);
+    other.connection.close(200, "bye".into()).await.unwrap();
+    slow.publish("q", "next").await;
+    assert_eq!(next(&mut first).await.unwrap().data, b"next");
+}
+
+#[actix_web::test]
+async fn a_policy_sets_the_time_and_the_channel_is_closed_if_configured_so() {
+    let closes = ("BACKBONE_AMQP__CONSUMER_TIMEOUT_CLOSES_CHANNEL", "true");
+    let default = ("BACKBONE_LIMITS__CONSUMER_TIMEOUT_MS", "200");
+    let server = Server::with(&[closes, default]).await;
+    let client = Client::connect(&server).await;
+    client.declare("q", &[]).await;
+    let mut consumer = consume(&client, "q", 0).await;
+    client.publish("q", "m").await;
+    next(&mut consumer).await.unwrap();
+    let error = match tokio::time::timeout(PATIENCE, consumer.next())
+        .await
+        .unwrap()
+    {
+        Some(Err(error)) => error.to_string(),
+        // The consumer ended with its channel: an operation on that says why.
+        _ => String::new(),
+    };
+    let text = "delivery acknowledgement on channel 1 timed out. Timeout value used: 200 ms. This timeout value can be configured";
+    assert!(error.is_empty() || error.contains(text), "{error}");
+    assert!(!client.channel.status().connected());
+    let again = Client::connect(&server).await;
+    assert!(again.get("q").await.redelivered);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backbone_broker::policy::Policy;
+use backbone_broker::policy::{Policy, effective};
 use backbone_broker::queue::QueueStats;
 use backbone_broker::vhost::Vhost;
 use backbone_wire::table::{Table, Value};
@@ -29,6 +29,10 @@ pub struct QueueInfo {
     pub policy: Option<String>,
     /// The operators' policy that counts for it.
     pub operator_policy: Option<String>,
+    /// What these two say together; of limits the smaller one.
+    pub effective_policy: Map<String, Json>,
+    /// The declare's arguments, with what policies lay over them: what holds for it.
+    pub effective_arguments: Map<String, Json>,
     /// How safe a persistent message in it is before it is confirmed: a level's name.
     pub durability: &'static str,
     /// What is in it.
@@ -65,8 +69,13 @@ fn describe(vhost: &Vhost, queue: &Queue) -> QueueInfo {
     // They were checked when they came.
     let arguments = Table::from_bytes(&options.arguments).unwrap_or(Table::EMPTY);
     let chosen = vhost.policies_of(queue);
+    let by_policy = effective(Table::EMPTY, &chosen);
+    let by_policy = object(by_policy.as_table()).into_iter();
+    let setting = |name: String| name.strip_prefix("x-").map_or(name.clone(), Into::into);
     let name = |policy: Option<Arc<Policy>>| policy.map(|it| it.definition.name.clone());
     QueueInfo {
+        effective_policy: by_policy.map(|(name, it)| (setting(name), it)).collect(),
+        effective_arguments: object(vhost.effective_arguments(queue).as_table()),
         policy: name(chosen.user),
         operator_policy: name(chosen.operator),
         vhost: Arc::clone(vhost.name()),

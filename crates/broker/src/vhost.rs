@@ -79,6 +79,8 @@ pub struct Vhost {
     /// Dead letters that the log refused.
     pub(crate) postponed: Mutex<Vec<Dead>>,
     pub(crate) circle: Mutex<Option<Circle>>,
+    /// Within how many ms deliveries have to be acknowledged, unless the queue says otherwise; 0: whenever.
+    pub(crate) consumer_timeout_ms: u64,
     replies: Replies,
     /// Exchanges that connections cannot delete, and whether they may declare them otherwise.
     pub(crate) protected_exchanges: DashMap<Box<str>, bool>,
@@ -131,6 +133,7 @@ impl Vhost {
             now_ms: AtomicU64::new(0),
             postponed: Mutex::default(),
             circle: Mutex::default(),
+            consumer_timeout_ms: 0,
             replies: Replies::default(),
             protected_exchanges: DashMap::new(),
         }
@@ -157,6 +160,7 @@ impl Vhost {
         other.counters = Arc::clone(&self.counters);
         other.numbers = Arc::clone(&self.numbers);
         other.timetable = self.timetable.beside();
+        other.consumer_timeout_ms = self.consumer_timeout_ms;
         match (&self.durable, &self.pager) {
             (Some(durable), Some(pager)) => {
                 other.with_log(Arc::clone(durable), Arc::clone(pager), level)

@@ -181,6 +181,10 @@ fn push_by_rules(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut W
     }
     drop(state);
     note_lost(queue, lost, dead);
+    let mut lost = Lost::default();
+    if let Some(front) = queue.overflow_above(&mut lost, wakes) {
+        note_lost(&front, lost, dead);
+    }
     if list.reserved.is_none() {
         if pushed != Pushed::Taken {
             release(vhost.arena(), &entries);

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use backbone_log::Arena;
 
-use super::rules::{Lost, rule};
+use super::rules::{ALARM_KEY, Lost, rule};
 use super::{Bell, Queue, State, Wakes};
 
 /// Numbers of a page.
@@ -172,6 +172,14 @@ impl Queue {
         };
         rules.expiries.forget_below(lowest);
         let mut next = rules.expiries.earliest();
+        rules.alarms.retain(|alarm| {
+            let later = alarm.time > now;
+            match later {
+                true => next = next.min(alarm.time),
+                false => wakes.0.push((Arc::clone(&alarm.bell), ALARM_KEY)),
+            }
+            later
+        });
         if let Some(expires) = rules.settings.expires_ms {
             match in_use {
                 true => rules.unused_since = None,

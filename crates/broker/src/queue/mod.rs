@@ -35,8 +35,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use backbone_wire::table::Table;
@@ -55,7 +55,7 @@ pub(crate) use counts::{event, write_event};
 use levels::Levels;
 pub use outcome::{DeleteIf, Left, Refused};
 use rules::Rules;
-pub(crate) use rules::{Admission, Incoming, Lost, read_expiries};
+pub(crate) use rules::{ALARM_KEY, Admission, Incoming, Lost, read_expiries};
 pub(crate) use schedule::Due;
 pub use settings::{DeadLetterTo, Overflow, Settings};
 pub use spill::{Emptied, Room};
@@ -155,6 +155,8 @@ pub struct Queue {
     booked: AtomicU64,
     /// Of a priority queue: where its messages are.
     levels: Option<Arc<Levels>>,
+    /// Of a level of one: the queue that clients know.
+    front: Weak<Self>,
     state: Mutex<State>,
 }
 
@@ -174,10 +176,6 @@ impl Queue {
     /// A queue with the settings that its arguments say.
     fn declared(name: &Arc<str>, id: u64, options: QueueOptions, features: Features) -> Self {
         let settings = Settings::of(Table::assume_checked(&options.arguments));
-        let settings = match features.priority_max {
-            None => settings,
-            Some(_) => settings.of_front(),
-        };
         Self::with(name, id, options, features, settings)
     }
 
@@ -208,6 +206,7 @@ impl Queue {
             has_shadow: AtomicBool::new(false),
             published: AtomicU64::new(0),
             levels: None,
+            front: Weak::new(),
             state: Mutex::new(state),
         }
     }
@@ -512,6 +511,17 @@ impl Queue {
         if let Some(consumer) = state.consumer(id) {
             shared.force(consumer.assigned.len() as u32);
             consumer.spec.shared = Some(Arc::clone(shared));
+        }
+    }
+
+    /// A consumer has room for one more message, which it held and which was taken from it.
+    pub(crate) fn give_credit(&self, id: ConsumerId, wakes: &mut Wakes) {
+        let mut state = self.state.lock();
+        if let Some(consumer) = state.consumer(id) {
+            consumer.give_credit(1);
+            state.enter_turn(id.slot);
+            state.dispatch(wakes);
+            self.after(&mut state, wakes);
         }
     }
 

@@ -17,7 +17,7 @@ use backbone_log::Arena;
 use super::arguments::QueueType;
 use super::counts::Counts;
 use super::expiry::Expiries;
-use super::{ConsumerId, DeadLetterTo, Overflow, Queue, Settings, State, Wakes};
+use super::{Bell, ConsumerId, DeadLetterTo, Overflow, Queue, Settings, State, Wakes};
 use crate::record::{self, Entry};
 
 /// What is special about a queue, as bits.
@@ -38,6 +38,10 @@ pub(super) mod rule {
     pub const COUNTS: u16 = 64;
     /// Messages wait in it for their time: see [`super::super::schedule`].
     pub const SCHEDULE: u16 = 128;
+    /// Deliveries have to be acknowledged within some time.
+    pub const TIMEOUT: u16 = 256;
+    /// It is a level of a priority queue that has limits of length.
+    pub const PART: u16 = 512;
 }
 
 /// Of a queue that is not plain, under its lock.
@@ -54,7 +58,18 @@ pub(crate) struct Rules {
     pub(super) unused_since: Option<u64>,
     /// Of a quorum queue.
     pub(super) counts: Counts,
+    /// Whose deliveries may be overdue at which time.
+    pub(super) alarms: Vec<Alarm>,
 }
+
+/// Somebody who wants to look at the time whether deliveries are overdue.
+pub(super) struct Alarm {
+    pub time: u64,
+    pub bell: Arc<dyn Bell>,
+}
+
+/// The key with which bells are rung for that: no consumer's.
+pub(crate) const ALARM_KEY: u64 = u64::MAX;
 
 /// A message that asks to be let in.
 #[derive(Debug, Clone, Copy)]
@@ -107,11 +122,13 @@ impl Rules {
             | bit(settings.dead_letters.is_some(), rule::DEAD_LETTERS)
             | bit(settings.message_ttl_ms.is_some(), rule::TTL)
             | bit(settings.expires_ms.is_some(), rule::EXPIRES)
+            | bit(settings.part, rule::PART)
+            | bit(settings.consumer_timeout_ms.is_some(), rule::TIMEOUT)
             | bit(kind == QueueType::Quorum, rule::COUNTS)
     }
 
     pub(super) fn weighs(&self) -> bool {
-        self.settings.bytes_max.is_some()
+        self.settings.weighs()
     }
 
     /// Takes account of messages that are ready now.
@@ -164,13 +181,15 @@ impl Queue {
     /// Whether messages are pushed and put back by rules.
     #[inline]
     pub(crate) fn is_ruled(&self) -> bool {
-        self.has_rule(rule::LENGTH | rule::TTL | rule::TIMED | rule::COUNTS | rule::SCHEDULE)
+        self.has_rule(
+            rule::LENGTH | rule::TTL | rule::TIMED | rule::COUNTS | rule::SCHEDULE | rule::PART,
+        )
     }
 
     /// Whether something has to be done with messages that were handed out before they are delivered.
     #[inline]
     pub(crate) fn minds_deliveries(&self) -> bool {
-        self.has_rule(rule::TIMED | rule::COUNTS)
+        self.has_rule(rule::TIMED | rule::COUNTS | rule::TIMEOUT)
     }
 
     /// Whether a message in it may have expired.
@@ -191,6 +210,33 @@ impl Queue {
     /// Whether its dead letters go somewhere.
     pub(crate) fn has_dead_letters(&self) -> bool {
         self.has_rule(rule::DEAD_LETTERS)
+    }
+
+    /// Within how many ms deliveries have to be acknowledged, if that is limited.
+    pub(crate) fn consumer_timeout(&self) -> Option<u64> {
+        if !self.has_rule(rule::TIMEOUT) {
+            return None;
+        }
+        let state = self.state.lock();
+        state.rules.as_ref()?.settings.consumer_timeout_ms
+    }
+
+    /// Has `bell` rung with [`ALARM_KEY`] at `time`, when deliveries may be overdue, or before. There is one alarm for each bell.
+    pub(crate) fn set_alarm(&self, time: u64, bell: &Arc<dyn Bell>, wakes: &mut Wakes) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(rules) = &mut state.rules else {
+            return;
+        };
+        let mut alarms = rules.alarms.iter_mut();
+        match alarms.find(|alarm| Arc::ptr_eq(&alarm.bell, bell)) {
+            Some(alarm) => alarm.time = alarm.time.min(time),
+            None => {
+                let bell = Arc::clone(bell);
+                rules.alarms.push(Alarm { time, bell });
+            }
+        }
+        self.book(state, time, wakes);
     }
 
     /// Classic, quorum, or what else it was declared as.
@@ -229,9 +275,10 @@ impl Queue {
         let Some(levels) = &self.levels else {
             return self.apply_own(&mut state, settings, arena, wakes);
         };
-        self.apply_own(&mut state, settings.of_front(), arena, wakes);
+        let of_level = settings.of_level();
+        self.apply_own(&mut state, settings, arena, wakes);
         // Under the front's lock: a level that comes later has them as well.
-        levels.apply(&settings.of_level(), arena, wakes);
+        levels.apply(&of_level, arena, wakes);
     }
 
     pub(super) fn apply_own(
@@ -251,14 +298,12 @@ impl Queue {
         let kept = self.rules.load(Ordering::Relaxed) & rule::TIMED;
         self.rules
             .store(Rules::bits(&settings, self.kind) | kept, Ordering::Release);
-        let weighs = settings.bytes_max.is_some();
+        let weighs = settings.weighs();
         let mut rules = state
             .rules
             .take()
             .unwrap_or_else(|| Box::new(Rules::new(Settings::default())));
-        let weighed = std::mem::replace(&mut rules.settings, Arc::new(settings))
-            .bytes_max
-            .is_some();
+        let weighed = std::mem::replace(&mut rules.settings, Arc::new(settings)).weighs();
         if weighs && !weighed {
             rules.body_bytes = state.weigh(arena);
         }
@@ -348,6 +393,21 @@ impl Queue {
         let earliest = state.rules.as_ref().map(|rules| rules.expiries.earliest());
         self.book(state, earliest.unwrap_or(u64::MAX), wakes);
         self.after(state, wakes);
+    }
+
+    /// After messages came into this level of a priority queue: what that has no room for goes. Returns the priority queue,
+    /// which it is lost from.
+    pub(crate) fn overflow_above(&self, lost: &mut Lost, wakes: &mut Wakes) -> Option<Arc<Queue>> {
+        if !self.has_rule(rule::PART) {
+            return None;
+        }
+        let front = self.front.upgrade()?;
+        front.note_level(self);
+        let mut state = front.state.lock();
+        state.overflow(&mut lost.overflowed);
+        front.after(&mut state, wakes);
+        drop(state);
+        Some(front)
     }
 
     /// As [`Queue::requeue`], by the rules: `expiries` says when the entries expire.

@@ -514,17 +514,6 @@ impl Queue {
         }
     }
 
-    /// A consumer has room for one more message, which it held and which was taken from it.
-    pub(crate) fn give_credit(&self, id: ConsumerId, wakes: &mut Wakes) {
-        let mut state = self.state.lock();
-        if let Some(consumer) = state.consumer(id) {
-            consumer.give_credit(1);
-            state.enter_turn(id.slot);
-            state.dispatch(wakes);
-            self.after(&mut state, wakes);
-        }
-    }
-
     /// Offers what is ready again, after the shared credit of a consumer grew.
     pub fn poke(&self, id: ConsumerId, wakes: &mut Wakes) {
         let mut state = self.state.lock();

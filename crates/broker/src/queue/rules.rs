@@ -239,6 +239,17 @@ impl Queue {
         self.book(state, time, wakes);
     }
 
+    /// A consumer has room for one more message, which it held and which was taken from it.
+    pub(crate) fn give_credit(&self, id: ConsumerId, wakes: &mut Wakes) {
+        let mut state = self.state.lock();
+        if let Some(consumer) = state.consumer(id) {
+            consumer.give_credit(1);
+            state.enter_turn(id.slot);
+            state.dispatch(wakes);
+            self.after(&mut state, wakes);
+        }
+    }
+
     /// Classic, quorum, or what else it was declared as.
     pub fn kind(&self) -> QueueType {
         self.kind

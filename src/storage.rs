@@ -80,6 +80,7 @@ pub fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhosts>, Arc<Gate>)
     let limit_bytes = runtime::memory_limit_bytes(config.limits.memory_bytes) as usize;
     let gate = Gate::new(Arc::clone(&arena), Some(Arc::clone(&durable)), limit_bytes);
     let vhost = Vhost::new("/", node_number(), arena);
+    let vhost = vhost.with_consumer_timeout(config.limits.consumer_timeout_ms);
     let (pager, wanted) = engine::pager(&vhost, &durable, limit_bytes / 2);
     let gate = gate.with_pager(Arc::clone(&pager));
     let gate = Arc::new(gate.with_disk(config.limits.disk_free_bytes));

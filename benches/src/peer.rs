@@ -30,6 +30,7 @@ const SETTINGS: Settings = Settings {
     unacked_max: 1 << 20,
     out_bytes_max: 1 << 20,
     cancel_notify: false,
+    timeout_closes_channel: false,
 };
 
 /// Keeps the keys that it was rung with.

@@ -29,6 +29,7 @@ const SETTINGS: Settings = Settings {
     unacked_max: 50,
     out_bytes_max: 10_000,
     cancel_notify: true,
+    timeout_closes_channel: false,
 };
 /// More than one turn of answers and one message may add to the bound.
 const OUT_BYTES_SLACK: usize = 64 * 1024;

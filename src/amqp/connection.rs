@@ -163,6 +163,7 @@ impl Connection {
             unacked_max: shared.unacked_max,
             out_bytes_max: shared.out_bytes_max,
             cancel_notify: opened.cancel_notify,
+            timeout_closes_channel: shared.timeout_closes_channel,
         };
         let publisher = Publisher::new(opened.vhost, origin);
         let session = Session::new(

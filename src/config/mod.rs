@@ -81,6 +81,9 @@ pub struct Amqp {
     pub frame_max_bytes: u32,
     /// How long a peer may take from connecting to `connection.open`, milliseconds.
     pub handshake_timeout_ms: u64,
+    /// Whether a delivery that is not acknowledged in time closes its channel, as RabbitMQ does it; otherwise it goes back to its
+    /// queue alone.
+    pub consumer_timeout_closes_channel: bool,
 }
 
 /// `[tls]`: certificates. The files are read at start and again at SIGHUP.
@@ -185,6 +188,8 @@ pub struct Limits {
     pub out_buffer_bytes: u64,
     /// Messages that one channel may hold unacknowledged before deliveries to it pause.
     pub unacked_per_channel: u32,
+    /// Milliseconds in which a delivery has to be acknowledged, unless its queue or a policy says otherwise; 0: whenever.
+    pub consumer_timeout_ms: u64,
     /// Logins of one user from one address that may fail in a minute before further ones are refused unseen; 0: any number.
     pub failed_logins_per_minute: u32,
 }
@@ -311,6 +316,7 @@ impl Default for Amqp {
             channel_max: 2047,
             frame_max_bytes: 131_072,
             handshake_timeout_ms: 10_000,
+            consumer_timeout_closes_channel: false,
         }
     }
 }
@@ -353,6 +359,7 @@ impl Default for Limits {
             disk_free_bytes: 128 * 1024 * 1024,
             out_buffer_bytes: 1024 * 1024,
             unacked_per_channel: 1_048_576,
+            consumer_timeout_ms: 0,
             failed_logins_per_minute: 30,
         }
     }

@@ -286,7 +286,7 @@ fn declare_exchange(vhost: &Vhost, plan: &ExchangePlan) -> Result<(), EngineErro
         internal: plan.internal,
         arguments: arguments.as_table(),
     };
-    Ok(vhost.topology().declare_exchange(&spec)?)
+    Ok(vhost.declare_exchange(&spec)?)
 }
 
 fn with_declare<R>(

@@ -28,6 +28,8 @@ pub struct ExchangeInfo {
     pub arguments: Map<String, Value>,
     /// The policy that counts for it.
     pub policy: Option<String>,
+    /// Messages that wait at it for their time; none for one that lets none wait.
+    pub messages_delayed: Option<u64>,
 }
 
 impl Engine {
@@ -73,6 +75,7 @@ fn describe(vhost: &Vhost, listed: Listed) -> ExchangeInfo {
         internal: listed.internal,
         arguments: object_of(&listed.arguments),
         policy: policy.map(|policy| policy.definition.name.clone()),
+        messages_delayed: vhost.delayed(&listed.name),
         name: listed.name,
     }
 }

@@ -87,6 +87,11 @@ impl Engine {
                 total.unacked,
             ),
             (
+                "backbone_exchange_messages_delayed",
+                "Messages that wait at exchanges for their time",
+                total.delayed,
+            ),
+            (
                 "backbone_message_store_bytes",
                 "Memory that stored messages take",
                 vhost.arena().bytes() as u64,
@@ -153,6 +158,8 @@ impl Engine {
 struct Totals {
     ready: u64,
     unacked: u64,
+    /// At exchanges.
+    delayed: u64,
     consumers: u64,
     published: u64,
     queues: u64,
@@ -169,6 +176,7 @@ impl Totals {
             queues: counts.queues as u64,
             exchanges: counts.exchanges as u64,
             bindings: counts.bindings as u64,
+            delayed: vhost.delayed_in_all(),
             ..Self::default()
         };
         for queue in vhost.topology().queues() {
@@ -187,6 +195,7 @@ impl Totals {
     fn add(&mut self, other: &Self) {
         self.ready += other.ready;
         self.unacked += other.unacked;
+        self.delayed += other.delayed;
         self.consumers += other.consumers;
         self.published += other.published;
         self.queues += other.queues;

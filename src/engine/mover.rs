@@ -6,6 +6,8 @@ use backbone_broker::flow;
 use backbone_broker::queue::{Bell, ConsumerSpec, Queue};
 use backbone_broker::vhost::Vhost;
 
+use super::now_ms;
+
 /// Called, from any thread, when there is something to move; must not block.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
@@ -61,6 +63,6 @@ impl Mover {
 
     /// Moves one batch. True when more may wait: call again.
     pub fn step(&mut self) -> bool {
-        self.inner.step()
+        self.inner.step(now_ms())
     }
 }

@@ -37,6 +37,9 @@ pub struct ExchangeBody {
     /// The policy that counts for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<String>,
+    /// Messages that wait for their time, at an exchange of type `x-delayed-message`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages_delayed: Option<u64>,
 }
 
 /// An exchange as it is to be.
@@ -67,6 +70,7 @@ impl From<ExchangeInfo> for ExchangeBody {
             internal: info.internal,
             arguments: info.arguments,
             policy: info.policy,
+            messages_delayed: info.messages_delayed,
         }
     }
 }

@@ -39,7 +39,7 @@ impl<'a> Acting<'a> {
             self.may_declare_exchange(spec)?;
         }
         let as_it_is = self.vhost.protected_exchange(spec.name) == Some(true);
-        self.vhost.topology().declare_exchange(&ExchangeSpec {
+        self.vhost.declare_exchange(&ExchangeSpec {
             passive: spec.passive || as_it_is,
             ..*spec
         })
@@ -79,7 +79,9 @@ impl<'a> Acting<'a> {
                 self.vhost.name()
             )));
         }
-        self.vhost.topology().delete_exchange(exchange, if_unused)
+        self.vhost.topology().delete_exchange(exchange, if_unused)?;
+        self.vhost.forget_orphans();
+        Ok(())
     }
 
     /// `queue.bind`.
@@ -111,7 +113,9 @@ impl<'a> Acting<'a> {
     ) -> Result<(), Error> {
         self.may_bind_queue(queue, exchange, key)?;
         let topology = self.vhost.topology();
-        topology.unbind_queue(queue, exchange, key, arguments)
+        topology.unbind_queue(queue, exchange, key, arguments)?;
+        self.vhost.forget_orphans();
+        Ok(())
     }
 
     fn may_bind_queue(&self, queue: &str, exchange: &str, key: &[u8]) -> Result<(), Error> {
@@ -152,7 +156,9 @@ impl<'a> Acting<'a> {
     ) -> Result<(), Error> {
         self.may_bind("exchange", destination, source, key)?;
         let topology = self.vhost.topology();
-        topology.unbind_exchange(destination, source, key, arguments)
+        topology.unbind_exchange(destination, source, key, arguments)?;
+        self.vhost.forget_orphans();
+        Ok(())
     }
 
     /// Whether the user may bind `kind` (exchange or queue) `destination` to an exchange, or unbind it.

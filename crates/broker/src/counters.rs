@@ -40,6 +40,7 @@ counters! {
     messages_dead_lettered_maxlen = "backbone_global_messages_dead_lettered_maxlen_total": "Messages dead-lettered because there was no room for them.",
     messages_dead_lettered_delivery_limit = "backbone_global_messages_dead_lettered_delivery_limit_total": "Messages dead-lettered because they came back too often.",
     messages_dead_letter_circles = "backbone_global_messages_dead_letter_circles_total": "Dead letters dropped because they went in a circle.",
+    messages_acknowledgement_timeouts = "backbone_global_messages_acknowledgement_timeouts_total": "Deliveries that were not acknowledged in time.",
     messages_refused = "backbone_global_messages_refused_total": "Messages that a queue refused because it had no room.",
     queues_declared = "backbone_queues_declared_total": "Queues created.",
     queues_deleted = "backbone_queues_deleted_total": "Queues deleted.",

@@ -104,6 +104,9 @@ pub struct ExchangeDefinition {
     pub auto_delete: bool,
     /// Clients cannot publish to it.
     pub internal: bool,
+    /// What the messages in its own queue are known by in the log, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<u64>,
     /// The arguments: a table's bytes, as hexadecimal digits.
     #[serde(with = "hex")]
     pub arguments: Vec<u8>,

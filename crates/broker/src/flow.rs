@@ -128,9 +128,8 @@ impl Mover {
         self.consumer.is_none()
     }
 
-    /// Moves one batch. True when more may wait: call again.
-    pub fn step(&mut self) -> bool {
-        let now_ms = self.vhost.now_ms();
+    /// Moves one batch. True when more may wait: call again. `now_ms` is Unix time.
+    pub fn step(&mut self, now_ms: u64) -> bool {
         let Some(id) = self.consumer else {
             return false;
         };
@@ -178,10 +177,13 @@ impl Mover {
                 let queue = &queue.home(Record::read(segment, entry.offset).header);
                 let index = load.lists.of(queue, None, &mut spare);
                 let list = load.lists.get_mut(index);
-                let mut flags = 0;
+                let mut flags = entry.flags & (Entry::TIMED | Entry::AT_ONCE);
+                if flags != 0 {
+                    queue.expect_timed();
+                }
                 if logs(queue) {
                     load.plan.target(index, list);
-                    flags = Entry::LOGGED;
+                    flags |= Entry::LOGGED;
                 }
                 list.entries.push(Entry { flags, ..*entry });
             }
@@ -407,7 +409,7 @@ mod tests {
         assert_eq!((cut_short.batch.len(), from.stats().unsettled), (3, 3));
         drop(cut_short);
         assert_eq!((from.stats().ready, from.stats().unsettled), (3, 0));
-        mover().step();
+        mover().step(0);
         assert_eq!((from.stats().ready, from.stats().unsettled), (0, 0));
         let mut arrived = Vec::new();
         to.take(9, 9999, &mut arrived);

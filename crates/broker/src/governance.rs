@@ -43,6 +43,13 @@ impl Vhost {
         self.definition.store(Arc::new(definition));
     }
 
+    /// The same; deliveries have to be acknowledged within so many ms, unless a queue or policy says otherwise. 0: whenever.
+    #[must_use]
+    pub fn with_consumer_timeout(mut self, consumer_timeout_ms: u64) -> Self {
+        self.consumer_timeout_ms = consumer_timeout_ms;
+        self
+    }
+
     /// How many connections are open to it, and how many may be.
     pub fn connections(&self) -> &Arc<Quota> {
         &self.connections
@@ -68,6 +75,7 @@ impl Vhost {
                 self.give_back(&queue, &emptied);
             }
         }
+        self.forget_orphans();
         for dead in std::mem::take(&mut *self.postponed.lock()) {
             flow::release(self.arena(), &dead.entries);
         }

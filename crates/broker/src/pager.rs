@@ -4,6 +4,9 @@
 //! One a node. It has no thread: whoever hears a queue's page bell calls [`Pager::page_in`], and whoever cannot wait
 //! for that (a get) calls it itself.
 
+mod reading;
+
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -14,6 +17,7 @@ use crate::flow;
 use crate::publisher::LARGE_FROM_BYTES;
 use crate::queue::{Bell, Page, Queue, Room, Wakes};
 use crate::record::{self, Entry, Record};
+pub(crate) use reading::Reading;
 
 /// Attempts to find a message that is copied from segment to segment meanwhile.
 const MOVES_MAX: usize = 8;
@@ -357,9 +361,10 @@ impl Pager {
 
     fn read(&self, queue: &Queue, page: Page) -> Result<Read, LogError> {
         let (stored, until) = self.locate(queue, page)?;
+        let before = page.from..until.min(page.restored);
         let mut read = Read {
             until,
-            found: stored.len() as u64 + self.never_stored(queue.id(), page, until, &stored),
+            found: stored.len() as u64 + self.never_stored(queue.id(), before, &stored),
             ..Read::default()
         };
         let mut fill = Fill::new(&self.arena, queue.is_ruled());
@@ -395,17 +400,16 @@ impl Pager {
         Ok(read)
     }
 
-    /// How many numbers of a page up to `until` the queue was restored with and the log has no message for: they were
-    /// on their way when the process before this one ended. They are settled, unless damage may be the reason.
-    fn never_stored(&self, queue: u64, page: Page, until: u64, stored: &[Stored]) -> u64 {
-        let until = until.min(page.restored);
-        if until <= page.from {
+    /// How many of some numbers that the queue was restored with the log has no message for: they were on their way when
+    /// the process before this one ended. They are settled, unless damage may be the reason.
+    fn never_stored(&self, queue: u64, numbers: Range<u64>, stored: &[Stored]) -> u64 {
+        if numbers.is_empty() {
             return 0;
         }
         let log = self.durable.log();
         let mut missing = Vec::new();
         let mut stored = stored.iter().map(|message| message.at.seq).peekable();
-        for open in log.unsettled(queue, page.from..until) {
+        for open in log.unsettled(queue, numbers) {
             let mut from = open.start;
             while let Some(seq) = stored.next_if(|seq| *seq < open.end) {
                 if from < seq {

@@ -185,23 +185,32 @@ pub(crate) fn stamp_time(out: &mut Vec<u8>, start: u32, accepted_ms: u64) {
     out.extend_from_slice(&accepted_ms.to_le_bytes());
 }
 
-/// When a message expires that may wait for `ttl` ms, and for no longer than its own property says; `u64::MAX`: never. Panics
-/// as [`Record::read`].
-pub(crate) fn expires_at(segment: &[u8], offset: u32, ttl: Option<u64>) -> u64 {
+/// When the record at `offset` says that its message was accepted, if it does. Panics as [`Record::read`].
+pub(crate) fn accepted_at(segment: &[u8], offset: u32) -> Option<u64> {
     let record = Record::read(segment, offset);
     if record.flags & TIMED == 0 {
-        return u64::MAX;
+        return None;
     }
-    let own = record.properties().expiration();
-    let own = own.and_then(|text| crate::queue::arguments::expiration(text.as_bytes()).ok());
-    let Some(ttl) = own.into_iter().chain(ttl).min() else {
-        return u64::MAX;
-    };
     let at = record.body_offset + record.body.len();
     let time = segment[at..]
         .first_chunk()
         .expect("the time follows the body");
-    u64::from_le_bytes(*time).saturating_add(ttl)
+    Some(u64::from_le_bytes(*time))
+}
+
+/// When a message expires that may wait for `ttl` ms, and for no longer than its own property says; `u64::MAX`: never. Panics
+/// as [`Record::read`].
+pub(crate) fn expires_at(segment: &[u8], offset: u32, ttl: Option<u64>) -> u64 {
+    let Some(accepted) = accepted_at(segment, offset) else {
+        return u64::MAX;
+    };
+    let own = Record::read(segment, offset);
+    let own = own.properties().expiration();
+    let own = own.and_then(|text| crate::queue::arguments::expiration(text.as_bytes()).ok());
+    let Some(ttl) = own.into_iter().chain(ttl).min() else {
+        return u64::MAX;
+    };
+    accepted.saturating_add(ttl)
 }
 
 /// Appends a record up to its body, which the caller appends; returns the record's offset.

@@ -24,7 +24,7 @@ pub struct Restored {
     pub queues: usize,
     /// Bindings between durable ends.
     pub bindings: usize,
-    /// Messages in these queues.
+    /// Messages in these queues, and those that wait at exchanges for their time.
     pub messages: u64,
     /// Queues without a definition whose messages were given up: what deleted them had not come so far.
     pub forgotten: usize,
@@ -57,7 +57,7 @@ struct OfVhost<'a> {
 }
 
 /// What the log has of each queue, by its id.
-type Stored = BTreeMap<u64, QueueInfo>;
+pub(crate) type Stored = BTreeMap<u64, QueueInfo>;
 
 /// Brings back from the log what is durable of `vhosts`, and settles what belongs to nothing any more.
 pub(crate) fn restore(
@@ -72,13 +72,14 @@ pub(crate) fn restore(
     for vhost in vhosts {
         let mut of = found.vhosts.remove(&**vhost.name()).unwrap_or_default();
         known.extend(of.queues.iter().flat_map(|(_, queue)| queue.ids()));
+        known.extend(of.exchanges.iter().filter_map(|(_, it)| it.store));
         match of.definition.clone() {
             Some(definition) => vhost.take_definition(definition),
             None => vhost.redefine(|_| ())?,
         }
         vhost.restore_policies(&mut of, &mut found.damaged);
         vhost.restore_queues(&of, &stored, lenient, &mut restored);
-        vhost.restore_routes(of, &mut found.damaged, &mut restored);
+        vhost.restore_routes(of, &stored, &mut found.damaged, &mut restored);
     }
     for orphans in found.vhosts.values() {
         found.damaged.extend(orphans.keys());
@@ -169,12 +170,17 @@ impl Vhost {
     fn restore_routes<'a>(
         &self,
         found: OfVhost<'a>,
+        stored: &Stored,
         damaged: &mut Vec<&'a [u8]>,
         restored: &mut Restored,
     ) {
         for (key, definition) in &found.exchanges {
-            match self.topology().restore_exchange(definition) {
-                true => restored.exchanges += 1,
+            let (store, live) = self.restored_store(definition, stored).unzip();
+            match self.topology().restore_exchange(definition, store) {
+                true => {
+                    restored.exchanges += 1;
+                    restored.messages += live.unwrap_or(0);
+                }
                 false => damaged.push(key),
             }
         }
@@ -228,7 +234,7 @@ impl Vhost {
 
 /// How many messages queue `id` has, the lowest of their numbers, and the first number that neither it nor its
 /// shadow has used.
-fn numbers_of(id: u64, stored: &Stored) -> (u64, u64, u64) {
+pub(crate) fn numbers_of(id: u64, stored: &Stored) -> (u64, u64, u64) {
     let shadow = stored.get(&(id | SHADOW)).map_or(0, |info| info.next);
     match stored.get(&id) {
         Some(info) => (info.live, info.low, info.next.max(shadow)),

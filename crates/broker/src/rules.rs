@@ -45,6 +45,7 @@ impl Vhost {
     /// to call again, unless the timetable tells before.
     pub fn tick(&self, now_ms: u64) -> Option<u64> {
         self.tell_time(now_ms);
+        self.forget_orphans();
         let (mut wakes, mut dead) = (
             Wakes::default(),
             std::mem::take(&mut *self.postponed.lock()),
@@ -53,6 +54,10 @@ impl Vhost {
             let Some((time, queue)) = self.timetable().due(now_ms) else {
                 break;
             };
+            if queue.is_schedule() {
+                self.tick_schedule(&queue, time, now_ms, &mut dead, &mut wakes);
+                continue;
+            }
             let tick = queue.tick(time, now_ms, self.arena(), &mut wakes);
             note_lost(&queue, tick.lost, &mut dead);
             if tick.unused {
@@ -74,7 +79,7 @@ impl Vhost {
 
     /// Has a new queue follow the policies, and what is timed of it looked at.
     pub(crate) fn wind_up(&self, queue: &Arc<Queue>) {
-        if !self.policies().is_empty() {
+        if !self.policies().is_empty() || self.consumer_timeout_ms > 0 {
             self.follow_policies(queue);
         }
         let mut wakes = Wakes::default();
@@ -102,7 +107,9 @@ impl Vhost {
     pub(crate) fn follow_policies(&self, queue: &Queue) {
         let mut wakes = Wakes::default();
         let arguments = self.effective_arguments(queue);
-        let settings = Settings::of(arguments.as_table());
+        let mut settings = Settings::of(arguments.as_table());
+        let by_default = Some(self.consumer_timeout_ms).filter(|ms| *ms > 0);
+        settings.consumer_timeout_ms = settings.consumer_timeout_ms.or(by_default);
         queue.apply(settings, self.arena(), &mut wakes);
         wakes.ring();
     }

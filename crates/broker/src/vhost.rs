@@ -79,6 +79,8 @@ pub struct Vhost {
     /// Dead letters that the log refused.
     pub(crate) postponed: Mutex<Vec<Dead>>,
     pub(crate) circle: Mutex<Option<Circle>>,
+    /// Within how many ms deliveries have to be acknowledged, unless the queue says otherwise; 0: whenever.
+    pub(crate) consumer_timeout_ms: u64,
     replies: Replies,
     /// Exchanges that connections cannot delete, and whether they may declare them otherwise.
     pub(crate) protected_exchanges: DashMap<Box<str>, bool>,
@@ -131,6 +133,7 @@ impl Vhost {
             now_ms: AtomicU64::new(0),
             postponed: Mutex::default(),
             circle: Mutex::default(),
+            consumer_timeout_ms: 0,
             replies: Replies::default(),
             protected_exchanges: DashMap::new(),
         }
@@ -157,6 +160,7 @@ impl Vhost {
         other.counters = Arc::clone(&self.counters);
         other.numbers = Arc::clone(&self.numbers);
         other.timetable = self.timetable.beside();
+        other.consumer_timeout_ms = self.consumer_timeout_ms;
         match (&self.durable, &self.pager) {
             (Some(durable), Some(pager)) => {
                 other.with_log(Arc::clone(durable), Arc::clone(pager), level)
@@ -181,6 +185,11 @@ impl Vhost {
     pub fn changes_promise(&self) -> Promise {
         let journal = self.journal.as_ref();
         journal.map_or(Promise::KEPT, |journal| journal.promise(self.level))
+    }
+
+    /// Where its changes go.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_deref()
     }
 
     /// Takes note that batch `lsn` has something that its answer has to wait for, as those of definitions are.
@@ -447,6 +456,7 @@ impl Vhost {
         let Some(emptied) = queue.delete_after(condition, || forget(queue))? else {
             return Ok(0);
         };
+        self.forget_orphans();
         Ok(self.give_back(queue, &emptied))
     }
 
@@ -468,7 +478,7 @@ impl Vhost {
     }
 
     /// Gives up what a deleted queue, or a part of one, had.
-    fn give_up(&self, queue: &Queue, emptied: &Emptied) {
+    pub(crate) fn give_up(&self, queue: &Queue, emptied: &Emptied) {
         flow::release(&self.arena, &emptied.entries);
         if !emptied.in_flight {
             self.forget_messages(queue);

@@ -25,6 +25,7 @@ const SETTINGS: Settings = Settings {
     unacked_max: 1 << 20,
     out_bytes_max: 64 * 1024,
     cancel_notify: false,
+    timeout_closes_channel: false,
 };
 
 fn peer() -> Peer {

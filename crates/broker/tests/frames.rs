@@ -172,6 +172,7 @@ fn peer(vhost: &Arc<Vhost>, conn: u64) -> Peer {
         unacked_max: 5,
         out_bytes_max: OUT_BYTES_MAX,
         cancel_notify: true,
+        timeout_closes_channel: false,
     };
     let mut peer = Peer::new(vhost, conn, settings);
     let mut bytes = Vec::new();

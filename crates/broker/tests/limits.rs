@@ -46,6 +46,7 @@ impl World {
             unacked_max: 1000,
             out_bytes_max: 1 << 20,
             cancel_notify: true,
+            timeout_closes_channel: false,
         };
         let mut peer = Peer::with_access(&self.vhost, self.conns, settings, access);
         peer.send(|out| channel::Open {}.write(1, out));

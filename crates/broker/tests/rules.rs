@@ -8,6 +8,7 @@ mod support;
 use std::sync::Arc;
 
 use backbone_broker::access::Access;
+use backbone_broker::flow::{Flow, FlowCounters, Mover};
 use backbone_broker::policy::{ApplyTo, Author, Policy, PolicyDefinition};
 use backbone_broker::publisher::{Origin, Publisher, Routed, bury};
 use backbone_broker::queue::{Bell, ConsumerId, ConsumerSpec, Queue, Wakes};
@@ -783,6 +784,125 @@ fn whatever_happens_each_message_ends_once_and_none_is_delivered_too_late() {
     }
 }
 
+/// Publishes to the queue `q` with a priority.
+fn publish_at(world: &mut World, priority: u8, body: &str) -> Routed {
+    let properties = PropertiesBuilder {
+        priority: Some(priority),
+        ..PropertiesBuilder::default()
+    };
+    let routed = world.stage("q", body, &properties);
+    world.publisher.commit();
+    routed
+}
+
+#[test]
+fn a_priority_queue_keeps_its_limits_at_once_those_of_bytes_too() {
+    let mut world = World::new();
+    let dead = world.declare("dead", &[]);
+    let ranked = ("x-max-priority", number(5));
+    let limit = ("x-max-length-bytes", number(10));
+    let queue = world.declare("q", &[ranked, limit, DLX, to("dead")]);
+    for (priority, body) in [(1, "1111"), (5, "5555"), (3, "33")] {
+        publish_at(&mut world, priority, body);
+    }
+    assert_eq!((queue.stats().ready, dead.stats().ready), (3, 0));
+    publish_at(&mut world, 0, "0");
+    assert_eq!(world.drain(&dead), ["5555"], "the head is the highest one");
+    // What is out does not count, what comes back does.
+    let taken = world.take(&queue);
+    assert_eq!(world.bodies_of(&taken), ["33", "1111", "0"]);
+    publish_at(&mut world, 2, "2222222");
+    assert_eq!(dead.stats().ready, 0);
+    world.put_back(&queue, &taken);
+    assert_eq!(world.drain(&dead), ["33", "2222222"]);
+    assert_eq!(world.drain(&queue), ["1111", "0"]);
+    world.put_policy(json!({"max-length": 1}));
+    publish_at(&mut world, 4, "a");
+    publish_at(&mut world, 1, "b");
+    assert_eq!(
+        (world.drain(&dead), world.drain(&queue)),
+        (vec!["a".into()], vec!["b".into()])
+    );
+    world.assert_empty();
+}
+
+#[test]
+fn what_the_consumers_of_a_priority_queue_have_room_for_is_not_beyond_its_limit() {
+    let mut world = World::new();
+    let ranked = ("x-max-priority", number(5));
+    let queue = world.declare("q", &[ranked, ("x-max-length", number(1))]);
+    let id = world.consume(&queue, 2);
+    for (priority, body) in [(1, "a"), (3, "b"), (0, "c"), (0, "d")] {
+        publish_at(&mut world, priority, body);
+    }
+    assert_eq!(queue.stats().ready, 3);
+    assert_eq!(world.fetch(&queue, id), ["b", "a"]);
+    world.cancel(&queue, id);
+    assert_eq!(world.drain(&queue), ["d"]);
+    let refuses = ("x-overflow", Value::from("reject-publish"));
+    world
+        .vhost
+        .delete_queue("q", 1, Default::default())
+        .unwrap();
+    let limit = ("x-max-length-bytes", number(3));
+    let queue = world.declare("q", &[ranked, limit, refuses]);
+    assert_eq!(publish_at(&mut world, 1, "aa"), Routed::Queues);
+    assert_eq!(publish_at(&mut world, 2, "bb"), Routed::Refused);
+    assert_eq!(publish_at(&mut world, 2, "b"), Routed::Queues);
+    assert_eq!(world.drain(&queue), ["b", "aa"]);
+    world.assert_empty();
+}
+
+#[test]
+fn an_expiration_counts_on_the_bus_from_the_outbox_to_the_inbox() {
+    let mut world = World::new();
+    let (outbox, inbox) = (world.declare("outbox", &[]), world.declare("inbox", &[]));
+    let topology = world.vhost.topology();
+    let bound = topology.bind_queue("inbox", "amq.fanout", b"", Table::EMPTY);
+    bound.unwrap();
+    let flow = Flow {
+        via: None,
+        exchange: "amq.fanout".into(),
+        needs_topic: false,
+        sender: None,
+        dead_letters: world.declare("dead", &[]),
+        exclude_own: false.into(),
+        own_inbox: 0,
+        counters: FlowCounters::default(),
+    };
+    world.vhost.install_flow(&outbox, Some(Arc::new(flow)));
+    // Waiting in the outbox, since nobody moves.
+    world.publish_for("outbox", "gone", "40");
+    world.publish_for("outbox", "short", "100");
+    world.publish("outbox", "stays");
+    world.pass(60);
+    assert_eq!(outbox.stats().ready, 2, "one expired there");
+    let mut mover = Mover::new(Arc::clone(&world.vhost), Arc::clone(&outbox)).unwrap();
+    let spec = ConsumerSpec {
+        bell: Arc::new(Silent),
+        key: 0,
+        prefetch: 0,
+        shared: None,
+        no_ack: false,
+        exclusive: false,
+        priority: 0,
+    };
+    mover.resume(spec).unwrap();
+    while mover.step(world.now) {}
+    assert_eq!(inbox.stats().ready, 2);
+    world.pass(30);
+    assert_eq!(inbox.stats().ready, 2);
+    world.pass(20);
+    assert_eq!(world.drain(&inbox), ["stays"], "it had 40 ms left");
+    // Straight through.
+    world.publish_for("outbox", "fused", "50");
+    assert_eq!((outbox.stats().ready, inbox.stats().ready), (0, 1));
+    world.pass(60);
+    assert_eq!(inbox.stats().ready, 0);
+    drop(mover);
+    world.assert_empty();
+}
+
 #[test]
 fn messages_of_a_priority_queue_expire_and_their_dead_letters_are_settled_once() {
     let mut world = World::new();
@@ -803,7 +923,6 @@ fn messages_of_a_priority_queue_expire_and_their_dead_letters_are_settled_once()
     assert_eq!(world.bodies_of(&taken), ["high", "middle", "low"]);
     world.put_back(&queue, &taken);
     world.publish("q", "lowest");
-    world.pass(10);
     assert_eq!(world.drain(&dead), ["high"], "the head is the highest one");
     world.pass(100);
     assert_eq!(queue.stats().ready, 0);

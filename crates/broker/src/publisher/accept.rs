@@ -15,11 +15,13 @@ use backbone_wire::properties::{Properties, with_additions};
 use super::headers::Headers;
 use super::routes::{Route, RouteCache, Target};
 use super::stamp::Marked;
-use super::{List, Lists, Plan, Publisher, THIS_BATCH, place, push, room_for, stage, staged};
+use super::{
+    List, Lists, Plan, Publisher, THIS_BATCH, note_lost, place, push, room_for, stage, staged,
+};
 use crate::counters::add;
 use crate::durable::Level;
 use crate::flow::Flow;
-use crate::queue::State;
+use crate::queue::{Incoming, Lost, Queue, Settings, State, read_expiries};
 use crate::record::{self, Content, EXCLUDE_OWN, Entry, HEADER_FIXED_LEN, Record};
 use crate::topic_rule;
 use crate::topology::Targets;
@@ -94,11 +96,24 @@ impl Publisher {
         };
         let mut own = None;
         let bound = route.stamp.bound(&message);
-        let out = room_for(bound, &self.vhost, &mut self.batch, &mut own);
-        let (offset, len) = route.stamp.write(&message, &mut self.ids, out);
+        let room = bound + record::TIME_LEN;
+        let out = room_for(room, &self.vhost, &mut self.batch, &mut own);
+        let (offset, mut len) = route.stamp.write(&message, &mut self.ids, out);
+        let mut flags = 0;
+        if let Some(expiration) = headers.expiration {
+            record::stamp_time(out, offset, now_ms);
+            len += record::TIME_LEN as u32;
+            flags = expiring(expiration);
+            self.accepted.get(index).queue.expect_timed();
+        }
         let entry = staged(offset, len, own, &self.vhost, &mut self.large);
         let seq = u64::from(number);
-        self.accepted.push(index, Entry { seq, ..entry });
+        let entry = Entry {
+            seq,
+            flags,
+            ..entry
+        };
+        self.accepted.push(index, entry);
     }
 
     fn dead_letter(&mut self, index: u32, content: Content<'_>, reason: &str, now_ms: u64) {
@@ -186,8 +201,10 @@ impl Publisher {
         let source = Arc::clone(&accepted.queue);
         if source.level() == Level::Memory || state.is_deleted() {
             self.retain_all(&accepted.entries, batch, |_| 1);
-            if !source.push_locked(state, &accepted.entries, &mut self.wakes) {
-                crate::flow::release(vhost.arena(), &accepted.entries);
+            state.number(&mut accepted.entries);
+            match source.push_locked(state, &accepted.entries, &mut self.wakes) {
+                true => self.note_expiring(&source, state, &accepted.entries),
+                false => crate::flow::release(vhost.arena(), &accepted.entries),
             }
             return true;
         }
@@ -213,8 +230,21 @@ impl Publisher {
         let (mut dropped, keep) = (Vec::new(), vhost.keep());
         let entries = &accepted.entries;
         source.push_reserved_locked(state, entries, keep, &mut dropped, &mut self.wakes);
+        self.note_expiring(&source, state, entries);
         crate::flow::release(vhost.arena(), &dropped);
         true
+    }
+
+    /// After messages came to wait in the flow's own queue, which is locked: takes note of when they expire.
+    fn note_expiring(&mut self, source: &Arc<Queue>, state: &mut State, entries: &[Entry]) {
+        if entries.iter().all(|entry| entry.flags & Entry::TIMED == 0) {
+            return;
+        }
+        let (mut expiries, mut lost) = (Vec::with_capacity(entries.len()), Lost::default());
+        // The bus's own queues have no time to live but their messages'.
+        read_expiries(self.vhost.arena(), entries, None, &mut expiries);
+        source.enforce(state, entries, &expiries, &mut lost, &mut self.wakes);
+        note_lost(source, lost, &mut self.dead);
     }
 
     /// Pushes accepted messages straight to where they end. False when the log refuses them.
@@ -245,6 +275,9 @@ impl Publisher {
                 }
                 let list = fan.pending.get_mut(index);
                 let mut flags = entry.flags;
+                if flags & Entry::TIMED != 0 {
+                    list.queue.expect_timed();
+                }
                 if list.queue.level() != Level::Memory {
                     if !planned {
                         fan.plan.add(entry, None);
@@ -330,6 +363,15 @@ impl Publisher {
             self.vhost.arena().retain(batch, in_batch);
         }
     }
+}
+
+/// Flags of the entry of a message that may wait for so long.
+fn expiring(expiration_ms: u64) -> u32 {
+    let incoming = Incoming {
+        body_len: 0,
+        expiration: Some(expiration_ms),
+    };
+    Settings::default().flags_for(&incoming)
 }
 
 /// The flow that accepted what is in one of [`Publisher::accepted`].

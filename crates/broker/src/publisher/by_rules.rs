@@ -9,6 +9,7 @@ use super::commit::finish;
 use super::headers::Headers;
 use super::{List, Publisher, Routed, place, stage};
 use crate::death::Cause;
+use crate::delay;
 use crate::flow::release;
 use crate::queue::{Admission, Incoming, Lost, Pushed, Queue, Wakes, read_expiries};
 use crate::record::{self, Content, Entry};
@@ -48,8 +49,8 @@ impl Publisher {
             let settings = target.settings.as_ref().unwrap_or(&plain);
             match target.queue.admit(settings, &incoming) {
                 Admission::In(flags) => {
-                    // A quorum queue stores whatever comes.
-                    let logs = target.logs && (persistent || target.queue.counts_returns());
+                    // A quorum queue stores whatever comes, and so does what lets messages wait.
+                    let logs = target.logs && (persistent || target.queue.stores_all());
                     let place = match target.ranked {
                         false => place,
                         true => {
@@ -149,6 +150,9 @@ pub(crate) fn push(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut
 #[inline(never)]
 fn push_by_rules(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut Wakes) -> u64 {
     let queue = &list.queue;
+    if queue.is_schedule() {
+        return push_scheduled(vhost, list, wakes);
+    }
     let mut entries = list.entries.clone();
     if entries.is_empty() {
         return 0;
@@ -177,6 +181,10 @@ fn push_by_rules(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut W
     }
     drop(state);
     note_lost(queue, lost, dead);
+    let mut lost = Lost::default();
+    if let Some(front) = queue.overflow_above(&mut lost, wakes) {
+        note_lost(&front, lost, dead);
+    }
     if list.reserved.is_none() {
         if pushed != Pushed::Taken {
             release(vhost.arena(), &entries);
@@ -185,4 +193,22 @@ fn push_by_rules(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut W
         return entries.len() as u64;
     }
     finish(vhost, list, pushed, &dropped)
+}
+
+/// Puts a list's entries into the own queue of a delayed exchange. None counts as routed until it is due.
+fn push_scheduled(vhost: &Vhost, list: &List, wakes: &mut Wakes) -> u64 {
+    let mut entries = list.entries.clone();
+    if entries.is_empty() {
+        return 0;
+    }
+    let mut times = Vec::with_capacity(entries.len());
+    for run in entries.chunk_by(|a, b| a.segment == b.segment) {
+        let segment = vhost.arena().segment(run[0].segment);
+        times.extend(run.iter().map(|entry| delay::due(&segment, entry.offset)));
+    }
+    let (reserved, keep) = (list.reserved.is_some(), vhost.keep());
+    let (queue, mut dropped) = (&list.queue, Vec::new());
+    let pushed = queue.push_scheduled(&mut entries, &times, reserved, keep, &mut dropped, wakes);
+    finish(vhost, list, pushed, &dropped);
+    0
 }

@@ -91,6 +91,21 @@ impl Publisher {
             self.vhost.route(exchange, key, properties, &mut found)?;
             self.may_publish_topic(exchange, key)?;
         }
+        let waits = carbon.blind && found.iter().any(|(_, queue)| queue.is_schedule());
+        let mut routed = None;
+        if waits {
+            // What waits keeps its keys until it is due.
+            let (stores, rest) = found.into_iter().partition(|(_, it)| it.is_schedule());
+            let number = self
+                .routes
+                .insert(exchange, key, generation, false, &stores);
+            self.messages += 1;
+            routed = Some(self.take_by_rules(number, content, &Headers::NONE, now_ms));
+            found = rest;
+        }
+        if let (Some(routed), true) = (routed, found.is_empty()) {
+            return Ok(routed);
+        }
         let mut header = Vec::new();
         let content = if carbon.blind {
             without_bcc(properties, content.body.len(), &mut header);

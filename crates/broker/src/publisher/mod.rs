@@ -23,6 +23,7 @@ mod lists;
 mod plan;
 mod routes;
 mod stamp;
+mod transfer;
 
 use std::sync::Arc;
 
@@ -48,6 +49,7 @@ use ids::MessageIds;
 pub(crate) use lists::{List, Lists, Spare};
 pub(crate) use plan::{Plan, add_number};
 use routes::{Route, RouteCache, Target, TargetList};
+pub(crate) use transfer::{Going, Transfer};
 
 /// A batch is committed at this size; it leaves room for one more record below
 /// [`LARGE_FROM_BYTES`] in a buffer of the arena.

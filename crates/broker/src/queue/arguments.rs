@@ -87,6 +87,13 @@ const ARGUMENTS: &[(&str, &str, Check)] = &[
         time(number)
     }),
     ("x-message-ttl", "cq", |value, _| time(integer(value)?)),
+    ("x-consumer-timeout", "cqs", |value, _| {
+        let number = integer(value)?;
+        if number == 0 {
+            return Err("{value_zero,0}".into());
+        }
+        time(number)
+    }),
     (DEAD_LETTER_EXCHANGE, "cq", |value, _| text(value).map(drop)),
     ("x-dead-letter-routing-key", "cq", |value, all| {
         text(value)?;

@@ -38,6 +38,10 @@ impl State {
             return (count, 0);
         };
         let more_bytes = if room_left > more { 0 } else { more_bytes };
+        if let Some(levels) = &self.levels {
+            let bytes = levels.body_bytes_behind(due);
+            return (count, bytes + more_bytes);
+        }
         let assigned = self.consumers.iter().flatten().flat_map(|it| &it.assigned);
         let assigned: u64 = assigned.map(|entry| u64::from(entry.body_len())).sum();
         let first: u64 = (0..due)
@@ -246,7 +250,7 @@ impl State {
     }
 
     /// The message at hand with so many before it.
-    fn nth(&self, at: usize) -> Option<Entry> {
+    pub(super) fn nth(&self, at: usize) -> Option<Entry> {
         if self.returned.is_empty() {
             return self.ready.get(at).copied();
         }
@@ -265,13 +269,12 @@ impl State {
         next().copied()
     }
 
-    fn remove_nth(&mut self, at: usize) -> Option<Entry> {
+    pub(super) fn remove_nth(&mut self, at: usize) -> Option<Entry> {
         if at == 0 {
             return self.pop();
         }
-        if self.levels.is_some() {
-            // Their consumers will take what is before it.
-            return None;
+        if let Some(levels) = &self.levels {
+            return levels.remove_nth(at);
         }
         let entry = self.nth(at)?;
         self.handed_out = self.handed_out.max(entry.seq + 1);

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use backbone_log::Arena;
 
-use super::rules::{Lost, rule};
+use super::rules::{ALARM_KEY, Lost, rule};
 use super::{Bell, Queue, State, Wakes};
 
 /// Numbers of a page.
@@ -112,7 +112,9 @@ impl Queue {
     pub(crate) fn set_clock(&self, clock: &Arc<dyn Bell>, wakes: &mut Wakes) {
         let mut state = self.state.lock();
         state.clock = Some(Arc::clone(clock));
-        if self.has_rule(rule::EXPIRES) || (state.spill.is_some() && state.is_watched()) {
+        if self.has_rule(rule::EXPIRES | rule::SCHEDULE)
+            || (state.spill.is_some() && state.is_watched())
+        {
             self.book(&state, 0, wakes);
         }
     }
@@ -170,6 +172,14 @@ impl Queue {
         };
         rules.expiries.forget_below(lowest);
         let mut next = rules.expiries.earliest();
+        rules.alarms.retain(|alarm| {
+            let later = alarm.time > now;
+            match later {
+                true => next = next.min(alarm.time),
+                false => wakes.0.push((Arc::clone(&alarm.bell), ALARM_KEY)),
+            }
+            later
+        });
         if let Some(expires) = rules.settings.expires_ms {
             match in_use {
                 true => rules.unused_since = None,

@@ -127,7 +127,9 @@ impl Levels {
     fn make(&self, id: u64) -> Queue {
         let settings = self.settings.lock().clone();
         let (options, features) = (self.options.clone(), Features::default());
-        Queue::with(&self.name, id, options, features, settings)
+        let queue = Queue::with(&self.name, id, options, features, settings);
+        let front = Weak::clone(&self.front);
+        Queue { front, ..queue }
     }
 
     /// Has these settings hold for all levels. Called under the front's lock.
@@ -201,10 +203,14 @@ impl Levels {
         }
         self.descend(|level, queue| {
             let mut state = queue.lock();
+            let before = out.len();
             while count < count_max && bytes < bytes_max {
                 let Some(entry) = state.pop() else { break };
                 (count, bytes) = (count + 1, bytes + entry.len as usize);
                 out.push(tagged(level, entry));
+            }
+            if let Some(rules) = &mut state.rules {
+                rules.went(&out[before..]);
             }
             queue.after(&mut state, wakes);
             Look::at(state.ready_len())
@@ -214,10 +220,49 @@ impl Levels {
     /// Puts a message back into its level.
     pub(super) fn put_back(&self, entry: Entry) {
         let (level, seq) = untag(entry.seq);
-        self.get_or_make(level)
-            .lock()
-            .put_back(Entry { seq, ..entry });
+        let mut state = self.get_or_make(level).lock();
+        let entry = Entry { seq, ..entry };
+        state.put_back(entry);
+        if let Some(rules) = &mut state.rules {
+            rules.came(&[entry]);
+        }
+        drop(state);
         self.note_filled(level);
+    }
+
+    /// Bytes of the bodies that wait in memory behind the first `due` messages.
+    pub(super) fn body_bytes_behind(&self, mut due: usize) -> u64 {
+        let mut bytes = 0;
+        for (_, level) in self.in_use().rev() {
+            let state = level.lock();
+            let all = state.rules.as_ref().map_or(0, |rules| rules.body_bytes);
+            let first = due.min(state.ready.len() + state.returned.len());
+            let first_bytes = (0..first).filter_map(|at| state.nth(at));
+            let first_bytes: u64 = first_bytes.map(|it| u64::from(it.body_len())).sum();
+            bytes += all.saturating_sub(first_bytes);
+            due -= first;
+        }
+        bytes
+    }
+
+    /// Takes out the message with so many before it, unless some of these are in the log alone.
+    pub(super) fn remove_nth(&self, mut at: usize) -> Option<Entry> {
+        for (level, queue) in self.in_use().rev() {
+            let mut state = queue.lock();
+            let here = state.ready.len() + state.returned.len();
+            if at < here {
+                let entry = state.remove_nth(at)?;
+                if let Some(rules) = &mut state.rules {
+                    rules.went(&[entry]);
+                }
+                return Some(tagged(level, entry));
+            }
+            if state.spilled_len() > 0 {
+                return None;
+            }
+            at -= here;
+        }
+        None
     }
 
     pub(super) fn ready_len(&self) -> u64 {
@@ -383,6 +428,13 @@ impl Queue {
         let queue = self.level_queue(levels, level);
         queue.restore(live, low, next);
         levels.note_filled(level);
+    }
+
+    /// Takes note that one of its levels may have messages.
+    pub(super) fn note_level(&self, level: &Queue) {
+        if let Some(levels) = &self.levels {
+            levels.note_filled((level.id - self.id) as u8);
+        }
     }
 
     /// A level has got messages.

@@ -27,6 +27,7 @@ mod features;
 mod levels;
 mod outcome;
 mod rules;
+mod schedule;
 mod settings;
 mod shadow;
 mod spill;
@@ -34,8 +35,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use backbone_wire::table::Table;
@@ -55,7 +56,8 @@ pub(crate) use counts::{event, write_event};
 use levels::Levels;
 pub use outcome::{DeleteIf, Left, Refused};
 use rules::Rules;
-pub(crate) use rules::{Admission, Incoming, Lost, read_expiries};
+pub(crate) use rules::{ALARM_KEY, Admission, Incoming, Lost, read_expiries};
+pub(crate) use schedule::Due;
 pub use settings::{DeadLetterTo, Overflow, Settings};
 pub use spill::{Emptied, Room};
 pub(crate) use spill::{Page, Pushed};
@@ -149,11 +151,13 @@ pub struct Queue {
     published: AtomicU64,
     kind: QueueType,
     /// What is special about it: [`rules::rule`]. Written under the lock.
-    rules: AtomicU8,
+    rules: AtomicU16,
     /// When the timetable will look at it. Written under the lock.
     booked: AtomicU64,
     /// Of a priority queue: where its messages are.
     levels: Option<Arc<Levels>>,
+    /// Of a level of one: the queue that clients know.
+    front: Weak<Self>,
     state: Mutex<State>,
 }
 
@@ -173,10 +177,6 @@ impl Queue {
     /// A queue with the settings that its arguments say.
     fn declared(name: &Arc<str>, id: u64, options: QueueOptions, features: Features) -> Self {
         let settings = Settings::of(Table::assume_checked(&options.arguments));
-        let settings = match features.priority_max {
-            None => settings,
-            Some(_) => settings.of_front(),
-        };
         Self::with(name, id, options, features, settings)
     }
 
@@ -198,7 +198,7 @@ impl Queue {
             name: Arc::clone(name),
             id,
             kind,
-            rules: AtomicU8::new(bits),
+            rules: AtomicU16::new(bits),
             booked: AtomicU64::new(u64::MAX),
             options,
             flow: ArcSwapOption::empty(),
@@ -207,6 +207,7 @@ impl Queue {
             has_shadow: AtomicBool::new(false),
             published: AtomicU64::new(0),
             levels: None,
+            front: Weak::new(),
             state: Mutex::new(state),
         }
     }

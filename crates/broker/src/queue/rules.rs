@@ -17,25 +17,31 @@ use backbone_log::Arena;
 use super::arguments::QueueType;
 use super::counts::Counts;
 use super::expiry::Expiries;
-use super::{ConsumerId, DeadLetterTo, Overflow, Queue, Settings, State, Wakes};
+use super::{Bell, ConsumerId, DeadLetterTo, Overflow, Queue, Settings, State, Wakes};
 use crate::record::{self, Entry};
 
 /// What is special about a queue, as bits.
 pub(super) mod rule {
     /// There is a limit to what may be ready.
-    pub const LENGTH: u8 = 1;
+    pub const LENGTH: u16 = 1;
     /// What is beyond it is refused.
-    pub const REFUSES: u8 = 2;
+    pub const REFUSES: u16 = 2;
     /// Dead letters go somewhere.
-    pub const DEAD_LETTERS: u8 = 4;
+    pub const DEAD_LETTERS: u16 = 4;
     /// Messages expire after some time in this queue.
-    pub const TTL: u8 = 8;
+    pub const TTL: u16 = 8;
     /// The queue goes when it is unused.
-    pub const EXPIRES: u8 = 16;
+    pub const EXPIRES: u16 = 16;
     /// A message that can expire is, or was, in it.
-    pub const TIMED: u8 = 32;
+    pub const TIMED: u16 = 32;
     /// It counts how often messages come back.
-    pub const COUNTS: u8 = 64;
+    pub const COUNTS: u16 = 64;
+    /// Messages wait in it for their time: see [`super::super::schedule`].
+    pub const SCHEDULE: u16 = 128;
+    /// Deliveries have to be acknowledged within some time.
+    pub const TIMEOUT: u16 = 256;
+    /// It is a level of a priority queue that has limits of length.
+    pub const PART: u16 = 512;
 }
 
 /// Of a queue that is not plain, under its lock.
@@ -52,7 +58,18 @@ pub(crate) struct Rules {
     pub(super) unused_since: Option<u64>,
     /// Of a quorum queue.
     pub(super) counts: Counts,
+    /// Whose deliveries may be overdue at which time.
+    pub(super) alarms: Vec<Alarm>,
 }
+
+/// Somebody who wants to look at the time whether deliveries are overdue.
+pub(super) struct Alarm {
+    pub time: u64,
+    pub bell: Arc<dyn Bell>,
+}
+
+/// The key with which bells are rung for that: no consumer's.
+pub(crate) const ALARM_KEY: u64 = u64::MAX;
 
 /// A message that asks to be let in.
 #[derive(Debug, Clone, Copy)]
@@ -97,19 +114,21 @@ impl Rules {
     }
 
     /// The bits of [`rule`] that these settings stand for.
-    pub(super) fn bits(settings: &Settings, kind: QueueType) -> u8 {
+    pub(super) fn bits(settings: &Settings, kind: QueueType) -> u16 {
         let refuses = settings.overflow() != Overflow::DropHead;
-        let bit = |is: bool, bit: u8| if is { bit } else { 0 };
+        let bit = |is: bool, bit: u16| if is { bit } else { 0 };
         bit(settings.has_room_limit(), rule::LENGTH)
             | bit(settings.has_room_limit() && refuses, rule::REFUSES)
             | bit(settings.dead_letters.is_some(), rule::DEAD_LETTERS)
             | bit(settings.message_ttl_ms.is_some(), rule::TTL)
             | bit(settings.expires_ms.is_some(), rule::EXPIRES)
+            | bit(settings.part, rule::PART)
+            | bit(settings.consumer_timeout_ms.is_some(), rule::TIMEOUT)
             | bit(kind == QueueType::Quorum, rule::COUNTS)
     }
 
     pub(super) fn weighs(&self) -> bool {
-        self.settings.bytes_max.is_some()
+        self.settings.weighs()
     }
 
     /// Takes account of messages that are ready now.
@@ -155,25 +174,32 @@ impl Settings {
 
 impl Queue {
     #[inline]
-    pub(super) fn has_rule(&self, bits: u8) -> bool {
+    pub(super) fn has_rule(&self, bits: u16) -> bool {
         self.rules.load(Ordering::Acquire) & bits != 0
     }
 
     /// Whether messages are pushed and put back by rules.
     #[inline]
     pub(crate) fn is_ruled(&self) -> bool {
-        self.has_rule(rule::LENGTH | rule::TTL | rule::TIMED | rule::COUNTS)
+        self.has_rule(
+            rule::LENGTH | rule::TTL | rule::TIMED | rule::COUNTS | rule::SCHEDULE | rule::PART,
+        )
     }
 
     /// Whether something has to be done with messages that were handed out before they are delivered.
     #[inline]
     pub(crate) fn minds_deliveries(&self) -> bool {
-        self.has_rule(rule::TIMED | rule::COUNTS)
+        self.has_rule(rule::TIMED | rule::COUNTS | rule::TIMEOUT)
     }
 
     /// Whether a message in it may have expired.
     pub(crate) fn may_expire(&self) -> bool {
         self.has_rule(rule::TIMED)
+    }
+
+    /// Whether it stores whatever comes, persistent or not.
+    pub(crate) fn stores_all(&self) -> bool {
+        self.has_rule(rule::COUNTS | rule::SCHEDULE)
     }
 
     /// Whether it refuses messages when it is full.
@@ -184,6 +210,44 @@ impl Queue {
     /// Whether its dead letters go somewhere.
     pub fn has_dead_letters(&self) -> bool {
         self.has_rule(rule::DEAD_LETTERS)
+    }
+
+    /// Within how many ms deliveries have to be acknowledged, if that is limited.
+    pub(crate) fn consumer_timeout(&self) -> Option<u64> {
+        if !self.has_rule(rule::TIMEOUT) {
+            return None;
+        }
+        let state = self.state.lock();
+        state.rules.as_ref()?.settings.consumer_timeout_ms
+    }
+
+    /// Has `bell` rung with [`ALARM_KEY`] at `time`, when deliveries may be overdue, or before. There is one alarm for each bell.
+    pub(crate) fn set_alarm(&self, time: u64, bell: &Arc<dyn Bell>, wakes: &mut Wakes) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(rules) = &mut state.rules else {
+            return;
+        };
+        let mut alarms = rules.alarms.iter_mut();
+        match alarms.find(|alarm| Arc::ptr_eq(&alarm.bell, bell)) {
+            Some(alarm) => alarm.time = alarm.time.min(time),
+            None => {
+                let bell = Arc::clone(bell);
+                rules.alarms.push(Alarm { time, bell });
+            }
+        }
+        self.book(state, time, wakes);
+    }
+
+    /// A consumer has room for one more message, which it held and which was taken from it.
+    pub(crate) fn give_credit(&self, id: ConsumerId, wakes: &mut Wakes) {
+        let mut state = self.state.lock();
+        if let Some(consumer) = state.consumer(id) {
+            consumer.give_credit(1);
+            state.enter_turn(id.slot);
+            state.dispatch(wakes);
+            self.after(&mut state, wakes);
+        }
     }
 
     /// Classic, quorum, or what else it was declared as.
@@ -212,7 +276,7 @@ impl Queue {
 
     /// The settings that a publisher has to ask for each message, if any.
     pub(crate) fn settings_for_publishers(&self) -> Option<Arc<Settings>> {
-        self.has_rule(rule::LENGTH | rule::TTL | rule::COUNTS)
+        self.has_rule(rule::LENGTH | rule::TTL | rule::COUNTS | rule::SCHEDULE)
             .then(|| self.settings())
     }
 
@@ -222,9 +286,10 @@ impl Queue {
         let Some(levels) = &self.levels else {
             return self.apply_own(&mut state, settings, arena, wakes);
         };
-        self.apply_own(&mut state, settings.of_front(), arena, wakes);
+        let of_level = settings.of_level();
+        self.apply_own(&mut state, settings, arena, wakes);
         // Under the front's lock: a level that comes later has them as well.
-        levels.apply(&settings.of_level(), arena, wakes);
+        levels.apply(&of_level, arena, wakes);
     }
 
     pub(super) fn apply_own(
@@ -244,14 +309,12 @@ impl Queue {
         let kept = self.rules.load(Ordering::Relaxed) & rule::TIMED;
         self.rules
             .store(Rules::bits(&settings, self.kind) | kept, Ordering::Release);
-        let weighs = settings.bytes_max.is_some();
+        let weighs = settings.weighs();
         let mut rules = state
             .rules
             .take()
             .unwrap_or_else(|| Box::new(Rules::new(Settings::default())));
-        let weighed = std::mem::replace(&mut rules.settings, Arc::new(settings))
-            .bytes_max
-            .is_some();
+        let weighed = std::mem::replace(&mut rules.settings, Arc::new(settings)).weighs();
         if weighs && !weighed {
             rules.body_bytes = state.weigh(arena);
         }
@@ -261,6 +324,10 @@ impl Queue {
 
     /// Says whether a message may come in. If so, it has to be pushed, or dismissed.
     pub(crate) fn admit(&self, settings: &Settings, message: &Incoming) -> Admission {
+        if self.is_schedule() {
+            // Its record says when it was accepted.
+            return Admission::In(Entry::TIMED);
+        }
         let flags = settings.flags_for(message);
         if flags & Entry::TIMED != 0 {
             self.expect_timed();
@@ -337,6 +404,21 @@ impl Queue {
         let earliest = state.rules.as_ref().map(|rules| rules.expiries.earliest());
         self.book(state, earliest.unwrap_or(u64::MAX), wakes);
         self.after(state, wakes);
+    }
+
+    /// After messages came into this level of a priority queue: what that has no room for goes. Returns the priority queue,
+    /// which it is lost from.
+    pub(crate) fn overflow_above(&self, lost: &mut Lost, wakes: &mut Wakes) -> Option<Arc<Queue>> {
+        if !self.has_rule(rule::PART) {
+            return None;
+        }
+        let front = self.front.upgrade()?;
+        front.note_level(self);
+        let mut state = front.state.lock();
+        state.overflow(&mut lost.overflowed);
+        front.after(&mut state, wakes);
+        drop(state);
+        Some(front)
     }
 
     /// As [`Queue::requeue`], by the rules: `expiries` says when the entries expire.

@@ -44,6 +44,12 @@ pub struct Settings {
     pub dead_letters: Option<Arc<DeadLetterTo>>,
     /// How often a message may come back.
     pub delivery_limit: Option<u64>,
+    /// Of a level of a priority queue that has limits of length: messages that come have these looked at.
+    pub part: bool,
+    /// The same, and there is a limit to bytes.
+    pub weighed: bool,
+    /// Within how many ms a delivery has to be acknowledged.
+    pub consumer_timeout_ms: Option<u64>,
 }
 
 impl Settings {
@@ -72,15 +78,9 @@ impl Settings {
                 Arc::new(DeadLetterTo { exchange, key })
             }),
             delivery_limit: number("x-delivery-limit").filter(|_| quorum),
-        }
-    }
-
-    /// What the queue that clients know does itself if it is a priority queue.
-    #[must_use]
-    pub(super) fn of_front(&self) -> Self {
-        Self {
-            bytes_max: None,
-            ..self.clone()
+            part: false,
+            weighed: false,
+            consumer_timeout_ms: number("x-consumer-timeout").filter(|ms| *ms > 0),
         }
     }
 
@@ -88,15 +88,24 @@ impl Settings {
     #[must_use]
     pub(super) fn of_level(&self) -> Self {
         Self {
+            part: self.has_room_limit(),
+            weighed: self.bytes_max.is_some(),
             messages_max: None,
+            bytes_max: None,
             expires_ms: None,
-            ..self.of_front()
+            consumer_timeout_ms: None,
+            ..self.clone()
         }
     }
 
     /// What happens to messages for which there is no room.
     pub fn overflow(&self) -> Overflow {
         self.overflow.unwrap_or_default()
+    }
+
+    /// Whether bytes of bodies are counted.
+    pub(super) fn weighs(&self) -> bool {
+        self.bytes_max.is_some() || self.weighed
     }
 
     /// Whether there is a limit to what may be ready.

@@ -211,6 +211,9 @@ impl State {
             .entries
             .extend(std::mem::take(&mut self.returned).into_values());
         emptied.entries.extend(self.ready.drain(..));
+        if let Some(schedule) = &mut self.schedule {
+            emptied.entries.append(&mut schedule.empty());
+        }
         self.ready.shrink_to(64);
         self.ready_bytes = 0;
         emptied.count = emptied.entries.len() as u64;
@@ -275,7 +278,7 @@ impl State {
         }
     }
 
-    fn end_flight(&mut self, numbers: &Range<u64>) {
+    pub(super) fn end_flight(&mut self, numbers: &Range<u64>) {
         let at = self.in_flight.iter().position(|other| other == numbers);
         self.in_flight
             .swap_remove(at.expect("the numbers were reserved"));

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::consumer::Consumer;
 use super::levels::Levels;
 use super::rules::Rules;
+use super::schedule::Schedule;
 use super::spill::{Room, Spill};
 use super::{Bell, ConsumerId, Fetch, Wakes};
 use crate::record::Entry;
@@ -41,6 +42,8 @@ pub(crate) struct State {
     pub(super) futile: Option<(u64, usize, Room)>,
     /// Of a queue that is not plain.
     pub(super) rules: Option<Box<Rules>>,
+    /// Of the own queue of a delayed exchange: what waits there.
+    pub(super) schedule: Option<Box<Schedule>>,
     /// Told when the timetable should look at the queue.
     pub(super) clock: Option<Arc<dyn Bell>>,
     pub(super) next_seq: u64,

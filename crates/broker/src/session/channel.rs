@@ -109,6 +109,7 @@ impl Session {
         }
         self.core.flush_settled();
         self.core.forget_owed(id);
+        self.core.free_overdue(&mut channel, 0..=u64::MAX);
         let sources = std::mem::take(&mut channel.sources);
         let mut held: Vec<_> = channel.unacked.take_all().collect();
         for source in &sources {

@@ -17,7 +17,7 @@ use super::unacked::Unacked;
 use super::{Core, Session, State, counted};
 use crate::counters::add;
 use crate::out::{OutBuf, SPLICE_FROM_BYTES};
-use crate::queue::{Fetch, Queue};
+use crate::queue::{ALARM_KEY, Fetch, Queue};
 use crate::record::{Content, Entry, Record};
 
 /// Messages that one consumer gets before the next one of the connection has its turn.
@@ -32,8 +32,10 @@ thread_local! {
 impl Session {
     /// Takes note that the bell rang with `key`.
     pub fn rung(&mut self, key: u64) {
-        if let Some(index) = self.core.sources.find(key) {
-            self.core.ready.push_back(index);
+        match self.core.sources.find(key) {
+            Some(index) => self.core.ready.push_back(index),
+            None if key == ALARM_KEY => self.core.look_at_alarms(),
+            None => {}
         }
     }
 
@@ -77,6 +79,9 @@ impl Session {
 
     fn deliver_ready(&mut self, batch: &mut Vec<Entry>, out: &mut OutBuf) -> bool {
         while let Some(index) = self.core.ready.pop_front() {
+            if self.core.sources.is_timed(index) {
+                self.take_overdue(index, out);
+            }
             if out.pending() >= self.core.settings.out_bytes_max {
                 self.core.ready.push_front(index);
                 return true;
@@ -93,6 +98,18 @@ impl Session {
             }
         }
         false
+    }
+
+    /// Takes from a source what nobody acknowledged in time, or closes its channel for that.
+    #[cold]
+    fn take_overdue(&mut self, index: u32, out: &mut OutBuf) {
+        let id = self.core.sources.get(index).channel;
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        if let Err(error) = self.core.look_for_overdue(channel, index) {
+            self.channel_error(id, &error, (0, 0), out);
+        }
     }
 }
 
@@ -145,9 +162,13 @@ impl Core {
         if queue.may_expire() {
             self.sort_out(channel, index, batch);
         }
+        let before = channel.last_tag;
         match queue.returns_of(batch) {
             None => self.write_batch::<false>(channel, index, batch, &[], out),
             Some(returns) => self.write_batch::<true>(channel, index, batch, &returns, out),
+        }
+        if channel.last_tag > before && !self.sources.get(index).no_ack {
+            self.note_delivered(index, before + 1);
         }
     }
 
@@ -282,6 +303,8 @@ impl Core {
                 .unacked
                 .push(Unacked::new(channel.last_tag, index, entry));
             add(&counters.messages_delivered_get_manual_ack, 1);
+            self.note_delivered(index, channel.last_tag);
+            self.wakes.ring();
         }
         self.count_redelivered(u64::from(entry.redelivered()));
     }

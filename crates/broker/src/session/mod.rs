@@ -26,6 +26,7 @@ mod counted;
 mod deliver;
 mod exchange;
 mod methods;
+mod overdue;
 mod queue;
 mod reply;
 pub mod report;
@@ -72,6 +73,8 @@ pub struct Settings {
     pub out_bytes_max: usize,
     /// The peer wants to hear of consumers whose queue is gone.
     pub cancel_notify: bool,
+    /// A delivery that is not acknowledged in time closes its channel, instead of going back to its queue alone.
+    pub timeout_closes_channel: bool,
 }
 
 impl Settings {

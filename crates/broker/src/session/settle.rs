@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use backbone_log::{Batch, Reason};
-use backbone_wire::error::ReplyCode;
 
 use super::Core;
 use super::channel::Channel;
@@ -30,12 +29,25 @@ impl Core {
         let tag = if all { u64::MAX } else { tag };
         let known = all || channel.unacked.contains(tag);
         if !known {
-            let text = format!("unknown delivery tag {tag}");
-            return Err(Error::new(ReplyCode::PreconditionFailed, text));
+            return self.settle_late(channel, tag, multiple, how);
+        }
+        self.settle_known(channel, tag, multiple, how);
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub(super) fn settle_known(
+        &mut self,
+        channel: &mut Channel,
+        tag: u64,
+        multiple: bool,
+        how: Settle,
+    ) {
+        if multiple {
+            self.free_overdue(channel, 0..=tag);
         }
         if let Some(tx) = &mut channel.tx {
-            tx.settle(channel.unacked.mark_in_tx(tag, multiple), how);
-            return Ok(());
+            return tx.settle(channel.unacked.mark_in_tx(tag, multiple), how);
         }
         match (how, multiple) {
             (Settle::Done, false) => {
@@ -69,7 +81,6 @@ impl Core {
             }
         }
         self.unstall(channel);
-        Ok(())
     }
 
     /// A message is done with: its copy goes, its queue hears of it with the batch.

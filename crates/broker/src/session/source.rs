@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::overdue::Deliveries;
 use crate::queue::{ConsumerId, Queue};
 
 /// A consumer of the session, or a queue that messages were got from.
@@ -23,6 +24,8 @@ pub(super) struct Source {
     pub settled: u32,
     /// The numbers of those that the log has to hear of.
     pub owed: Vec<Range<u64>>,
+    /// When it delivered what, if that is limited.
+    pub deliveries: Option<Box<Deliveries>>,
     serial: u32,
     /// The channel ended or the consumer was cancelled: goes when nothing is held from it.
     retired: bool,
@@ -49,6 +52,7 @@ impl Source {
             held: 0,
             settled: 0,
             owed: Vec::new(),
+            deliveries: None,
             serial: 0,
             retired: false,
         }
@@ -97,6 +101,19 @@ impl Sources {
         self.slots[index as usize]
             .as_mut()
             .expect("whoever holds the index keeps the source")
+    }
+
+    /// The sources whose deliveries may be overdue some time.
+    pub fn timed(&self) -> Vec<u32> {
+        let all = 0..self.slots.len() as u32;
+        all.filter(|index| self.is_timed(*index)).collect()
+    }
+
+    /// Whether its deliveries may be overdue some time.
+    pub fn is_timed(&self, index: u32) -> bool {
+        let source = self.slots.get(index as usize);
+        let source = source.and_then(|source| source.as_ref());
+        source.is_some_and(|source| source.deliveries.is_some())
     }
 
     pub fn try_get(&mut self, index: u32) -> Option<&mut Source> {

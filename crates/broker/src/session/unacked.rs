@@ -3,6 +3,7 @@
 //! Invariant: tags grow from front to back; the front is never a settled one.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use crate::record::Entry;
 
@@ -14,7 +15,7 @@ pub(super) struct Unacked {
     pub segment: u32,
     pub offset: u32,
     pub len: u32,
-    /// [`SETTLED`], or the index of the session's source with the bits [`IN_TX`] and [`LOGGED`].
+    /// [`SETTLED`], or the index of the session's source with the bits [`IN_TX`], [`LOGGED`] and [`OVERDUE`].
     source: u32,
 }
 
@@ -28,10 +29,12 @@ const SETTLED_MAX: usize = 1024;
 const IN_TX: u32 = 1 << 31;
 /// The message is in the log.
 const LOGGED: u32 = 1 << 30;
+/// It went back to its queue, since nobody acknowledged it in time; its place is still taken.
+const OVERDUE: u32 = 1 << 29;
 
 impl Unacked {
     pub fn new(tag: u64, source: u32, entry: &Entry) -> Self {
-        debug_assert!(source < LOGGED);
+        debug_assert!(source < OVERDUE);
         let logged = if entry.is_logged() { LOGGED } else { 0 };
         Self {
             tag,
@@ -45,7 +48,7 @@ impl Unacked {
 
     /// The source that it came from.
     pub fn source(&self) -> u32 {
-        self.source & !(IN_TX | LOGGED)
+        self.source & !(IN_TX | LOGGED | OVERDUE)
     }
 
     /// Whether the log has to hear when it is settled.
@@ -65,7 +68,11 @@ impl Unacked {
     }
 
     fn is_open(&self) -> bool {
-        self.source & IN_TX == 0
+        self.source & (IN_TX | OVERDUE) == 0
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.source & OVERDUE != 0 && self.source != SETTLED
     }
 }
 
@@ -74,6 +81,8 @@ pub(super) struct Ring {
     slots: VecDeque<Unacked>,
     /// Slots that are not settled, marked ones included.
     held: usize,
+    /// Of these, the overdue ones.
+    overdue: usize,
 }
 
 impl Ring {
@@ -159,6 +168,62 @@ impl Ring {
         open
     }
 
+    /// Marks the open ones of `source` with tags below `below` as overdue, and adds them to `out`. Returns the lowest tag that a
+    /// transaction keeps from that.
+    pub fn mark_overdue(&mut self, source: u32, below: u64, out: &mut Vec<Unacked>) -> Option<u64> {
+        let mut in_tx = None;
+        for slot in self.slots.iter_mut().take_while(|slot| slot.tag < below) {
+            if slot.source == SETTLED || slot.source() != source || slot.is_overdue() {
+                continue;
+            }
+            if slot.is_open() {
+                out.push(*slot);
+                slot.source |= OVERDUE;
+                self.overdue += 1;
+            } else {
+                in_tx = in_tx.or(Some(slot.tag));
+            }
+        }
+        in_tx
+    }
+
+    /// Takes the marks off again.
+    pub fn unmark_overdue(&mut self, marked: &[Unacked]) {
+        for Unacked { tag, .. } in marked {
+            let index = self.find(*tag).expect("a marked message stays in the ring");
+            self.slots[index].source &= !OVERDUE;
+        }
+        self.overdue -= marked.len();
+    }
+
+    /// Whether `tag` is an overdue one's.
+    pub fn is_overdue(&self, tag: u64) -> bool {
+        self.find(tag)
+            .is_some_and(|index| self.slots[index].is_overdue())
+    }
+
+    /// Takes out the overdue ones with these tags; returns their sources.
+    pub fn take_overdue(&mut self, tags: RangeInclusive<u64>) -> Vec<u32> {
+        let mut sources = Vec::new();
+        if self.overdue == 0 {
+            return sources;
+        }
+        let from = self.slots.partition_point(|slot| slot.tag < *tags.start());
+        for slot in self.slots.iter_mut().skip(from) {
+            if slot.tag > *tags.end() {
+                break;
+            }
+            if slot.is_overdue() {
+                sources.push(slot.source());
+                slot.source = SETTLED;
+            }
+        }
+        self.overdue -= sources.len();
+        self.held -= sources.len();
+        self.trim();
+        sources
+    }
+
     fn find(&self, tag: u64) -> Option<usize> {
         let first = self.slots.front()?.tag;
         let guess = usize::try_from(tag.checked_sub(first)?).ok()?;
@@ -230,6 +295,26 @@ mod tests {
         }
         assert!(ring.contains(1) && !ring.contains(2) && ring.contains(99_999));
         assert_eq!(ring.len(), 2);
+    }
+
+    #[test]
+    fn an_overdue_one_takes_its_place_until_its_tag_is_named() {
+        let mut ring = ring(&[1, 2, 3, 4]);
+        ring.mark_in_tx(2, false);
+        let mut overdue = Vec::new();
+        assert_eq!(ring.mark_overdue(9, 5, &mut overdue), None);
+        assert_eq!(ring.mark_overdue(3, 4, &mut overdue), Some(2));
+        let tags: Vec<u64> = overdue.iter().map(|slot| slot.tag).collect();
+        assert_eq!((tags, ring.len()), (vec![1, 3], 4));
+        assert!(!ring.contains(1) && ring.take(1).is_none() && ring.is_overdue(1));
+        assert!(!ring.is_overdue(2) && !ring.is_overdue(4));
+        assert_eq!(ring.take_overdue(1..=1), [3]);
+        assert_eq!((ring.len(), ring.is_overdue(1)), (3, false));
+        ring.unmark(2);
+        assert_eq!(ring.take_up_to(4).unwrap().tag, 2);
+        assert_eq!(ring.take_up_to(4).unwrap().tag, 4);
+        assert_eq!(ring.take_overdue(0..=9), [3]);
+        assert_eq!((ring.len(), ring.slots.len()), (0, 0));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use backbone_wire::table::Table;
 
-use super::exchange::{Declared, Slot};
+use super::exchange::{Declared, Slot, Store};
 use super::plain::{PlainTable, plain_table};
 use super::snapshot::{Destination, Routes};
 use crate::definitions::BindingKey;
@@ -150,9 +150,15 @@ impl<T: Clone> State<T> {
     }
 
     /// Adds an exchange that is not there.
-    pub(super) fn add_exchange(&mut self, name: &str, declared: Declared) -> Arc<Slot<T>> {
+    pub(super) fn add_exchange(
+        &mut self,
+        name: &str,
+        declared: Declared,
+        store: Option<Store<T>>,
+    ) -> Arc<Slot<T>> {
         let name: Arc<str> = name.into();
-        let slot = Arc::new(Slot::new(self.next_exchange, name.clone(), &declared));
+        let slot = Slot::new(self.next_exchange, name.clone(), &declared, store);
+        let slot = Arc::new(slot);
         self.next_exchange += 1;
         let exchange = Exchange {
             declared,

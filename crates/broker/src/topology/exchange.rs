@@ -18,6 +18,8 @@ use crate::policy::{Policies, Policy};
 
 /// The argument that names where unroutable messages go.
 const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
+/// The argument that says how a delayed exchange routes.
+const DELAYED_TYPE: &str = "x-delayed-type";
 /// Names beginning so are the broker's own.
 const RESERVED_PREFIX: &str = "amq.";
 
@@ -38,6 +40,8 @@ pub enum ExchangeKind {
     ModulusHash,
     /// To the destination of any one binding.
     Random,
+    /// As the type that its argument `x-delayed-type` names; what wants to waits before that ([`crate::delay`]).
+    Delayed,
 }
 
 impl ExchangeKind {
@@ -50,6 +54,7 @@ impl ExchangeKind {
         Self::ConsistentHash,
         Self::ModulusHash,
         Self::Random,
+        Self::Delayed,
     ];
 
     /// The type as `exchange.declare` names it.
@@ -62,6 +67,7 @@ impl ExchangeKind {
             Self::ConsistentHash => "x-consistent-hash",
             Self::ModulusHash => "x-modulus-hash",
             Self::Random => "x-random",
+            Self::Delayed => "x-delayed-message",
         }
     }
 
@@ -144,8 +150,8 @@ pub(crate) fn check_deletable(name: &str, vhost: &str) -> Result<(), Error> {
 /// Checks the name and arguments of an exchange that is not there yet.
 ///
 /// # Errors
-/// 403 for a reserved name, 406 for an `alternate-exchange` that is no string and for what a consistent-hash exchange
-/// cannot hash.
+/// 403 for a reserved name, 406 for an `alternate-exchange` that is no string, for what a consistent-hash exchange
+/// cannot hash, and for a delayed exchange that does not say how it routes; 503 if it does not exist.
 pub(super) fn check_new(
     name: &str,
     kind: ExchangeKind,
@@ -157,7 +163,7 @@ pub(super) fn check_new(
             "exchange name '{name}' contains reserved prefix 'amq.*'"
         )));
     }
-    if kind == ExchangeKind::ConsistentHash {
+    if routes_as(kind, arguments)? == ExchangeKind::ConsistentHash {
         HashBy::check(arguments)?;
     }
     match arguments.get(ALTERNATE_EXCHANGE) {
@@ -167,6 +173,26 @@ pub(super) fn check_new(
             value.type_name(),
             Resource::exchange(name, vhost)
         ))),
+    }
+}
+
+/// How an exchange of this type routes.
+///
+/// # Errors
+/// 406 for a delayed exchange that does not say it, 503 for an unknown type.
+fn routes_as(kind: ExchangeKind, arguments: Table<'_>) -> Result<ExchangeKind, Error> {
+    if kind != ExchangeKind::Delayed {
+        return Ok(kind);
+    }
+    let named = arguments.get(DELAYED_TYPE);
+    match named
+        .and_then(|name| name.as_str())
+        .map(ExchangeKind::parse)
+    {
+        Some(Ok(ExchangeKind::Delayed)) | None => Err(Error::precondition_failed(format!(
+            "Invalid argument, '{DELAYED_TYPE}' must be an existing exchange type"
+        ))),
+        Some(kind) => kind,
     }
 }
 
@@ -197,11 +223,16 @@ impl Declared {
     /// # Errors
     /// 406 for a bad `x-match`, or a key that is no weight.
     pub(super) fn check_binding(&self, key: &[u8], arguments: Table<'_>) -> Result<(), Error> {
-        match self.kind {
+        match self.routes_as() {
             ExchangeKind::Headers => Match::check(arguments),
             ExchangeKind::ConsistentHash => check_weight(key),
             _ => Ok(()),
         }
+    }
+
+    /// How it routes what does not wait, or not any more.
+    pub(super) fn routes_as(&self) -> ExchangeKind {
+        routes_as(self.kind, self.arguments()).unwrap_or(self.kind)
     }
 
     /// What a consistent-hash exchange hashes.
@@ -210,8 +241,14 @@ impl Declared {
     }
 
     /// As the log keeps it.
-    pub(super) fn definition(&self, vhost: &str, name: &str) -> ExchangeDefinition {
+    pub(super) fn definition(
+        &self,
+        vhost: &str,
+        name: &str,
+        store: Option<u64>,
+    ) -> ExchangeDefinition {
         ExchangeDefinition {
+            store,
             vhost: vhost.into(),
             name: name.into(),
             kind: self.kind.name().into(),
@@ -243,18 +280,25 @@ impl Declared {
             received.auto_delete,
         )?;
         check_same("internal", resource, self.internal, received.internal)?;
-        check_equivalent(
-            ALTERNATE_EXCHANGE,
-            resource,
-            self.arguments().get(ALTERNATE_EXCHANGE),
-            received.arguments().get(ALTERNATE_EXCHANGE),
-        )
+        let (current, received) = (self.arguments(), received.arguments());
+        let also = (self.kind == ExchangeKind::Delayed).then_some(DELAYED_TYPE);
+        for name in [ALTERNATE_EXCHANGE].into_iter().chain(also) {
+            check_equivalent(name, resource, current.get(name), received.get(name))?;
+        }
+        Ok(())
     }
 
     /// How bindings of a headers exchange match that do not say it themselves.
     pub(super) fn default_match(&self) -> Match {
         Match::of(&plain_table(self.arguments())).unwrap_or_default()
     }
+}
+
+/// A queue that is an exchange's own: nobody can name it.
+#[derive(Debug, Clone)]
+pub(crate) struct Store<T> {
+    pub id: u64,
+    pub handle: T,
 }
 
 /// What publishers see of an exchange. Lives as long as the exchange; its routes are compiled by the first
@@ -266,6 +310,8 @@ pub(super) struct Slot<T> {
     pub(super) name: Arc<str>,
     pub(super) kind: ExchangeKind,
     pub(super) internal: bool,
+    /// Where messages wait that want to.
+    pub(super) store: Option<Store<T>>,
     /// Where messages go that match no binding, by the declaration.
     alternate: Option<Arc<str>>,
     /// The same by a policy, which counts if the declaration does not say it.
@@ -275,13 +321,19 @@ pub(super) struct Slot<T> {
 }
 
 impl<T> Slot<T> {
-    pub(super) fn new(id: u64, name: Arc<str>, declared: &Declared) -> Self {
+    pub(super) fn new(
+        id: u64,
+        name: Arc<str>,
+        declared: &Declared,
+        store: Option<Store<T>>,
+    ) -> Self {
         let alternate = declared.arguments().get(ALTERNATE_EXCHANGE);
         Self {
             id,
             name,
             kind: declared.kind,
             internal: declared.internal,
+            store,
             alternate: alternate.and_then(|value| value.as_str()).map(Arc::from),
             alternate_by_policy: ArcSwapOption::empty(),
             routes: ArcSwapOption::empty(),

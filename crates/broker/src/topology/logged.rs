@@ -5,7 +5,7 @@ use std::sync::Arc;
 use backbone_wire::table::Table;
 
 use super::bindings::{Binding, Removed, State, Target};
-use super::exchange::{Declared, ExchangeKind, check_new};
+use super::exchange::{Declared, ExchangeKind, Store, check_new};
 use super::{Topology, is_predeclared};
 use crate::definitions::{BindingKey, Change, ExchangeDefinition, Journal, QueueDefinition};
 use crate::error::Error;
@@ -86,13 +86,18 @@ impl<T: Clone> Topology<T> {
         for name in gone.exchanges.keys() {
             self.exchanges.remove(name);
         }
+        self.orphan(gone.exchanges.values());
         self.queues.clear();
         self.changed();
         Ok(())
     }
 
     /// Brings back an exchange. False: it cannot be what was declared, or its name is taken.
-    pub(crate) fn restore_exchange(&self, definition: &ExchangeDefinition) -> bool {
+    pub(crate) fn restore_exchange(
+        &self,
+        definition: &ExchangeDefinition,
+        store: Option<Store<T>>,
+    ) -> bool {
         let Ok(kind) = ExchangeKind::parse(&definition.kind) else {
             return false;
         };
@@ -112,7 +117,7 @@ impl<T: Clone> Topology<T> {
             internal: definition.internal,
             arguments: arguments.as_bytes().into(),
         };
-        self.enter(&mut state, name, declared);
+        self.enter(&mut state, name, declared, store);
         true
     }
 
@@ -179,6 +184,7 @@ impl<T: Clone> Topology<T> {
         for (name, _) in &removed.exchanges {
             self.exchanges.remove(name);
         }
+        self.orphan(removed.exchanges.iter().map(|(_, exchange)| exchange));
         self.changed();
         Ok(())
     }

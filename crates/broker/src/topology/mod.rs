@@ -31,7 +31,9 @@ mod list;
 mod logged;
 mod pick;
 mod plain;
+mod route;
 mod snapshot;
+mod stores;
 mod trie;
 mod walk;
 
@@ -40,13 +42,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
 use arc_swap::ArcSwap;
-use backbone_wire::properties::Properties;
 use backbone_wire::table::Table;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 pub use arguments::{Term, check_equivalent, check_same};
+pub(crate) use exchange::Store;
 pub use exchange::{ExchangeKind, ExchangeSpec, clean_name};
 pub use list::{BindingInfo, Counts, ExchangeInfo};
 pub(crate) use logged::Unlogged;
@@ -56,11 +58,8 @@ use crate::error::{Error, Resource};
 use crate::policy::Policies;
 use bindings::{Binding, State, Target};
 use directory::Directory;
-use exchange::{Declared, Slot, check_new};
+use exchange::{Declared, check_new};
 pub(crate) use exchange::{check_deletable, check_not_default};
-use pick::Message;
-use snapshot::Routes;
-use walk::Walk;
 
 /// The exchanges that every vhost has: name, kind, internal. All durable.
 const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
@@ -102,6 +101,8 @@ pub struct Topology<T> {
     compilations: AtomicU64,
     /// What gives exchanges their alternate ones, unless they say it themselves. Changed under `state`.
     policies: ArcSwap<Policies>,
+    /// Stores of exchanges that are gone, which whoever made them gives up.
+    orphans: Mutex<Vec<T>>,
     /// Where durable changes go; `None`: nothing outlives the process.
     journal: Option<Arc<Journal>>,
 }
@@ -126,6 +127,7 @@ impl<T: Clone> Topology<T> {
             generation: AtomicU64::new(0),
             compilations: AtomicU64::new(0),
             policies: ArcSwap::default(),
+            orphans: Mutex::default(),
             journal: None,
         };
         for (name, kind, internal) in PREDECLARED {
@@ -136,7 +138,7 @@ impl<T: Clone> Topology<T> {
                 internal,
                 arguments: [].into(),
             };
-            let slot = topology.state.lock().add_exchange(name, declared);
+            let slot = topology.state.lock().add_exchange(name, declared, None);
             topology.exchanges.insert(slot);
         }
         topology
@@ -177,6 +179,18 @@ impl<T: Clone> Topology<T> {
     /// exchange is there with other properties or `alternate-exchange` is no string (specification of behaviour, §5), 541 if it is
     /// durable and the log does not take it.
     pub fn declare_exchange(&self, spec: &ExchangeSpec<'_>) -> Result<(), Error> {
+        self.declare_with_store(spec, None)
+    }
+
+    /// The same; if the exchange is new, `store` is its own.
+    ///
+    /// # Errors
+    /// As [`Self::declare_exchange`].
+    pub(crate) fn declare_with_store(
+        &self,
+        spec: &ExchangeSpec<'_>,
+        store: Option<Store<T>>,
+    ) -> Result<(), Error> {
         let name = &*clean_name(spec.name);
         if spec.passive {
             check_not_default(name)?;
@@ -191,15 +205,17 @@ impl<T: Clone> Topology<T> {
         }
         check_new(name, declared.kind, spec.arguments, &self.vhost)?;
         if declared.durable {
-            self.record(|change| change.define_exchange(&declared.definition(&self.vhost, name)))?;
+            let store = store.as_ref().map(|store| store.id);
+            let definition = declared.definition(&self.vhost, name, store);
+            self.record(|change| change.define_exchange(&definition))?;
         }
-        self.enter(&mut state, name, declared);
+        self.enter(&mut state, name, declared, store);
         Ok(())
     }
 
     /// Adds an exchange that is not there, and lets publishers see it.
-    fn enter(&self, state: &mut State<T>, name: &str, declared: Declared) {
-        let slot = state.add_exchange(name, declared);
+    fn enter(&self, state: &mut State<T>, name: &str, declared: Declared, store: Option<Store<T>>) {
+        let slot = state.add_exchange(name, declared, store);
         slot.follow(&self.policies.load());
         self.exchanges.insert(slot);
         self.changed();
@@ -401,140 +417,6 @@ impl<T: Clone> Topology<T> {
             key,
             arguments,
         )
-    }
-
-    /// Appends the queues that a message published to `exchange` goes to and that `out` does not hold yet. Their order depends
-    /// only on the order of the bindings.
-    ///
-    /// The default exchange routes by queue name. An exchange none of whose bindings match, neither to a queue nor to an exchange, hands
-    /// the message to its alternate exchange. An alternate exchange that is missing, or is the default one, drops it.
-    ///
-    /// # Errors
-    /// 404 if the exchange is missing, 403 `cannot publish to internal exchange 'x' in vhost '/'`.
-    pub fn route(
-        &self,
-        exchange: &[u8],
-        key: &[u8],
-        headers: Option<Table<'_>>,
-        out: &mut Targets<T>,
-    ) -> Result<Route, Error> {
-        let message = Message {
-            key,
-            headers,
-            properties: None,
-        };
-        self.route_from(exchange, message, out, false)
-    }
-
-    /// As [`Self::route`], for a message with these properties, to which exchanges may look.
-    ///
-    /// # Errors
-    /// As [`Self::route`].
-    pub fn route_message(
-        &self,
-        exchange: &[u8],
-        key: &[u8],
-        properties: Properties<'_>,
-        out: &mut Targets<T>,
-    ) -> Result<Route, Error> {
-        let message = Message {
-            key,
-            headers: properties.headers(),
-            properties: Some(properties),
-        };
-        self.route_from(exchange, message, out, false)
-    }
-
-    /// As [`Self::route`], into internal exchanges too: for what the broker publishes itself.
-    ///
-    /// # Errors
-    /// 404 if the exchange is missing.
-    pub fn route_internal(
-        &self,
-        exchange: &[u8],
-        key: &[u8],
-        headers: Option<Table<'_>>,
-        out: &mut Targets<T>,
-    ) -> Result<Route, Error> {
-        let message = Message {
-            key,
-            headers,
-            properties: None,
-        };
-        self.route_from(exchange, message, out, true)
-    }
-
-    fn route_from(
-        &self,
-        exchange: &[u8],
-        message: Message<'_>,
-        out: &mut Targets<T>,
-        internal: bool,
-    ) -> Result<Route, Error> {
-        let generation = self.generation();
-        if exchange.is_empty() {
-            if let Some(named) = self.queues.get(message.key)
-                && !out.iter().any(|(id, _)| *id == named.id)
-            {
-                out.push((named.id, named.handle.clone()));
-            }
-            return Ok(Route {
-                cacheable: true,
-                generation,
-            });
-        }
-        let found = self.exchanges.find(exchange);
-        let Some(slot) = found.get(exchange) else {
-            return Err(Error::no_exchange(
-                &String::from_utf8_lossy(exchange),
-                &self.vhost,
-            ));
-        };
-        if slot.internal && !internal {
-            let resource = Resource::exchange(&slot.name, &self.vhost);
-            return Err(Error::access_refused(format!(
-                "cannot publish to internal {resource}"
-            )));
-        }
-        let mut walk = Walk::new(message, out);
-        self.visit(&mut walk, slot);
-        while let Some(name) = walk.pending.pop() {
-            // Without a slot the exchange was deleted meanwhile, or is an alternate that never was.
-            if let Some(slot) = self.exchanges.find(name.as_bytes()).get(name.as_bytes()) {
-                self.visit(&mut walk, slot);
-            }
-        }
-        Ok(Route {
-            cacheable: walk.cacheable,
-            generation,
-        })
-    }
-
-    fn visit(&self, walk: &mut Walk<'_, T>, slot: &Slot<T>) {
-        if !walk.enter(slot) {
-            return;
-        }
-        let routes = slot.routes.load();
-        match &*routes {
-            Some(routes) => walk.visit(slot, routes),
-            None => {
-                if let Some(routes) = self.compile(slot) {
-                    walk.visit(slot, &routes);
-                }
-            }
-        }
-    }
-
-    /// Compiles the routes of an exchange, unless another publisher was faster. `None`: the exchange is gone.
-    fn compile(&self, slot: &Slot<T>) -> Option<Arc<Routes<T>>> {
-        let state = self.state.lock();
-        if let Some(routes) = slot.routes.load_full() {
-            return Some(routes);
-        }
-        let routes = Arc::new(state.compile(slot)?);
-        slot.routes.store(Some(routes.clone()));
-        self.compilations.fetch_add(1, Ordering::Relaxed);
-        Some(routes)
     }
 
     fn add_binding(

@@ -27,6 +27,8 @@ pub(super) struct Message<'a> {
     pub(super) headers: Option<Table<'a>>,
     /// The rest of its properties, where they are known.
     pub(super) properties: Option<Properties<'a>>,
+    /// It has waited for its time already.
+    pub(super) waited: bool,
 }
 
 /// How one destination is picked.
@@ -287,6 +289,7 @@ mod tests {
                 key: key.as_bytes(),
                 headers: None,
                 properties: None,
+                waited: false,
             };
             weights[pick.of(&message).unwrap() as usize].0
         };
@@ -348,6 +351,7 @@ mod tests {
             key: b"k",
             headers: None,
             properties: None,
+            waited: false,
         };
         for kind in [
             ExchangeKind::ConsistentHash,

@@ -65,9 +65,11 @@ impl<T> Routes<T> {
         destinations: Vec<Destination<T>>,
         bindings: impl Iterator<Item = (Arc<Binding>, u32)>,
     ) -> Self {
-        let table = match declared.kind {
+        let kind = declared.routes_as();
+        let table = match kind {
             ExchangeKind::Direct => Table::Direct(direct(bindings)),
-            ExchangeKind::Fanout => Table::Fanout,
+            // A delayed exchange routes as something else.
+            ExchangeKind::Fanout | ExchangeKind::Delayed => Table::Fanout,
             ExchangeKind::Topic => Table::Topic(topic(bindings)),
             ExchangeKind::Headers => {
                 let default_match = declared.default_match();
@@ -80,7 +82,7 @@ impl<T> Routes<T> {
             }
             ExchangeKind::ConsistentHash | ExchangeKind::ModulusHash | ExchangeKind::Random => {
                 let hash_by = declared.hash_by();
-                Table::One(Pick::new(declared.kind, hash_by, bindings))
+                Table::One(Pick::new(kind, hash_by, bindings))
             }
         };
         Self {

@@ -15,6 +15,7 @@ use super::headers::Headers;
 use super::pick::Message;
 use super::snapshot::{Destination, Routes, Selection};
 use super::trie::Matched;
+use crate::delay;
 
 /// Up to so many identities are searched one by one; more go into a set.
 const FEW: usize = 32;
@@ -51,6 +52,25 @@ impl<'a, T: Clone> Walk<'a, T> {
     /// Whether an exchange is to be visited now; false from the second time on.
     pub(super) fn enter(&mut self, slot: &Slot<T>) -> bool {
         self.exchanges.insert(slot.id)
+    }
+
+    /// Whether the message waits at an exchange for its time: then it goes into the exchange's store, and no further.
+    pub(super) fn rests_at(&mut self, slot: &Slot<T>) -> bool {
+        let Some(store) = &slot.store else {
+            return false;
+        };
+        self.cacheable = false;
+        let waits = !self.message.waited && delay::is_wanted(self.message.headers);
+        if waits {
+            self.put(store.id, &store.handle);
+        }
+        waits
+    }
+
+    fn put(&mut self, id: u64, handle: &T) {
+        if self.out.iter().all(|(other, _)| *other != id) {
+            self.out.push((id, handle.clone()));
+        }
     }
 
     /// Takes what the exchange matches: queues into `out`, exchanges to the pending ones. If its bindings

@@ -18,6 +18,7 @@ fn peer(world: &World, conn: u64) -> Peer {
         unacked_max: 1000,
         out_bytes_max: 1 << 20,
         cancel_notify: true,
+        timeout_closes_channel: false,
     };
     let mut peer = Peer::new(&world.vhost, conn, settings);
     send(&mut peer, |out| channel::Open {}.write(1, out));

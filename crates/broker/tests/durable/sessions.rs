@@ -27,6 +27,7 @@ const SETTINGS: Settings = Settings {
     unacked_max: 50,
     out_bytes_max: 8_000,
     cancel_notify: true,
+    timeout_closes_channel: false,
 };
 
 #[derive(Clone)]

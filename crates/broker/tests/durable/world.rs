@@ -424,7 +424,7 @@ impl World {
         }
         let queue = Arc::clone(&self.models[OUTBOX].queue);
         let (before, ready) = (self.node.log.appended(), queue.stats().ready);
-        self.mover_told = self.mover.step();
+        self.mover_told = self.mover.step(0);
         let moved = ready - queue.stats().ready;
         let lsn = self.node.log.appended();
         assert_eq!(lsn - before, u64::from(moved > 0), "one batch a step");

@@ -53,7 +53,7 @@ impl Hand {
     pub fn step(&mut self) -> bool {
         self.told |= !std::mem::take(&mut *self.bell.rung.lock()).is_empty();
         if self.told {
-            self.told = self.mover.step();
+            self.told = self.mover.step(0);
             return true;
         }
         false

@@ -124,6 +124,7 @@ impl World {
             unacked_max: self.unacked_max,
             out_bytes_max: [1 << 20, 200, 20_000][c],
             cancel_notify: c != 1,
+            timeout_closes_channel: false,
         };
         Peer::new(&self.vhost, self.conns, settings)
     }

@@ -87,6 +87,8 @@ pub struct Peer {
     pub straight: usize,
     /// The most that ever waited in `out`.
     pub pending_max: usize,
+    /// Its clock.
+    pub now_ms: u64,
 }
 
 impl Peer {
@@ -110,6 +112,7 @@ impl Peer {
             received: Vec::new(),
             straight: 0,
             pending_max: 0,
+            now_ms: 1_700_000_000_123,
         }
     }
 
@@ -152,7 +155,7 @@ impl Peer {
         loop {
             let used = self
                 .session
-                .receive(&self.input, 1_700_000_000_123, &mut self.out);
+                .receive(&self.input, self.now_ms, &mut self.out);
             self.input.drain(..used);
             if end {
                 self.session.end_of_batch(&mut self.out);
@@ -188,6 +191,7 @@ impl Peer {
 
     /// Passes on what the bell rang, and lets the session deliver once. True when there is more.
     pub fn deliver(&mut self) -> bool {
+        self.session.tell_time(self.now_ms);
         for key in std::mem::take(&mut *self.bell.rung.lock()) {
             self.session.rung(key);
         }

@@ -314,6 +314,12 @@ ROWS = (
         needs_python=True,
     ),
     Row(
+        "c-1000",
+        "c: 1,000 connections with 10 channels each, a queue declared on each channel,",
+        (Metric("until the last one", ("seconds",), 1e3, "ms", 3000, True),),
+        subcommand("connect"),
+    ),
+    Row(
         "t-1000",
         "t: 1,000 connections, a message a second each: cpu, one run of 20 s",
         (Metric("", ("broker_percent",), 1, "% of a core", 3, True),),

@@ -7,6 +7,7 @@
 
 mod bus;
 mod durable;
+mod features;
 mod parts;
 mod peer;
 mod queues;
@@ -78,6 +79,26 @@ pub const WORKLOADS: &[Workload] = &[
         name: "publish_deliver_as_bus_topics_16",
         batch: bus::BATCH,
         make: bus::plain_topics,
+    },
+    Workload {
+        name: "priorities_16",
+        batch: queues::BATCH,
+        make: features::priorities,
+    },
+    Workload {
+        name: "time_to_live_16",
+        batch: queues::BATCH,
+        make: features::time_to_live,
+    },
+    Workload {
+        name: "dead_letters_16",
+        batch: queues::BATCH,
+        make: features::dead_letters,
+    },
+    Workload {
+        name: "headers_16",
+        batch: queues::BATCH,
+        make: features::headers,
     },
     Workload {
         name: "decode_16",

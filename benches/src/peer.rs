@@ -14,7 +14,7 @@ use backbone_wire::ShortStr;
 use backbone_wire::content::write_body;
 use backbone_wire::method::{basic, channel, confirm, queue};
 use backbone_wire::properties::{ContentHeader, Properties};
-use backbone_wire::table::Table;
+use backbone_wire::table::{Table, TableBuf};
 use parking_lot::Mutex;
 
 /// The only channel that peers use.
@@ -81,6 +81,11 @@ impl Peer {
 
     /// Declares a queue that nobody consumes from.
     pub fn declare(&mut self, name: &str) {
+        self.declare_with(name, &TableBuf::new());
+    }
+
+    /// Declares a queue with arguments.
+    pub fn declare_with(&mut self, name: &str, arguments: &TableBuf) {
         let declare = queue::Declare {
             queue: short(name),
             passive: false,
@@ -88,19 +93,24 @@ impl Peer {
             exclusive: false,
             auto_delete: false,
             no_wait: false,
-            arguments: Table::EMPTY,
+            arguments: arguments.as_table(),
         };
         self.say(|bytes| declare.write(CHANNEL, bytes));
     }
 
     /// Binds a queue.
     pub fn bind(&mut self, name: &str, exchange: &str, key: &str) {
+        self.bind_with(name, exchange, key, &TableBuf::new());
+    }
+
+    /// Binds a queue with arguments.
+    pub fn bind_with(&mut self, name: &str, exchange: &str, key: &str, arguments: &TableBuf) {
         let bind = queue::Bind {
             queue: short(name),
             exchange: short(exchange),
             routing_key: short(key),
             no_wait: false,
-            arguments: Table::EMPTY,
+            arguments: arguments.as_table(),
         };
         self.say(|bytes| bind.write(CHANNEL, bytes));
     }

@@ -13,6 +13,7 @@ mod amqp;
 mod board;
 mod bus;
 mod confirms;
+mod connect;
 mod consumer;
 mod declare;
 mod disk;
@@ -98,6 +99,21 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         count: usize,
     },
+    /// Measures how fast many connections log in, open channels and declare a queue on each
+    Connect {
+        /// amqp://user:password@host:port/vhost
+        #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672")]
+        uri: String,
+        /// Process id of the broker
+        #[arg(long)]
+        broker_pid: u32,
+        /// Connections; both processes need as many open files
+        #[arg(long, default_value_t = 1_000)]
+        connections: usize,
+        /// Channels of each
+        #[arg(long, default_value_t = 10)]
+        channels: u16,
+    },
     /// Takes what a run with `--keep`, `--prefix` and `--consumers 0` has left, and publishes `--rate` a second meanwhile
     Drain(Box<options::Flags>),
     /// Measures how long `fdatasync` takes and how fast a file is written
@@ -144,6 +160,13 @@ fn main() -> ExitCode {
             count,
         }) => options::Scenario::at(&uri, broker_pid)
             .and_then(|scenario| measure_declares(&scenario, count)),
+        Some(Command::Connect {
+            uri,
+            broker_pid,
+            connections,
+            channels,
+        }) => options::Scenario::at(&uri, broker_pid)
+            .and_then(|scenario| measure_connects(&scenario, connections, channels)),
         Some(Command::Drain(flags)) => measure_drain(&flags),
         Some(Command::Disk {
             folder,
@@ -219,6 +242,16 @@ fn measure_trickle(
 fn measure_declares(scenario: &options::Scenario, count: usize) -> Result<bool> {
     let declared = declare::measure(scenario, count)?;
     println!("{}", serde_json::to_string(&declared)?);
+    Ok(true)
+}
+
+fn measure_connects(
+    scenario: &options::Scenario,
+    connections: usize,
+    channels: u16,
+) -> Result<bool> {
+    let connected = connect::measure(scenario, connections, channels)?;
+    println!("{}", serde_json::to_string(&connected)?);
     Ok(true)
 }
 

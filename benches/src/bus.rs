@@ -217,7 +217,7 @@ fn install(
         priority: 0,
     };
     mover.resume(spec).expect("the queue is there");
-    mover.step();
+    mover.step(peer::NOW_MS);
     mover
 }
 

@@ -131,7 +131,10 @@ mod tests {
             (json!({"delivery_mode": 256}), "not_int: delivery_mode"),
             (json!({"expiration": 60}), "not_string: expiration"),
             (json!({"headers": "x"}), "not_object: headers"),
-            (json!({"headers": {"a": null}}), "null_not_allowed"),
+            (
+                json!({"headers": {"a": null}}),
+                "null_not_allowed: the argument 'a' is null",
+            ),
         ] {
             assert_eq!(of(&given).unwrap_err(), why);
         }

@@ -72,10 +72,11 @@ pub(super) async fn serve(
             method,
         })) => {
             let frame = handshake::close_frame(&error, class, method);
-            let _ = timeout(CLOSE_TIMEOUT, last_words(&mut stream, &frame, &mut input)).await;
+            let words = last_words(&mut stream, &frame, &mut input, true);
+            let _ = timeout(CLOSE_TIMEOUT, words).await;
         }
         Ok(Err(Failed::OtherProtocol)) => {
-            let words = last_words(&mut stream, &PROTOCOL_HEADER, &mut input);
+            let words = last_words(&mut stream, &PROTOCOL_HEADER, &mut input, false);
             let _ = timeout(CLOSE_TIMEOUT, words).await;
         }
         Ok(Err(Failed::Dropped)) | Err(_) => {}
@@ -83,13 +84,14 @@ pub(super) async fn serve(
 }
 
 /// Says `frame`, and that nothing more comes, and waits until the peer closes: a socket that is closed
-/// with something unread is reset, and what was said last is lost.
-async fn last_words(stream: &mut Stream, frame: &[u8], input: &mut ReadBuffer) {
+/// with something unread is reset, and what was said last is lost. A peer that has to answer is not told of the end before it
+/// did (`answered`): there are clients that look at the end first.
+async fn last_words(stream: &mut Stream, frame: &[u8], input: &mut ReadBuffer, answered: bool) {
     let said = stream.write_all(frame).await;
-    let shut = stream.shut_down_writing();
-    if said.is_err() || shut.is_err() {
+    if said.is_err() || (!answered && stream.shut_down_writing().is_err()) {
         return;
     }
+    let mut is_open = answered;
     loop {
         input.consume(input.filled().len());
         if stream.readable().await.is_err() {
@@ -97,6 +99,12 @@ async fn last_words(stream: &mut Stream, frame: &[u8], input: &mut ReadBuffer) {
         }
         match stream.try_read(input.room(4096)) {
             Ok(0) => return,
+            Ok(_) if is_open => {
+                is_open = false;
+                if stream.shut_down_writing().is_err() {
+                    return;
+                }
+            }
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(_) => return,
@@ -231,7 +239,7 @@ impl Connection {
         if self.session.state() == State::Closed && self.out.is_empty() && !self.ended {
             let _ = timeout(
                 CLOSE_TIMEOUT,
-                last_words(&mut self.stream, &[], &mut self.input),
+                last_words(&mut self.stream, &[], &mut self.input, false),
             )
             .await;
         }

@@ -216,6 +216,19 @@ async fn oversized_frames_are_refused_before_they_come() {
 }
 
 #[actix_web::test]
+async fn who_is_refused_has_a_second_to_answer_before_the_end() {
+    let server = Server::start().await;
+    let mut peer = Raw::silent(server.amqp[0]);
+    peer.send(&PROTOCOL_HEADER);
+    peer.expect("connection.start");
+    let refused = Instant::now();
+    peer.method(0, &Method::ConnectionOpen(Default::default()));
+    peer.expect("connection.close");
+    assert_eq!(peer.frame(), None, "only the end may come");
+    assert!(refused.elapsed() >= Duration::from_secs(1));
+}
+
+#[actix_web::test]
 async fn a_long_speech_in_another_protocol_is_answered_with_our_header() {
     let server = Server::start().await;
     let mut peer = Raw::silent(server.amqp[0]);

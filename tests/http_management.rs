@@ -736,6 +736,10 @@ async fn pages_of_the_server_say_what_there_is_and_whether_all_is_well() {
     assert_eq!(ports[0], &json!(server.amqp[0].port()));
     let node = admin.get("/api/nodes").await.1;
     let name = node[0]["name"].as_str().unwrap();
+    let context = &page["contexts"][0];
+    let port = json!(server.http[0].port().to_string());
+    assert_eq!((&context["node"], &context["port"]), (&json!(name), &port));
+    assert_eq!(node[0]["contexts"], page["contexts"]);
     assert_eq!(
         (&page["node"], &node[0]["running"]),
         (&json!(name), &json!(true))

@@ -27,6 +27,7 @@ use super::buffers::{self, ReadBuffer};
 use super::connections::Report;
 use super::doorbell::{Doorbell, News, Wishes};
 use super::handshake::{self, Failed, Opened, Places};
+use super::last_words;
 use super::stream::Stream;
 use super::{Registered, Shared};
 use crate::runtime::arbiters::Stay;
@@ -35,7 +36,7 @@ use crate::runtime::arbiters::Stay;
 const TURNS_IN_A_ROW_MAX: u32 = 8;
 /// Times that a turn fills and writes the out-buffer.
 const ROUNDS_MAX: u32 = 8;
-/// How long close-ok is waited for, and how long a peer may take to read our last words.
+/// How long close-ok is waited for.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Half heartbeat intervals of silence after which a peer is dead.
 const SILENT_HALVES_MAX: u32 = 4;
@@ -71,36 +72,13 @@ pub(super) async fn serve(
             class,
             method,
         })) => {
-            let frame = handshake::close_frame(&error, class, method);
-            let _ = timeout(CLOSE_TIMEOUT, last_words(&mut stream, &frame, &mut input)).await;
+            let close = handshake::close_frame(&error, class, method);
+            last_words::refuse(&mut stream, &close, &mut input).await;
         }
         Ok(Err(Failed::OtherProtocol)) => {
-            let words = last_words(&mut stream, &PROTOCOL_HEADER, &mut input);
-            let _ = timeout(CLOSE_TIMEOUT, words).await;
+            last_words::say(&mut stream, &PROTOCOL_HEADER, &mut input).await;
         }
         Ok(Err(Failed::Dropped)) | Err(_) => {}
-    }
-}
-
-/// Says `frame`, and that nothing more comes, and waits until the peer closes: a socket that is closed
-/// with something unread is reset, and what was said last is lost.
-async fn last_words(stream: &mut Stream, frame: &[u8], input: &mut ReadBuffer) {
-    let said = stream.write_all(frame).await;
-    let shut = stream.shut_down_writing();
-    if said.is_err() || shut.is_err() {
-        return;
-    }
-    loop {
-        input.consume(input.filled().len());
-        if stream.readable().await.is_err() {
-            return;
-        }
-        match stream.try_read(input.room(4096)) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return,
-        }
     }
 }
 
@@ -229,11 +207,7 @@ impl Connection {
         // What the peer sent behind its last frame would make the system reset the connection, and
         // with it our last words.
         if self.session.state() == State::Closed && self.out.is_empty() && !self.ended {
-            let _ = timeout(
-                CLOSE_TIMEOUT,
-                last_words(&mut self.stream, &[], &mut self.input),
-            )
-            .await;
+            last_words::say(&mut self.stream, &[], &mut self.input).await;
         }
     }
 

@@ -10,6 +10,7 @@ mod connection;
 mod connections;
 mod doorbell;
 mod handshake;
+mod last_words;
 mod proxy;
 mod stream;
 mod tls;

@@ -97,7 +97,6 @@ async fn overview(
         "disable_stats": false,
         "enable_queue_totals": false,
         "statistics_db_event_queue": 0,
-        "contexts": [],
         "exchange_types": types.map(|name| json!({"name": name, "enabled": true})).collect::<Vec<_>>(),
         "queue_totals": queue_totals(&totals),
         "object_totals": {
@@ -112,8 +111,23 @@ async fn overview(
         page["message_stats"] = message_stats(&counts);
         page["churn_rates"] = churn(&services, &counts);
         page["listeners"] = json!(services.listeners);
+        page["contexts"] = contexts(&services);
     }
     Ok(Listing::of(&request)?.one(&page))
+}
+
+/// Where these pages are: clients look here for the name of the node, among other things.
+fn contexts(services: &Services) -> Value {
+    let served = services.listeners.iter();
+    let served = served.filter(|it| it.protocol.starts_with("http"));
+    let shown = served.map(|it| {
+        json!({
+            "node": node_name(), "description": "RabbitMQ Management", "path": "/",
+            "ip": it.address.ip().to_string(), "port": it.address.port().to_string(),
+            "ssl_opts": [], "cowboy_opts": "[]",
+        })
+    });
+    shown.collect()
 }
 
 fn queue_totals(totals: &Totals) -> Value {
@@ -196,7 +210,7 @@ fn describe(services: &Services) -> Value {
         "disk_free_alarm": alarms.contains(&"disk"),
         "sockets_used": services.connections.count(),
         "sockets_total": config.limits.connections,
-        "partitions": [], "cluster_links": [], "applications": [], "contexts": [], "enabled_plugins": [],
+        "partitions": [], "cluster_links": [], "applications": [], "contexts": contexts(services), "enabled_plugins": [],
         "exchange_types": types.map(|name| json!({"name": name, "enabled": true})).collect::<Vec<_>>(),
         "auth_mechanisms": mechanisms,
     });

@@ -7,7 +7,7 @@ mod common;
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,9 @@ use common::{Server, command};
 use serde_json::json;
 
 const MESSAGES: u32 = 400;
+const BODY_BYTES: u32 = 100_000;
+/// Publishers wait above the limit, and until memory is below four fifths of it.
+const STAYS_BLOCKED: u32 = 8_388_608 / 5 * 4 / BODY_BYTES + 1;
 const LIMIT: (&str, &str) = ("BACKBONE_LIMITS__MEMORY_BYTES", "8388608");
 
 /// Somebody who publishes more than there is memory for, and somebody who holds it until `let_go`.
@@ -37,13 +40,16 @@ const ALL: Method<'static> = Method::BasicAck(basic::Ack {
 });
 
 impl Flood {
-    fn start(server: &Server) -> Self {
+    /// Returns when the alarm is up and stays so: before that, messages that go from memory to the disk may end it once more.
+    async fn start(server: &Server) -> Self {
         let mut sender = Raw::open(server.amqp[0], 0);
         sender.declare("flood");
         let mut writing = sender.stream.try_clone().unwrap();
         let writer = std::thread::spawn(move || {
             for _ in 0..MESSAGES {
-                writing.write_all(&publish("flood", &[0; 100_000])).unwrap();
+                writing
+                    .write_all(&publish("flood", &[0; BODY_BYTES as usize]))
+                    .unwrap();
             }
         });
         let mut holder = Raw::open(server.amqp[0], 0);
@@ -51,15 +57,24 @@ impl Flood {
         let acks = holder.stream.try_clone().unwrap();
         let let_go = Arc::new(AtomicBool::new(false));
         let goes = Arc::clone(&let_go);
+        let held = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&held);
         let holder = std::thread::spawn(move || {
             for _ in 0..MESSAGES {
                 holder.delivery();
+                count.fetch_add(1, Ordering::SeqCst);
                 if goes.load(Ordering::SeqCst) {
                     holder.method(1, &ALL);
                 }
             }
         });
         sender.expect("connection.blocked");
+        let since = Instant::now();
+        while held.load(Ordering::SeqCst) < STAYS_BLOCKED {
+            assert!(since.elapsed() < PATIENCE, "too little is held");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        wait_for_alarm(&Admin::of(server), MEMORY, 1).await;
         Self {
             sender,
             writer,
@@ -90,7 +105,7 @@ async fn a_connection_is_told_of_an_alarm_with_its_next_publish() {
         worker.publish_with(1, ("", "q", false), &plain(), body.as_bytes());
     }
     assert_eq!(worker.ready("q"), 2);
-    let flood = Flood::start(&server);
+    let flood = Flood::start(&server).await;
     // What it asks for is answered, and it goes on consuming.
     assert_eq!(worker.ready("q"), 2);
     worker.prefetch(1, 1, false);
@@ -116,7 +131,7 @@ async fn a_connection_is_told_of_an_alarm_with_its_next_publish() {
 async fn the_management_interface_tells_of_an_alarm_and_of_who_is_blocked() {
     let server = Server::with(&[LIMIT]).await;
     let admin = Admin::of(&server);
-    let flood = Flood::start(&server);
+    let flood = Flood::start(&server).await;
     let alarms = admin.get("/api/health/checks/alarms").await;
     let memory =
         json!([{"node": admin.get("/api/nodes").await.1[0]["name"], "resource": "memory"}]);
@@ -155,9 +170,12 @@ async fn metric(admin: &Admin, name: &str) -> u64 {
     line.trim().parse().unwrap()
 }
 
-async fn wait_for_alarm(admin: &Admin, up: u64) {
+const MEMORY: &str = "backbone_alarms_memory_used_watermark ";
+const DISK: &str = "backbone_alarms_free_disk_space_watermark ";
+
+async fn wait_for_alarm(admin: &Admin, name: &str, up: u64) {
     let since = Instant::now();
-    while metric(admin, "backbone_alarms_free_disk_space_watermark ").await != up {
+    while metric(admin, name).await != up {
         assert!(since.elapsed() < PATIENCE, "the alarm is not {up}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -184,7 +202,7 @@ async fn little_room_on_the_disk_holds_publishers_back_until_there_is_well_more(
     consumer.prefetch(1, 1, false);
 
     disk.leave_free(DISK_FREE * 3 / 4);
-    wait_for_alarm(&admin, 1).await;
+    wait_for_alarm(&admin, DISK, 1).await;
     // The log is well; who consumes goes on and is told nothing.
     assert_eq!(
         metric(&admin, "backbone_log_health{state=\"open\"} ").await,
@@ -213,7 +231,7 @@ async fn little_room_on_the_disk_holds_publishers_back_until_there_is_well_more(
     // Enough not to rise is not enough to fall.
     disk.leave_free(DISK_FREE * 9 / 8);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    wait_for_alarm(&admin, 1).await;
+    wait_for_alarm(&admin, DISK, 1).await;
     disk.leave_free(DISK_FREE * 2);
     worker.expect("connection.unblocked");
     late.expect("connection.unblocked");

@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -71,18 +71,26 @@ impl SmallDisk {
 
     /// Leaves so many bytes of it free, by a file that grows and shrinks.
     pub fn leave_free(&self, bytes: u64) {
-        let stat = rustix::fs::statvfs(self.path(".")).unwrap();
-        let free = stat.f_bavail * stat.f_frsize;
         let mut options = File::options();
         let mut file = options
             .create(true)
             .append(true)
             .open(self.path("filling"))
             .unwrap();
-        let size = file.metadata().unwrap().len();
-        match free.checked_sub(bytes) {
-            Some(surplus) => file.write_all(&vec![1; surplus as usize]).unwrap(),
-            None => file.set_len(size.saturating_sub(bytes - free)).unwrap(),
+        let piece = vec![1; 1 << 20];
+        // In pieces: the server takes some of it meanwhile.
+        loop {
+            let stat = rustix::fs::statvfs(self.path(".")).unwrap();
+            let free = stat.f_bavail * stat.f_frsize;
+            if free <= bytes {
+                let size = file.metadata().unwrap().len();
+                return file.set_len(size.saturating_sub(bytes - free)).unwrap();
+            }
+            let surplus = piece.len().min((free - bytes) as usize);
+            match file.write_all(&piece[..surplus]) {
+                Err(error) if error.kind() == ErrorKind::StorageFull => {}
+                written => written.unwrap(),
+            }
         }
     }
 

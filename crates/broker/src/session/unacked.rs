@@ -103,26 +103,24 @@ impl Ring {
     #[inline]
     pub fn take(&mut self, tag: u64) -> Option<Unacked> {
         let index = self.find(tag)?;
-        let slot = &mut self.slots[index];
-        if !slot.is_open() {
-            return None;
-        }
-        let taken = *slot;
-        slot.source = SETTLED;
-        self.held -= 1;
-        self.trim();
-        Some(taken)
+        self.slots[index].is_open().then(|| self.take_at(index))
     }
 
     /// Takes out the oldest message whose tag is at most `tag`.
     #[inline]
     pub fn take_up_to(&mut self, tag: u64) -> Option<Unacked> {
         let index = self.slots.iter().position(Unacked::is_open)?;
-        let tag_there = self.slots[index].tag;
-        if tag_there > tag {
-            return None;
-        }
-        self.take(tag_there)
+        (self.slots[index].tag <= tag).then(|| self.take_at(index))
+    }
+
+    #[inline(always)]
+    fn take_at(&mut self, index: usize) -> Unacked {
+        let slot = &mut self.slots[index];
+        let taken = *slot;
+        slot.source = SETTLED;
+        self.held -= 1;
+        self.trim();
+        taken
     }
 
     /// Whether `tag` is there to be settled.

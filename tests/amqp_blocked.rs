@@ -19,13 +19,13 @@ use common::small_disk::SmallDisk;
 use common::{Server, command};
 use serde_json::json;
 
-const MESSAGES: u32 = 400;
-const BODY_BYTES: u32 = 100_000;
-/// Publishers wait above the limit, and until memory is below four fifths of it.
-const STAYS_BLOCKED: u32 = 8_388_608 / 5 * 4 / BODY_BYTES + 1;
+/// Of a message of the flood; some 80 of them are above the limit.
+const BODY_BYTES: usize = 100_000;
+const MESSAGES_MAX: u32 = 400;
 const LIMIT: (&str, &str) = ("BACKBONE_LIMITS__MEMORY_BYTES", "8388608");
 
-/// Somebody who publishes more than there is memory for, and somebody who holds it until `let_go`.
+/// Somebody who publishes more than there is memory for, and somebody who holds it until `let_go`. Each message is held before the
+/// next one comes: nothing waits in the queue that could go to the disk instead, so the alarm stays.
 struct Flood {
     sender: Raw,
     writer: JoinHandle<()>,
@@ -40,41 +40,49 @@ const ALL: Method<'static> = Method::BasicAck(basic::Ack {
 });
 
 impl Flood {
-    /// Returns when the alarm is up and stays so: before that, messages that go from memory to the disk may end it once more.
-    async fn start(server: &Server) -> Self {
+    fn start(server: &Server) -> Self {
         let mut sender = Raw::open(server.amqp[0], 0);
         sender.declare("flood");
-        let mut writing = sender.stream.try_clone().unwrap();
-        let writer = std::thread::spawn(move || {
-            for _ in 0..MESSAGES {
-                writing
-                    .write_all(&publish("flood", &[0; BODY_BYTES as usize]))
-                    .unwrap();
-            }
-        });
         let mut holder = Raw::open(server.amqp[0], 0);
         holder.consume("flood", false);
         let acks = holder.stream.try_clone().unwrap();
-        let let_go = Arc::new(AtomicBool::new(false));
-        let goes = Arc::clone(&let_go);
+        let [let_go, blocked] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let held = Arc::new(AtomicU32::new(0));
-        let count = Arc::clone(&held);
+        let writer = {
+            let mut writing = sender.stream.try_clone().unwrap();
+            let (held, blocked) = (Arc::clone(&held), Arc::clone(&blocked));
+            std::thread::spawn(move || {
+                for number in 1.. {
+                    writing
+                        .write_all(&publish("flood", &[0; BODY_BYTES]))
+                        .unwrap();
+                    assert!(number < MESSAGES_MAX, "it is not blocked");
+                    while held.load(Ordering::SeqCst) < number && !blocked.load(Ordering::SeqCst) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    if blocked.load(Ordering::SeqCst) {
+                        break;
+                    }
+                }
+                // This one is not read before the alarm is over.
+                writing
+                    .write_all(&publish("flood", &[1; BODY_BYTES]))
+                    .unwrap();
+            })
+        };
+        let goes = Arc::clone(&let_go);
         let holder = std::thread::spawn(move || {
-            for _ in 0..MESSAGES {
-                holder.delivery();
-                count.fetch_add(1, Ordering::SeqCst);
+            let mut is_last = false;
+            while !is_last {
+                is_last = holder.delivery().1[0] == 1;
+                held.fetch_add(1, Ordering::SeqCst);
                 if goes.load(Ordering::SeqCst) {
                     holder.method(1, &ALL);
                 }
             }
         });
         sender.expect("connection.blocked");
-        let since = Instant::now();
-        while held.load(Ordering::SeqCst) < STAYS_BLOCKED {
-            assert!(since.elapsed() < PATIENCE, "too little is held");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        wait_for_alarm(&Admin::of(server), MEMORY, 1).await;
+        blocked.store(true, Ordering::SeqCst);
         Self {
             sender,
             writer,
@@ -105,7 +113,7 @@ async fn a_connection_is_told_of_an_alarm_with_its_next_publish() {
         worker.publish_with(1, ("", "q", false), &plain(), body.as_bytes());
     }
     assert_eq!(worker.ready("q"), 2);
-    let flood = Flood::start(&server).await;
+    let flood = Flood::start(&server);
     // What it asks for is answered, and it goes on consuming.
     assert_eq!(worker.ready("q"), 2);
     worker.prefetch(1, 1, false);
@@ -131,7 +139,7 @@ async fn a_connection_is_told_of_an_alarm_with_its_next_publish() {
 async fn the_management_interface_tells_of_an_alarm_and_of_who_is_blocked() {
     let server = Server::with(&[LIMIT]).await;
     let admin = Admin::of(&server);
-    let flood = Flood::start(&server).await;
+    let flood = Flood::start(&server);
     let alarms = admin.get("/api/health/checks/alarms").await;
     let memory =
         json!([{"node": admin.get("/api/nodes").await.1[0]["name"], "resource": "memory"}]);
@@ -170,7 +178,6 @@ async fn metric(admin: &Admin, name: &str) -> u64 {
     line.trim().parse().unwrap()
 }
 
-const MEMORY: &str = "backbone_alarms_memory_used_watermark ";
 const DISK: &str = "backbone_alarms_free_disk_space_watermark ";
 
 async fn wait_for_alarm(admin: &Admin, name: &str, up: u64) {

@@ -134,14 +134,22 @@ impl Server {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the server ended at once: {status}");
             }
-            self.http = self.listening("http");
-            self.amqp = self.listening("amqp");
-            if !self.http.is_empty() && self.is_ready().await {
-                return;
+            if self.has_said_all() {
+                self.http = self.listening("http");
+                self.amqp = self.listening("amqp");
+                if self.is_ready().await {
+                    return;
+                }
             }
             assert!(since.elapsed() < PATIENCE, "the server does not get ready");
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// The last line of a start comes behind all addresses.
+    fn has_said_all(&self) -> bool {
+        let lines = self.lines.lock();
+        lines.iter().any(|line| line.starts_with("durability "))
     }
 
     fn listening(&self, what: &str) -> Vec<SocketAddr> {

@@ -7,7 +7,8 @@ mod common;
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -47,19 +48,19 @@ impl Flood {
         holder.consume("flood", false);
         let acks = holder.stream.try_clone().unwrap();
         let [let_go, blocked] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
-        let held = Arc::new(AtomicU32::new(0));
+        let (held, is_held) = channel();
         let writer = {
             let mut writing = sender.stream.try_clone().unwrap();
-            let (held, blocked) = (Arc::clone(&held), Arc::clone(&blocked));
+            let blocked = Arc::clone(&blocked);
             std::thread::spawn(move || {
                 for number in 1.. {
                     writing
                         .write_all(&publish("flood", &[0; BODY_BYTES]))
                         .unwrap();
                     assert!(number < MESSAGES_MAX, "it is not blocked");
-                    while held.load(Ordering::SeqCst) < number && !blocked.load(Ordering::SeqCst) {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
+                    while is_held.recv_timeout(Duration::from_millis(5)).is_err()
+                        && !blocked.load(Ordering::SeqCst)
+                    {}
                     if blocked.load(Ordering::SeqCst) {
                         break;
                     }
@@ -75,7 +76,8 @@ impl Flood {
             let mut is_last = false;
             while !is_last {
                 is_last = holder.delivery().1[0] == 1;
-                held.fetch_add(1, Ordering::SeqCst);
+                // Nobody waits for it any more when the writer is done.
+                let _ = held.send(());
                 if goes.load(Ordering::SeqCst) {
                     holder.method(1, &ALL);
                 }

@@ -745,6 +745,7 @@ async fn pages_of_the_server_say_what_there_is_and_whether_all_is_well() {
         (&json!(name), &json!(true))
     );
     assert!(node[0]["mem_used"].as_u64() > Some(1_000_000), "{node}");
+    assert_eq!(node[0]["disk_free_limit"], 128 << 20);
     assert_eq!(admin.get(&format!("/api/nodes/{name}")).await.0, 200);
     assert_eq!(told(&admin.get("/api/nodes/none").await), GONE);
     assert_eq!(

@@ -50,12 +50,6 @@ impl Engine {
         Some(describe(&vhost, listed))
     }
 
-    /// How many exchanges a vhost has.
-    pub fn exchange_count(&self, vhost: &str) -> usize {
-        let vhost = self.0.vhosts.get(vhost);
-        vhost.map_or(0, |vhost| vhost.topology().counts().exchanges)
-    }
-
     /// The vhost of that name, or all.
     pub(super) fn vhosts_named(&self, vhost: Option<&str>) -> Option<Vec<Arc<Vhost>>> {
         match vhost {

@@ -208,6 +208,7 @@ fn describe(services: &Services) -> Value {
         "mem_limit": memory_limit_bytes(config.limits.memory_bytes),
         "mem_alarm": alarms.contains(&"memory"),
         "disk_free_alarm": alarms.contains(&"disk"),
+        "disk_free_limit": config.limits.disk_free_bytes,
         "sockets_used": services.connections.count(),
         "sockets_total": config.limits.connections,
         "partitions": [], "cluster_links": [], "applications": [], "contexts": contexts(services), "enabled_plugins": [],

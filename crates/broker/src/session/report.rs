@@ -51,11 +51,6 @@ pub struct ConsumerReport {
 }
 
 impl Session {
-    /// How many channels are open.
-    pub fn channel_count(&self) -> usize {
-        self.channels.len()
-    }
-
     /// Its channels, in the order of their numbers.
     pub fn report(&self) -> Vec<ChannelReport> {
         let open = self.channels.iter().filter(|channel| !channel.closing);

@@ -67,11 +67,13 @@ pub fn bury(vhost: &Vhost, dead: &mut Vec<Dead>, now_ms: u64, wakes: &mut Wakes)
             drop_dead(vhost, &next);
             continue;
         };
-        while !next.entries.is_empty() {
+        let mut done = 0;
+        while done < next.entries.len() {
             let mut transfer = Transfer::default();
-            let taken = take(&mut transfer, vhost, &next, &to, now_ms);
+            let taken = take(&mut transfer, vhost, &next, done, &to, now_ms);
             if !transfer.log(vhost, &next.queue, wakes) {
                 transfer.discard(vhost);
+                next.entries.drain(..done);
                 vhost.postpone(next);
                 break;
             }
@@ -79,16 +81,15 @@ pub fn bury(vhost: &Vhost, dead: &mut Vec<Dead>, now_ms: u64, wakes: &mut Wakes)
             let mut more = Vec::new();
             transfer.deliver(vhost, &mut more, wakes);
             work.extend(more.into_iter().flat_map(in_parts));
+            let gone = &next.entries[done..done + taken];
             if next.queue.counts_returns() {
                 let mut numbers = Vec::new();
-                let entries = &next.entries[..taken];
-                entries
-                    .iter()
+                gone.iter()
                     .for_each(|entry| add_number(&mut numbers, entry.seq));
                 vhost.forget_counts(&next.queue, &numbers);
             }
-            release(vhost.arena(), &next.entries[..taken]);
-            next.entries.drain(..taken);
+            release(vhost.arena(), gone);
+            done += taken;
         }
     }
     wakes.ring();
@@ -111,18 +112,19 @@ fn drop_dead(vhost: &Vhost, dead: &Dead) {
     release(vhost.arena(), &dead.entries);
 }
 
-/// Takes as many letters as fit; returns how many.
+/// Takes as many letters as fit, from the one at `from` on; returns how many.
 fn take(
     transfer: &mut Transfer,
     vhost: &Vhost,
     dead: &Dead,
+    from: usize,
     to: &DeadLetterTo,
     now_ms: u64,
 ) -> usize {
     let mut segments: AHashMap<u32, Arc<Segment>> = AHashMap::new();
     let arena = vhost.arena();
     let mut taken = 0;
-    for entry in dead.entries.iter().take(BATCH_MESSAGES_MAX) {
+    for entry in dead.entries.iter().skip(from).take(BATCH_MESSAGES_MAX) {
         let segment = segments
             .entry(entry.segment)
             .or_insert_with(|| arena.segment(entry.segment));

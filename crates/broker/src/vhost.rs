@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use ahash::RandomState;
 use arc_swap::ArcSwap;
 use backbone_log::{Arena, Batch, Reason};
-use backbone_wire::table::{Table, Value};
+use backbone_wire::table::Table;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
@@ -33,9 +33,6 @@ use crate::replies::Replies;
 use crate::rules::Circle;
 use crate::timetable::Timetable;
 use crate::topology::{Topology, Unlogged, clean_name};
-
-/// The argument with which a queue asks for a level.
-pub(crate) const DURABILITY: &str = "x-durability";
 
 /// Refuses names that are the broker's own to give.
 ///
@@ -550,33 +547,6 @@ impl Vhost {
     pub(crate) fn number_queues_from(&self, used: u64) -> Result<(), Error> {
         let journal = self.journal.as_ref();
         journal.map_or(Ok(()), |journal| self.numbers.go_on_from(used, journal))
-    }
-
-    /// The level of a new queue. Only what outlives its connection and the server can be more than in memory.
-    fn level_of(&self, declare: &QueueDeclare<'_>) -> Result<Level, Error> {
-        let asked = match declare.arguments.get(DURABILITY) {
-            None => None,
-            Some(Value::LongStr(name)) => {
-                match std::str::from_utf8(name).ok().and_then(Level::parse) {
-                    Some(level) => Some(level),
-                    None => return Err(self.no_such_level(declare.name)),
-                }
-            }
-            Some(_) => return Err(self.no_such_level(declare.name)),
-        };
-        let outlives = declare.durable && !declare.exclusive && self.durable.is_some();
-        Ok(if outlives {
-            asked.unwrap_or(self.level)
-        } else {
-            Level::Memory
-        })
-    }
-
-    fn no_such_level(&self, queue: &str) -> Error {
-        let vhost = &self.name;
-        Error::precondition_failed(format!(
-            "invalid arg '{DURABILITY}' for queue '{queue}' in vhost '{vhost}': want memory, written or synced"
-        ))
     }
 
     fn check_owner(&self, queue: &Queue, conn: u64) -> Result<(), Error> {

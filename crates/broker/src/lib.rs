@@ -17,6 +17,7 @@ pub mod error;
 pub mod flow;
 pub mod gate;
 mod governance;
+mod history;
 mod numbers;
 pub mod out;
 pub mod pager;

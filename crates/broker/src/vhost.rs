@@ -8,14 +8,14 @@
 //! Locks: `control`, then that of the queue that is deleted, then the topology's, then the log's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use ahash::RandomState;
 use arc_swap::ArcSwap;
 use backbone_log::{Arena, Batch, Reason};
 use backbone_wire::table::Table;
 use dashmap::DashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::counters::{Counters, add};
 use crate::definitions::{Change, Journal, QueueDefinition, RETURNS, VhostDefinition};
@@ -79,6 +79,10 @@ pub struct Vhost {
     /// Within how many ms deliveries have to be acknowledged, unless the queue says otherwise; 0: whenever.
     pub(crate) consumer_timeout_ms: u64,
     replies: Replies,
+    /// Held while somebody is bound who gets what an exchange keeps: see [`crate::history`].
+    pub(crate) joins: RwLock<()>,
+    /// What all exchanges of the node keep, in bytes.
+    pub(crate) history_bytes: Arc<AtomicUsize>,
     /// Exchanges that connections cannot delete, and whether they may declare them otherwise.
     pub(crate) protected_exchanges: DashMap<Box<str>, bool>,
 }
@@ -132,6 +136,8 @@ impl Vhost {
             circle: Mutex::default(),
             consumer_timeout_ms: 0,
             replies: Replies::default(),
+            joins: RwLock::default(),
+            history_bytes: Arc::default(),
             protected_exchanges: DashMap::new(),
         }
     }
@@ -156,6 +162,7 @@ impl Vhost {
         let mut other = Self::new(name, self.node, Arc::clone(&self.arena));
         other.counters = Arc::clone(&self.counters);
         other.numbers = Arc::clone(&self.numbers);
+        other.history_bytes = Arc::clone(&self.history_bytes);
         other.timetable = self.timetable.beside();
         other.consumer_timeout_ms = self.consumer_timeout_ms;
         match (&self.durable, &self.pager) {

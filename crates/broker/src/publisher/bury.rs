@@ -69,6 +69,7 @@ pub fn bury(vhost: &Vhost, dead: &mut Vec<Dead>, now_ms: u64, wakes: &mut Wakes)
         };
         let mut done = 0;
         while done < next.entries.len() {
+            let _joins = vhost.joins.read();
             let mut transfer = Transfer::default();
             let taken = take(&mut transfer, vhost, &next, done, &to, now_ms);
             if !transfer.log(vhost, &next.queue, wakes) {

@@ -119,6 +119,8 @@ pub struct Publisher {
     over: u64,
     /// The log has something of this commit, which nobody was told to write.
     logged: bool,
+    /// [`Vhost::joins`] is held: dead letters wait.
+    holds_joins: bool,
 }
 
 impl Publisher {
@@ -148,6 +150,7 @@ impl Publisher {
             stalled: false,
             over: 0,
             logged: false,
+            holds_joins: false,
         }
     }
 

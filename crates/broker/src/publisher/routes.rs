@@ -243,6 +243,11 @@ impl Route {
         }
     }
 
+    /// Whether an exchange on the way keeps the message.
+    pub fn is_kept(&self) -> bool {
+        self.targets.iter().any(|it| it.queue.is_history())
+    }
+
     fn fill(&mut self, exchange: &[u8], key: &[u8], targets: &Targets<Arc<Queue>>) {
         self.epoch = 0;
         self.flow = None;

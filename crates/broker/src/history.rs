@@ -128,7 +128,7 @@ impl Vhost {
 
     /// Sends what `store` keeps, the oldest first. What the log refuses is not sent: it refuses new messages, too.
     fn tell(&self, store: &Queue, to: &Joined<'_>, dead: &mut Vec<Dead>, wakes: &mut Wakes) {
-        let mut transfer = Transfer::default();
+        let (mut transfer, mut routed) = (Transfer::default(), 0);
         for record in store.remembered() {
             let message = Record::read(&record, 0);
             let targets = self.targets_of(&message, to);
@@ -148,10 +148,11 @@ impl Vhost {
             };
             transfer.add(self, &going, targets, self.now_ms());
             if transfer.is_full() {
-                self.send(std::mem::take(&mut transfer), store, dead, wakes);
+                routed += std::mem::take(&mut transfer).send(self, dead, wakes);
             }
         }
-        self.send(transfer, store, dead, wakes);
+        routed += transfer.send(self, dead, wakes);
+        add(&self.counters().messages_routed, routed);
     }
 
     fn targets_of(&self, message: &Record<'_>, to: &Joined<'_>) -> Targets<Arc<Queue>> {
@@ -178,15 +179,5 @@ impl Vhost {
         // What a flow takes in has to be published to it.
         targets.retain(|(_, queue)| queue.flow().is_none());
         targets
-    }
-
-    fn send(&self, mut transfer: Transfer, store: &Queue, dead: &mut Vec<Dead>, wakes: &mut Wakes) {
-        match transfer.log(self, store, wakes) {
-            true => {
-                let routed = transfer.deliver(self, dead, wakes);
-                add(&self.counters().messages_routed, routed);
-            }
-            false => transfer.discard(self),
-        }
     }
 }

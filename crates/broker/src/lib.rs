@@ -14,6 +14,7 @@ pub mod definitions;
 mod delay;
 pub mod durable;
 pub mod error;
+pub mod firehose;
 pub mod flow;
 pub mod gate;
 mod governance;

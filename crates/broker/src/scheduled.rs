@@ -174,7 +174,7 @@ impl Vhost {
             let mut transfer = Transfer::default();
             let taken = self.take_due(queue, &due, &mut reading, &mut transfer, now_ms);
             let moves = taken.is_ok_and(|taken| {
-                let logged = transfer.log(self, queue, wakes);
+                let logged = transfer.log(self, queue.id(), wakes);
                 logged && {
                     let routed = transfer.deliver(self, dead, wakes);
                     add(&self.counters().messages_routed, routed);

@@ -21,6 +21,7 @@ use crate::counters::{Counters, add};
 use crate::definitions::{Change, Journal, QueueDefinition, RETURNS, VhostDefinition};
 use crate::durable::{Durable, Level, Promise};
 use crate::error::Error;
+use crate::firehose::Firehose;
 use crate::flow;
 use crate::numbers::Numbers;
 use crate::pager::Pager;
@@ -79,6 +80,7 @@ pub struct Vhost {
     /// Within how many ms deliveries have to be acknowledged, unless the queue says otherwise; 0: whenever.
     pub(crate) consumer_timeout_ms: u64,
     replies: Replies,
+    pub(crate) firehose: Firehose,
     /// Held while somebody is bound who gets what an exchange keeps: see [`crate::history`].
     pub(crate) joins: RwLock<()>,
     /// What all exchanges of the node keep, in bytes.
@@ -136,6 +138,7 @@ impl Vhost {
             circle: Mutex::default(),
             consumer_timeout_ms: 0,
             replies: Replies::default(),
+            firehose: Firehose::default(),
             joins: RwLock::default(),
             history_bytes: Arc::default(),
             protected_exchanges: DashMap::new(),

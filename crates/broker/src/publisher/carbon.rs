@@ -101,7 +101,7 @@ impl Publisher {
         content: Content<'_>,
         now_ms: u64,
     ) -> Result<Routed, Error> {
-        let (exchange, key) = names_of(content);
+        let (exchange, key) = content.exchange_and_key();
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
         let generation = self.vhost.topology().generation();
         let waits = carbon.blind && found.iter().any(|(_, queue)| queue.is_schedule());
@@ -144,7 +144,7 @@ impl Publisher {
         carbon: &Carbon<'_>,
         content: Content<'_>,
     ) -> Result<Targets<Arc<Queue>>, Error> {
-        let (exchange, key) = names_of(content);
+        let (exchange, key) = content.exchange_and_key();
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
         let mut found = Targets::new();
         for key in std::iter::once(key).chain(carbon.keys.iter().copied()) {
@@ -154,13 +154,6 @@ impl Publisher {
         }
         Ok(found)
     }
-}
-
-/// Exchange and routing key.
-fn names_of(content: Content<'_>) -> (&[u8], &[u8]) {
-    let exchange_len = usize::from(content.names[0]);
-    let exchange = &content.names[1..=exchange_len];
-    (exchange, &content.names[exchange_len + 2..])
 }
 
 /// The content header without `BCC`.

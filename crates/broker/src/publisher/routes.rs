@@ -69,6 +69,7 @@ pub(super) struct RouteCache {
     misses: usize,
     /// Places by hash, the next free one if that is taken. It grows with `kept`.
     index: Vec<u16>,
+    /// The number of the last route that was found or taken in.
     last: usize,
     hasher: RandomState,
 }
@@ -152,9 +153,9 @@ impl RouteCache {
             self.routes.push(Route::empty());
         }
         self.routes[number].fill(exchange, key, targets);
+        self.last = number;
         if keep {
             self.kept += 1;
-            self.last = number;
             if self.index.len() < 2 * self.kept {
                 self.grow();
             } else {
@@ -208,6 +209,11 @@ impl RouteCache {
     #[inline]
     pub fn get(&mut self, number: usize) -> &mut Route {
         &mut self.routes[number]
+    }
+
+    /// The route that was found or taken in last.
+    pub fn last(&self) -> Option<&Route> {
+        self.routes.get(self.last)
     }
 
     fn forget(&mut self) {

@@ -207,6 +207,11 @@ impl Queue {
         self.has_rule(rule::COUNTS | rule::SCHEDULE)
     }
 
+    /// Whether it is an exchange's own.
+    pub(crate) fn is_store(&self) -> bool {
+        self.has_rule(rule::SCHEDULE | rule::HISTORY)
+    }
+
     /// Whether it refuses messages when it is full.
     pub(crate) fn refuses(&self) -> bool {
         self.has_rule(rule::REFUSES)

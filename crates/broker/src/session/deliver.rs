@@ -70,6 +70,7 @@ impl Session {
     /// Moves messages for the consumers that were rung into `out`, up to its bound. True when it
     /// stopped there: call again once some of it is written.
     pub fn deliver(&mut self, out: &mut OutBuf) -> bool {
+        self.core.look_for_traces();
         let mut batch = FETCHED.take();
         let more = self.deliver_ready(&mut batch, out);
         batch.clear();
@@ -141,7 +142,7 @@ impl Core {
         batch.clear();
         let queue = Arc::clone(&source.queue);
         let end = queue.fetch(id, count_max, bytes_max, batch, &mut self.wakes);
-        match queue.minds_deliveries() {
+        match queue.minds_deliveries() || self.traced {
             false => self.write_batch::<false>(channel, index, batch, &[], out),
             true => self.write_by_rules(channel, index, batch, out),
         }
@@ -149,7 +150,7 @@ impl Core {
         end
     }
 
-    /// As [`Core::write_batch`], where messages may have expired meanwhile, or returns are counted.
+    /// As [`Core::write_batch`], where messages may have expired meanwhile, returns are counted, or the vhost is traced.
     #[cold]
     fn write_by_rules(
         &mut self,
@@ -161,6 +162,9 @@ impl Core {
         let queue = Arc::clone(&self.sources.get(index).queue);
         if queue.may_expire() {
             self.sort_out(channel, index, batch);
+        }
+        if self.traced {
+            self.trace_deliveries(channel.id, &queue, batch);
         }
         let before = channel.last_tag;
         match queue.returns_of(batch) {
@@ -265,6 +269,9 @@ impl Core {
         no_ack: bool,
         out: &mut OutBuf,
     ) {
+        if self.traced {
+            self.trace_deliveries(channel.id, queue, std::slice::from_ref(entry));
+        }
         let vhost = Arc::clone(self.publisher.vhost());
         let segment = vhost.arena().segment(entry.segment);
         let mut message = Record::read(&segment, entry.offset);

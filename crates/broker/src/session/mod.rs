@@ -32,6 +32,7 @@ mod reply;
 pub mod report;
 mod settle;
 mod source;
+mod traced;
 mod tx;
 mod unacked;
 
@@ -108,6 +109,10 @@ pub struct Session {
 /// What all channels of a connection share.
 struct Core {
     conn: u64,
+    /// As others know it.
+    name: Arc<str>,
+    /// The vhost was traced when this was looked at last.
+    traced: bool,
     publisher: Publisher,
     bell: Arc<dyn Bell>,
     settings: Settings,
@@ -145,6 +150,8 @@ impl Session {
         Self {
             core: Core {
                 conn,
+                name: Arc::default(),
+                traced: false,
                 publisher,
                 bell,
                 settings,
@@ -170,6 +177,13 @@ impl Session {
         }
     }
 
+    /// The same of a connection that others know by this name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.core.name = name.into();
+        self
+    }
+
     /// How the connection stands.
     pub fn state(&self) -> State {
         self.state
@@ -189,6 +203,23 @@ impl Session {
     /// the beginning of a frame, or waits for room in `out`. `now_ms` is Unix time.
     pub fn receive(&mut self, input: &[u8], now_ms: u64, out: &mut OutBuf) -> usize {
         self.core.now_ms = now_ms;
+        let mut at = match self.core.look_for_traces() {
+            false => self.receive_frames::<false>(input, out),
+            true => self.receive_frames::<true>(input, out),
+        };
+        if self.state == State::Closing {
+            at += self.drop_body(&input[at..]);
+            at += self.await_close_ok(&input[at..], out);
+        }
+        if self.state == State::Closed {
+            input.len()
+        } else {
+            at
+        }
+    }
+
+    /// Handles frames while the connection is open; returns the bytes used. If they are `TRACED`, none takes the fast path.
+    fn receive_frames<const TRACED: bool>(&mut self, input: &[u8], out: &mut OutBuf) -> usize {
         let mut at = 0;
         while at < input.len() && self.state == State::Open {
             if out.pending() >= self.core.settings.out_bytes_max || self.is_stalled() {
@@ -198,7 +229,11 @@ impl Session {
                 at += self.continue_body(&input[at..], out);
                 continue;
             }
-            match self.publish_in_place(&input[at..], out) {
+            let in_place = match TRACED {
+                false => self.publish_in_place(&input[at..], out),
+                true => None,
+            };
+            match in_place {
                 Some(used) => at += used,
                 None => match self.one_frame(&input[at..], out) {
                     0 => {
@@ -209,15 +244,7 @@ impl Session {
                 },
             }
         }
-        if self.state == State::Closing {
-            at += self.drop_body(&input[at..]);
-            at += self.await_close_ok(&input[at..], out);
-        }
-        if self.state == State::Closed {
-            input.len()
-        } else {
-            at
-        }
+        at
     }
 
     /// Ends a batch: publishes reach their queues, confirms are written, settlements take effect.

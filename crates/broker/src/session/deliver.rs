@@ -67,14 +67,17 @@ impl Session {
         self.core.sources.retire(index);
     }
 
-    /// Moves messages for the consumers that were rung into `out`, up to its bound. True when it
-    /// stopped there: call again once some of it is written.
+    /// Moves messages for the consumers that were rung into `out`, up to its bound, and answers behind them the channels that were
+    /// closed. True when it stopped at the bound: call again once some of it is written.
     pub fn deliver(&mut self, out: &mut OutBuf) -> bool {
         self.core.look_for_traces();
         let mut batch = FETCHED.take();
         let more = self.deliver_ready(&mut batch, out);
         batch.clear();
         FETCHED.set(batch);
+        if !self.closed.is_empty() {
+            self.write_close_oks(out);
+        }
         more
     }
 

@@ -45,7 +45,7 @@ use backbone_wire::ShortStr;
 use backbone_wire::content::parse_publish;
 use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::{self, Frame, FrameKind};
-use backbone_wire::method::{Method, connection};
+use backbone_wire::method::{Method, channel as method, connection};
 
 use crate::durable::Promise;
 use crate::error::Error;
@@ -101,6 +101,8 @@ pub enum State {
 pub struct Session {
     core: Core,
     channels: Channels,
+    /// Channels whose close-ok leaves behind what their end made ready for other channels.
+    closed: Vec<u16>,
     state: State,
     /// A body frame of which only the beginning came.
     body: Option<BodyFrame>,
@@ -172,6 +174,7 @@ impl Session {
                 now_ms: 0,
             },
             channels: Channels::default(),
+            closed: Vec::new(),
             state: State::Open,
             body: None,
         }
@@ -323,8 +326,7 @@ impl Session {
             let is_close_ok = frame.payload.starts_with(&[0, 20, 0, 41]);
             let is_close = frame.payload.starts_with(&[0, 20, 0, 40]);
             if is_close {
-                let ok = backbone_wire::method::channel::CloseOk {};
-                ok.write(frame.channel, &mut out.bytes);
+                method::CloseOk {}.write(frame.channel, &mut out.bytes);
             }
             if is_close_ok || is_close {
                 self.channels.remove(frame.channel);
@@ -346,6 +348,7 @@ impl Session {
     fn fail(&mut self, error: &Error, class: u16, method: u16, out: &mut OutBuf) {
         self.end_of_batch(out);
         self.release_all();
+        self.write_close_oks(out);
         let text = error.code.reply_text(&error.text);
         let close = connection::Close {
             reply_code: error.code.code(),
@@ -355,6 +358,14 @@ impl Session {
         };
         close.write(0, &mut out.bytes);
         self.state = State::Closing;
+    }
+
+    /// Answers channels that were closed.
+    #[cold]
+    fn write_close_oks(&mut self, out: &mut OutBuf) {
+        for id in self.closed.drain(..) {
+            method::CloseOk {}.write(id, &mut out.bytes);
+        }
     }
 
     fn unexpected(&mut self, what: &str, out: &mut OutBuf) {

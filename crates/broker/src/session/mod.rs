@@ -30,6 +30,7 @@ mod overdue;
 mod queue;
 mod reply;
 pub mod report;
+mod round;
 mod settle;
 mod source;
 mod tx;
@@ -56,6 +57,7 @@ use barrier::Barrier;
 use body::BodyFrame;
 use channels::Channels;
 use confirm::Owed;
+use round::Round;
 use source::Sources;
 
 /// What was agreed with the peer, and the limits of its connection.
@@ -126,6 +128,7 @@ struct Core {
     settled: Vec<u32>,
     /// Room for what they owe the log; empty between calls.
     owed_many: Vec<Source>,
+    round: Round,
     /// A run of copies to be released: segment and count.
     release_run: (u32, u64),
     exclusive: Vec<Arc<Queue>>,
@@ -156,6 +159,7 @@ impl Session {
                 paced_by: Promise::KEPT,
                 settled: Vec::new(),
                 owed_many: Vec::new(),
+                round: Round::default(),
                 release_run: (0, 0),
                 exclusive: Vec::new(),
                 dead: Vec::new(),

@@ -35,7 +35,7 @@ impl<T: Clone> Topology<T> {
             properties: None,
             waited: false,
         };
-        self.route_from(exchange, message, out, false)
+        self.route_from(exchange, &message, out, false)
     }
 
     /// As [`Self::route`], for a message with these properties, to which exchanges may look.
@@ -55,7 +55,7 @@ impl<T: Clone> Topology<T> {
             properties: Some(properties),
             waited: false,
         };
-        self.route_from(exchange, message, out, false)
+        self.route_from(exchange, &message, out, false)
     }
 
     /// As [`Self::route`], into internal exchanges too: for what the broker publishes itself.
@@ -75,7 +75,7 @@ impl<T: Clone> Topology<T> {
             properties: None,
             waited: false,
         };
-        self.route_from(exchange, message, out, true)
+        self.route_from(exchange, &message, out, true)
     }
 
     /// As [`Self::route_message`], for a message that `exchange` let wait: no exchange lets it wait once more.
@@ -95,13 +95,13 @@ impl<T: Clone> Topology<T> {
             properties: Some(properties),
             waited: true,
         };
-        self.route_from(exchange, message, out, true)
+        self.route_from(exchange, &message, out, true)
     }
 
     fn route_from(
         &self,
         exchange: &[u8],
-        message: Message<'_>,
+        message: &Message<'_>,
         out: &mut Targets<T>,
         internal: bool,
     ) -> Result<Route, Error> {
@@ -132,7 +132,7 @@ impl<T: Clone> Topology<T> {
         }
         let mut walk = Walk::new(message, out);
         self.visit(&mut walk, slot);
-        while let Some(name) = walk.pending.pop() {
+        while let Some(name) = walk.found.pending.pop() {
             // Without a slot the exchange was deleted meanwhile, or is an alternate that never was.
             if let Some(slot) = self.exchanges.find(name.as_bytes()).get(name.as_bytes()) {
                 self.visit(&mut walk, slot);

@@ -5,11 +5,11 @@
 
 mod common;
 
-use backbone_wire::method::{Method, basic, queue};
+use backbone_wire::method::{Method, basic, channel, connection, exchange, queue};
 use backbone_wire::table::{Table, Value};
 use common::Server;
 use common::dialog::{consume, declare, plain, table};
-use common::raw::{Raw, short};
+use common::raw::{Raw, publish, short};
 
 const SINGLE: (&str, Value<'static>) = ("x-single-active-consumer", Value::Bool(true));
 
@@ -211,4 +211,61 @@ async fn a_single_active_queue_is_one_after_a_crash_too() {
     for peer in &mut peers {
         peer.expect("basic.cancel");
     }
+}
+
+/// Methods as one piece of input.
+fn frames(methods: &[(u16, Method<'_>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (channel, method) in methods {
+        method.write(*channel, &mut out);
+    }
+    out
+}
+
+#[actix_web::test]
+async fn a_channel_that_closes_is_answered_behind_what_it_left_for_others() {
+    let server = Server::start().await;
+    let mut peer = Raw::open(server.amqp[0], 0);
+    peer.declare("q");
+    peer.open_channel(2);
+    peer.consume_with(2, "q", "held", false, &[]);
+    peer.publish_with(1, ("", "q", false), &plain(), b"held");
+    assert_eq!(peer.message().channel, 2);
+    peer.open_channel(3);
+    peer.consume_with(3, "q", "other", true, &[]);
+    // Published and closed, with something slow between, in one piece.
+    let close = || Method::ChannelClose(channel::Close::default());
+    let mut input = publish("q", b"published");
+    let delete = exchange::Delete {
+        exchange: short("none"),
+        ..exchange::Delete::default()
+    };
+    input.extend(frames(&[(1, Method::ExchangeDelete(delete)), (1, close())]));
+    peer.send(&input);
+    peer.expect("exchange.delete-ok");
+    let message = peer.message();
+    assert_eq!((message.channel != 1, message.text()), (true, "published"));
+    peer.expect("channel.close-ok");
+    // What it held comes back for others.
+    peer.send(&frames(&[(2, close())]));
+    let mut left = 1 + u32::from(message.channel == 2);
+    while left > 0 {
+        let message = peer.message();
+        assert_eq!((message.channel, message.redelivered), (3, true));
+        left -= 1;
+    }
+    peer.expect("channel.close-ok");
+    // Its number may be used again at once.
+    let open = || Method::ChannelOpen(channel::Open {});
+    peer.send(&frames(&[(1, open()), (1, close()), (1, open())]));
+    for answer in ["channel.open-ok", "channel.close-ok", "channel.open-ok"] {
+        peer.expect(answer);
+    }
+    let end = connection::Close {
+        reply_code: 200,
+        ..connection::Close::default()
+    };
+    peer.send(&frames(&[(1, close()), (0, Method::ConnectionClose(end))]));
+    peer.expect("channel.close-ok");
+    peer.expect("connection.close-ok");
 }

@@ -287,6 +287,7 @@ async fn the_command_line_manages_users_vhosts_and_permissions() {
     for done in [
         &["vhost", "add", "v/1", "--description", "d"][..],
         &["vhost", "limit", "v/1", "max-queues", "5"],
+        &["vhost", "trace", "v/1", "on"],
         &["user", "add", "u", "--password", "p", "--tag", "management"],
         &["user", "limit", "u", "max-channels", "-1"],
         &["user", "set", "u", "--password", "q"],
@@ -325,7 +326,10 @@ async fn the_command_line_manages_users_vhosts_and_permissions() {
             "{list:?}: {lines}"
         );
     }
+    assert!(!backbone(&server, &["vhost", "trace", "none", "on"]).await.0);
     let own = Admin::as_user(&server, "u", "q");
+    assert_eq!(own.get("/api/vhosts").await.1[0]["name"], "v/1");
+    assert_eq!(own.get("/api/vhosts").await.1[0]["tracing"], true);
     assert_eq!(own.get("/api/whoami").await.0, 200);
     let (_, json) = backbone(&server, &["permission", "list", "--vhost", "v/1", "--json"]).await;
     let json: Value = serde_json::from_str(&json).unwrap();

@@ -63,8 +63,10 @@ pub(super) async fn serve(
     };
     match agreed {
         Ok(Ok(opened)) => {
-            registered.opened(opened.about(&registered, &stream));
-            let connection = Connection::new(stream, shared, registered, opened, input);
+            let about = opened.about(&registered, &stream);
+            let name = about.name();
+            registered.opened(about);
+            let connection = Connection::new(stream, shared, registered, opened, &name, input);
             connection.run().await;
         }
         Ok(Err(Failed::Refused {
@@ -127,6 +129,7 @@ impl Connection {
         shared: Arc<Shared>,
         registered: Registered,
         opened: Opened,
+        name: &str,
         input: ReadBuffer,
     ) -> Self {
         let bell = Arc::clone(&registered.bell);
@@ -150,6 +153,7 @@ impl Connection {
             Arc::<Doorbell>::clone(&bell),
             settings,
         );
+        let session = session.named(name);
         let calm_batches = session.published_batches();
         Self {
             stream,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::Call;
 use super::client::{path_segment, plain};
-use super::{Failure, RemoteArgs};
+use super::{Failure, OPERATOR, RemoteArgs};
 use crate::config::Environment;
 
 #[derive(Args)]
@@ -50,6 +50,17 @@ enum VhostCommand {
         #[arg(allow_negative_numbers = true)]
         value: i64,
     },
+    /// Send copies of all messages of a vhost to its exchange amq.rabbitmq.trace, or no more; a restart ends it
+    Trace {
+        #[command(flatten)]
+        remote: RemoteArgs,
+        /// The vhost's name
+        #[arg(value_parser = path_segment)]
+        name: String,
+        /// on or off
+        #[arg(value_parser = ["on", "off"])]
+        state: String,
+    },
     /// Remove a vhost with all that is in it; its connections are closed
     Remove {
         #[command(flatten)]
@@ -87,6 +98,18 @@ pub(super) async fn run(args: VhostArgs, environment: &Environment) -> Result<()
         } => {
             let path = ["vhost-limits", &name, &limit];
             Call::new(remote, Method::PUT, &path).with_body(json!({"value": value}))
+        }
+        VhostCommand::Trace {
+            remote,
+            name,
+            state,
+        } => {
+            let api = remote.connect(environment, &OPERATOR)?;
+            // A change of one that is not there would make it.
+            let path = ["api", "vhosts", &name];
+            api.json_of(Method::GET, &path, &[], None).await?;
+            let body = json!({"tracing": state == "on"});
+            Call::new(remote, Method::PUT, &path[1..]).with_body(body)
         }
         VhostCommand::Remove { remote, name } => {
             Call::new(remote, Method::DELETE, &["vhosts", &name])

@@ -228,6 +228,8 @@ impl Check<'_> {
                     .clone()
                     .or_else(|| metadata?.description.clone()),
                 tags: is.tags.clone().or_else(|| metadata?.tags.clone()),
+                // As elsewhere, nobody gets to see messages by an import.
+                tracing: None,
             };
             self.vhosts.insert(is.name.clone());
             self.plan.vhosts.push((is.name.clone(), update));

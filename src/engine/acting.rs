@@ -246,6 +246,7 @@ impl Acting {
         let arguments = arguments(given)?;
         let table = arguments.as_table();
         let allowed = self.allowed();
+        self.vhost.tell_time(super::now_ms());
         match ends.to_exchange {
             true => {
                 allowed.bind_exchange(ends.destination, ends.source, key.as_bytes(), table)?;

@@ -308,11 +308,11 @@ fn with_declare<R>(
 
 fn bind(vhost: &Vhost, plan: &BindingPlan) -> Result<(), EngineError> {
     let arguments = table(&plan.arguments)?;
-    let (topology, arguments) = (vhost.topology(), arguments.as_table());
+    let arguments = arguments.as_table();
     let (source, destination, key) = (&plan.source, &plan.destination, plan.key.as_bytes());
     match plan.to_exchange {
-        true => topology.bind_exchange(destination, source, key, arguments)?,
-        false => topology.bind_queue(destination, source, key, arguments)?,
+        true => vhost.bind_exchange(destination, source, key, arguments)?,
+        false => vhost.bind_queue(destination, source, key, arguments)?,
     }
     Ok(())
 }

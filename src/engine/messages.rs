@@ -3,6 +3,7 @@
 use backbone_broker::Error;
 use backbone_broker::counters::add;
 use backbone_broker::durable::Trouble;
+use backbone_broker::firehose::Party;
 use backbone_broker::publisher::{Publisher, Routed};
 use backbone_broker::record::{self, Content};
 use backbone_wire::properties::Properties;
@@ -81,6 +82,9 @@ impl Acting {
         let (routed, promise) = {
             let mut publisher = Publisher::new(self.vhost.clone(), self.origin.clone());
             let routed = publisher.publish(content, now_ms())?;
+            if self.vhost.is_traced() {
+                publisher.trace_published(self.party(), content, now_ms());
+            }
             publisher.commit();
             if publisher.is_stalled() {
                 publisher.discard();
@@ -96,6 +100,15 @@ impl Acting {
         }
         self.engine.kept(promise).await?;
         Ok(routed == Routed::Queues)
+    }
+
+    /// Who this is, in traces.
+    fn party(&self) -> Party<'_> {
+        Party {
+            connection: "",
+            channel: 0,
+            user: &self.origin.user,
+        }
     }
 
     /// That a message says nothing false of its sender, and asks for no answer that could not come.
@@ -132,6 +145,11 @@ impl Acting {
         let queue = self.allowed().readable(queue)?;
         let count = count.min(MESSAGES_MAX);
         let taken = Taken::by_client(&self.vhost, &queue, count, BYTES_MAX);
+        if self.vhost.is_traced() {
+            let (entries, now_ms) = (taken.entries(), now_ms());
+            let by = self.party();
+            self.vhost.trace_deliveries(by, &queue, entries, now_ms);
+        }
         let got = (0..taken.len()).map(|index| taken.look(index, body_max));
         let got: Vec<Got> = got.collect();
         let counters = self.vhost.counters();

@@ -92,6 +92,11 @@ impl Engine {
                 total.delayed,
             ),
             (
+                "backbone_exchange_history_bytes",
+                "Memory that messages take which recent-history exchanges keep",
+                vhost.history_bytes(),
+            ),
+            (
                 "backbone_message_store_bytes",
                 "Memory that stored messages take",
                 vhost.arena().bytes() as u64,

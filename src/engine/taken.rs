@@ -55,6 +55,11 @@ impl Taken {
         self.left
     }
 
+    /// Where they are.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()

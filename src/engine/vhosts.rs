@@ -5,6 +5,7 @@ use std::sync::Arc;
 use backbone_broker::vhost::Vhost;
 
 use super::{Engine, EngineError};
+use crate::runtime::node_name;
 
 pub use backbone_broker::definitions::{VhostDefinition, VhostLimits};
 
@@ -13,6 +14,8 @@ pub use backbone_broker::definitions::{VhostDefinition, VhostLimits};
 pub struct VhostInfo {
     /// What is said of it.
     pub definition: Arc<VhostDefinition>,
+    /// Messages are traced.
+    pub tracing: bool,
     /// How safe its queues are unless they say it themselves.
     pub durability: &'static str,
     /// Messages ready to be delivered.
@@ -28,6 +31,8 @@ pub struct VhostUpdate {
     pub description: Option<String>,
     /// For tools.
     pub tags: Option<Vec<String>>,
+    /// Whether messages are traced, until the server ends.
+    pub tracing: Option<bool>,
 }
 
 impl Engine {
@@ -57,6 +62,9 @@ impl Engine {
         let (vhost, new) = self.0.vhosts.create(definition)?;
         if !new && (update.description.is_some() || update.tags.is_some()) {
             vhost.redefine(|it| update.apply(it))?;
+        }
+        if let Some(tracing) = update.tracing {
+            vhost.trace(tracing.then(node_name));
         }
         self.kept(vhost.changes_promise()).await?;
         Ok(new)
@@ -119,6 +127,7 @@ fn describe(vhost: &Vhost) -> VhostInfo {
     }
     VhostInfo {
         definition: vhost.definition(),
+        tracing: vhost.is_traced(),
         durability: vhost.level().name(),
         ready,
         unacked,

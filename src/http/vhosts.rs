@@ -2,10 +2,11 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::listing::{Listed, Listing};
-use super::management::{Administrator, Manager, list, not_found, text};
+use super::management::{Administrator, Manager, flag, list, not_found, text};
 use super::{ApiError, ErrorBody, Services};
 use crate::auth::Permission;
 use crate::engine::{VhostInfo, VhostUpdate};
@@ -21,7 +22,7 @@ pub struct VhostBody {
     tags: Vec<String>,
     /// Both of these again.
     metadata: Metadata,
-    /// Not done by this version.
+    /// Copies of its messages go to `amq.rabbitmq.trace`.
     tracing: bool,
     /// How safe its queues are unless they say it themselves.
     durability: &'static str,
@@ -48,6 +49,8 @@ struct VhostFields {
     description: Option<String>,
     /// For tools; also one text with commas.
     tags: Option<Vec<String>>,
+    /// Whether copies of its messages go to `amq.rabbitmq.trace`, until the server ends.
+    tracing: Option<bool>,
 }
 
 impl From<VhostInfo> for VhostBody {
@@ -61,7 +64,7 @@ impl From<VhostInfo> for VhostBody {
                 description: about.description.clone(),
                 tags: about.tags.clone(),
             },
-            tracing: false,
+            tracing: info.tracing,
             durability: info.durability,
             messages: info.ready + info.unacked,
             messages_ready: info.ready,
@@ -129,6 +132,10 @@ async fn put(
     let update = VhostUpdate {
         description: text(&fields, "description")?,
         tags: list(&fields, "tags")?,
+        tracing: match fields.get("tracing") {
+            None | Some(Value::Null) => None,
+            Some(_) => Some(flag(&fields, "tracing")?),
+        },
     };
     let users = services.auth.users();
     if !services.engine.has_vhost(&vhost) {

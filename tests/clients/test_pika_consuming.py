@@ -338,3 +338,112 @@ def test_messages_may_be_published_and_consumed_from_many_threads(broker, channe
         thread.join(10)
     assert len(seen) == len(set(seen)) == publishers * count
     assert failures == []
+
+
+def consumer(connection, queue, prefetch=0, auto_ack=False, **arguments):
+    """A channel that consumes, and what it has got: tags, redelivered or not, bodies."""
+    channel, seen = connection.channel(), []
+    if prefetch:
+        channel.basic_qos(prefetch_count=prefetch)
+
+    def take(_, method, __, body):
+        seen.append((method.delivery_tag, method.redelivered, body))
+
+    arguments = {f"x-{name}": value for name, value in arguments.items()}
+    channel.basic_consume(queue, take, auto_ack=auto_ack, consumer_tag="c", arguments=arguments)
+    return channel, seen
+
+
+def bodies(seen):
+    return [body for _, _, body in seen]
+
+
+def test_single_active_consumer_alone_gets_messages(connection, channel, names):
+    queue = names.queue(channel, arguments={"x-single-active-consumer": True})
+    (first, seen), (_, waiting) = (consumer(connection, queue, auto_ack=True) for _ in range(2))
+    publish(channel, queue, b"1", b"2", b"3")
+    settle(connection, seen, 3)
+    assert not waiting
+    first.basic_cancel("c")
+    publish(channel, queue, b"4")
+    settle(connection, waiting, 1)
+    assert bodies(seen) == [b"1", b"2", b"3"]
+
+
+def test_next_single_active_consumer_gets_what_the_last_one_held(broker, connection, channel, names):
+    queue = names.queue(channel, arguments={"x-single-active-consumer": True})
+    # pika cancels before it closes a channel, and what is ready then may come before what is held.
+    other = connect(broker)
+    _, seen = consumer(other, queue, prefetch=2)
+    _, waiting = consumer(connection, queue)
+    publish(channel, queue, b"1", b"2", b"3")
+    settle(other, seen, 2)
+    connection.sleep(0.3)
+    # A full one stays the active one.
+    assert not waiting
+    lose(other)
+    settle(connection, waiting, 3)
+    assert [(redelivered, body) for _, redelivered, body in waiting] == [(True, b"1"), (True, b"2"), (False, b"3")]
+
+
+def test_single_active_consumer_that_cancels_keeps_what_it_holds(connection, channel, names):
+    queue = names.queue(channel, arguments={"x-single-active-consumer": True})
+    first, seen = consumer(connection, queue)
+    _, waiting = consumer(connection, queue)
+    publish(channel, queue, b"1", b"2")
+    settle(connection, seen, 2)
+    first.basic_cancel("c")
+    publish(channel, queue, b"3")
+    settle(connection, waiting, 1)
+    first.basic_ack(seen[0][0])
+    first.close()
+    settle(connection, waiting, 2)
+    assert [(redelivered, body) for _, redelivered, body in waiting] == [(False, b"3"), (True, b"2")]
+
+
+def test_highest_priority_is_the_next_single_active_consumer(connection, channel, names):
+    queue = names.queue(channel, arguments={"x-single-active-consumer": True})
+    first, seen = consumer(connection, queue, auto_ack=True)
+    (_, low), (_, high) = (consumer(connection, queue, auto_ack=True, priority=number) for number in (1, 2))
+    publish(channel, queue, b"1")
+    # Whoever came first stays active, whatever the priorities of others.
+    settle(connection, seen, 1)
+    first.basic_cancel("c")
+    publish(channel, queue, b"2")
+    settle(connection, high, 1)
+    assert not low
+
+
+def test_single_active_queue_has_no_exclusive_consumers(channel, names):
+    queue = names.queue(channel, arguments={"x-single-active-consumer": True})
+    with pytest.raises(ChannelClosedByBroker) as closed:
+        channel.basic_consume(queue, print, exclusive=True)
+    assert closed.value.reply_code == 403
+
+
+def test_highest_priority_gets_messages_while_it_has_room(connection, channel, names):
+    queue = names.queue(channel)
+    _, low = consumer(connection, queue, priority=-1)
+    _, usual = consumer(connection, queue, prefetch=2)
+    first, high = consumer(connection, queue, prefetch=3, priority=10)
+    publish(channel, queue, *(b"%d" % number for number in range(6)))
+    settle(connection, low, 1)
+    assert (bodies(high), bodies(usual), bodies(low)) == ([b"0", b"1", b"2"], [b"3", b"4"], [b"5"])
+    first.basic_ack(high[0][0])
+    # No order is promised between channels: this one's acknowledgement is through.
+    first.queue_declare(queue, passive=True)
+    publish(channel, queue, b"6")
+    settle(connection, high, 4)
+    assert (high[3][2], len(usual), len(low)) == (b"6", 2, 1)
+
+
+def test_consumers_of_one_priority_take_turns(connection, channel, names):
+    queue = names.queue(channel)
+    _, low = consumer(connection, queue, auto_ack=True)
+    twins = [consumer(connection, queue, auto_ack=True, priority=3)[1] for _ in range(2)]
+    for number in range(6):
+        publish(channel, queue, b"%d" % number)
+        eventually(lambda: connection.process_data_events(0.05) or sum(map(len, twins)) == number + 1)
+    assert sorted(map(len, twins)) == [3, 3]
+    assert [bodies(seen) for seen in sorted(twins)] == [[b"0", b"2", b"4"], [b"1", b"3", b"5"]]
+    assert not low

@@ -310,3 +310,110 @@ def test_a_thousand_topic_bindings_route_exactly(channel, names):
     channel.basic_publish(exchange, "site.1000.x", b"none")
     assert get_all(channel, queue) == [b"1", b"999"]
     assert get_all(channel, other) == [b"0", b"500"]
+
+
+def history(channel, names, **declare):
+    return names.exchange(channel, "x-recent-history", **declare)
+
+
+def joined(channel, names, exchange):
+    """What a new queue gets."""
+    queue = names.queue(channel)
+    channel.queue_bind(queue, exchange, "joins")
+    return get_all(channel, queue)
+
+
+def test_recent_history_goes_to_each_new_binding_of_a_queue(channel, names):
+    exchange = history(channel, names, arguments={"x-recent-history-length": 3})
+    for number in range(5):
+        channel.basic_publish(exchange, "key", b"%d" % number, pika.BasicProperties(message_id=str(number), delivery_mode=2))
+    queue = names.queue(channel)
+    channel.queue_bind(queue, exchange, "a")
+    method, properties, body = channel.basic_get(queue, auto_ack=True)
+    assert (method.exchange, method.routing_key, method.redelivered) == (exchange, "key", False)
+    assert (properties.message_id, properties.delivery_mode, body) == ("2", 2, b"2")
+    assert get_all(channel, queue) == [b"3", b"4"]
+    channel.queue_bind(queue, exchange, "a")
+    assert get_all(channel, queue) == []
+    channel.queue_bind(queue, exchange, "b")
+    assert get_all(channel, queue) == [b"2", b"3", b"4"]
+    channel.basic_publish(exchange, "key", b"5")
+    assert get_all(channel, queue) == [b"5"]
+    channel.queue_unbind(queue, exchange, "a")
+    channel.queue_bind(queue, exchange, "a")
+    assert get_all(channel, queue) == [b"3", b"4", b"5"]
+
+
+def test_recent_history_is_twenty_messages(channel, names):
+    exchange = history(channel, names)
+    for number in range(25):
+        channel.basic_publish(exchange, "", b"%d" % number)
+    assert joined(channel, names, exchange) == [b"%d" % number for number in range(5, 25)]
+
+
+def test_recent_history_leaves_out_what_is_not_to_be_stored(channel, names):
+    exchange = history(channel, names)
+    for value in (True, False, 1, "true"):
+        headers = {"x-recent-history-no-store": value}
+        channel.basic_publish(exchange, "", str(value).encode(), pika.BasicProperties(headers=headers))
+    assert joined(channel, names, exchange) == [b"False", b"1", b"true"]
+
+
+def test_recent_history_has_what_comes_from_other_exchanges(channel, names):
+    source, exchange = names.exchange(channel, "direct"), history(channel, names)
+    channel.exchange_bind(exchange, source, "key")
+    channel.basic_publish(source, "key", b"x")
+    channel.basic_publish(source, "other", b"y")
+    queue = names.queue(channel)
+    channel.queue_bind(queue, exchange, "")
+    method, _, body = channel.basic_get(queue, auto_ack=True)
+    assert (method.exchange, method.routing_key, body) == (source, "key", b"x")
+    assert get_all(channel, queue) == []
+
+
+def test_recent_history_is_routed_on_by_an_exchange_that_is_bound(channel, names):
+    exchange, topic = history(channel, names), names.exchange(channel, "topic")
+    queue = names.queue(channel)
+    channel.queue_bind(queue, topic, "a.*")
+    channel.basic_publish(exchange, "a.b", b"x")
+    channel.exchange_bind(topic, exchange, "any")
+    assert get_all(channel, queue) == [b"x"]
+
+
+def test_recent_history_comes_in_order_to_an_exchange_that_is_bound(channel, names):
+    exchange, fanout = history(channel, names), names.exchange(channel, "fanout")
+    queue = names.queue(channel)
+    channel.queue_bind(queue, fanout)
+    for number in range(3):
+        channel.basic_publish(exchange, "", b"%d" % number)
+    channel.exchange_bind(fanout, exchange)
+    assert get_all(channel, queue) == [b"0", b"1", b"2"]
+
+
+def test_message_that_is_only_stored_by_an_exchange_is_returned(channel, names):
+    exchange = history(channel, names)
+    channel.confirm_delivery()
+    with pytest.raises(pika.exceptions.UnroutableError):
+        channel.basic_publish(exchange, "", b"x", mandatory=True)
+    assert joined(channel, names, exchange) == [b"x"]
+
+
+def test_alternate_exchange_of_a_recent_history_gets_what_nobody_is_bound_for(channel, names):
+    fanout, queue = names.exchange(channel, "fanout"), names.queue(channel)
+    channel.queue_bind(queue, fanout)
+    exchange = history(channel, names, arguments={"alternate-exchange": fanout})
+    channel.basic_publish(exchange, "", b"x")
+    assert get_all(channel, queue) == [b"x"]
+
+
+@pytest.mark.parametrize(("length", "shown"), [(0, "0"), (-1, "-1"), ("x", '<<"x">>'), (True, "true"), (None, "undefined")])
+def test_recent_history_has_a_positive_length(channel, names, length, shown):
+    arguments = {"x-recent-history-length": length}
+    text = refused(406, channel.exchange_declare, names.new(), "x-recent-history", arguments=arguments)
+    assert text == f"PRECONDITION_FAILED - Invalid argument {shown}, 'x-recent-history-length' must be a positive integer"
+
+
+def test_length_of_a_recent_history_is_not_compared(channel, names):
+    exchange = history(channel, names, arguments={"x-recent-history-length": 3})
+    channel.exchange_declare(exchange, "x-recent-history", arguments={"x-recent-history-length": 4})
+    refused(406, channel.exchange_declare, exchange, "fanout")

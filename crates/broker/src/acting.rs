@@ -87,7 +87,7 @@ impl<'a> Acting<'a> {
     /// `queue.bind`.
     ///
     /// # Errors
-    /// 403, 405, and those of [`crate::topology::Topology::bind_queue`].
+    /// 403, 405, and those of [`Vhost::bind_queue`].
     pub fn bind_queue(
         &self,
         queue: &str,
@@ -96,8 +96,7 @@ impl<'a> Acting<'a> {
         arguments: Table<'_>,
     ) -> Result<(), Error> {
         self.may_bind_queue(queue, exchange, key)?;
-        let topology = self.vhost.topology();
-        topology.bind_queue(queue, exchange, key, arguments)
+        self.vhost.bind_queue(queue, exchange, key, arguments)
     }
 
     /// `queue.unbind`.
@@ -130,7 +129,7 @@ impl<'a> Acting<'a> {
     /// `exchange.bind`: from `source` to `destination`.
     ///
     /// # Errors
-    /// 403, and those of [`crate::topology::Topology::bind_exchange`].
+    /// 403, and those of [`Vhost::bind_exchange`].
     pub fn bind_exchange(
         &self,
         destination: &str,
@@ -139,8 +138,8 @@ impl<'a> Acting<'a> {
         arguments: Table<'_>,
     ) -> Result<(), Error> {
         self.may_bind("exchange", destination, source, key)?;
-        let topology = self.vhost.topology();
-        topology.bind_exchange(destination, source, key, arguments)
+        let vhost = self.vhost;
+        vhost.bind_exchange(destination, source, key, arguments)
     }
 
     /// `exchange.unbind`.

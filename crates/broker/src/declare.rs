@@ -1,11 +1,16 @@
 //! Whether a queue can be declared so, and whether it was.
 
+use backbone_wire::table::Value;
+
+use crate::durable::Level;
 use crate::error::{Error, Resource};
 use crate::queue::Queue;
 use crate::queue::arguments::{self, QueueType};
 use crate::topology::{check_equivalent, check_same, clean_name};
-use crate::vhost::{DURABILITY, QueueDeclare, Vhost};
+use crate::vhost::{QueueDeclare, Vhost};
 
+/// The argument with which a queue asks for a level.
+const DURABILITY: &str = "x-durability";
 /// No connection has this number.
 const NOBODY: u64 = 0;
 /// Arguments of queues that make a redeclare differ; others are kept and ignored.
@@ -80,5 +85,32 @@ impl Vhost {
             check_equivalent(key, of, current.get(key), declare.arguments.get(key))?;
         }
         Ok(())
+    }
+
+    /// The level of a new queue. Only what outlives its connection and the server can be more than in memory.
+    pub(crate) fn level_of(&self, declare: &QueueDeclare<'_>) -> Result<Level, Error> {
+        let asked = match declare.arguments.get(DURABILITY) {
+            None => None,
+            Some(Value::LongStr(name)) => {
+                match std::str::from_utf8(name).ok().and_then(Level::parse) {
+                    Some(level) => Some(level),
+                    None => return Err(self.no_such_level(declare.name)),
+                }
+            }
+            Some(_) => return Err(self.no_such_level(declare.name)),
+        };
+        let outlives = declare.durable && !declare.exclusive && self.durable().is_some();
+        Ok(if outlives {
+            asked.unwrap_or(self.level())
+        } else {
+            Level::Memory
+        })
+    }
+
+    fn no_such_level(&self, queue: &str) -> Error {
+        let vhost = self.name();
+        Error::precondition_failed(format!(
+            "invalid arg '{DURABILITY}' for queue '{queue}' in vhost '{vhost}': want memory, written or synced"
+        ))
     }
 }

@@ -116,7 +116,14 @@ pub struct Content<'a> {
     pub body: &'a [u8],
 }
 
-impl Content<'_> {
+impl<'a> Content<'a> {
+    /// The exchange that it is published to, and its routing key.
+    pub fn exchange_and_key(&self) -> (&'a [u8], &'a [u8]) {
+        let exchange_len = usize::from(self.names[0]);
+        let exchange = &self.names[1..=exchange_len];
+        (exchange, &self.names[exchange_len + 2..])
+    }
+
     /// Lengths of its parts.
     #[inline]
     pub fn sizes(&self) -> Sizes {

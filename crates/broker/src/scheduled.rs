@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use backbone_log::{LogError, Segment};
 use backbone_wire::properties::Properties;
+use backbone_wire::table::Table;
 
 use crate::counters::add;
 use crate::definitions::ExchangeDefinition;
@@ -16,6 +17,7 @@ use crate::delay;
 use crate::durable::Level;
 use crate::error::Error;
 use crate::flow::release;
+use crate::history;
 use crate::pager::Reading;
 use crate::publisher::{Dead, Going, Transfer};
 use crate::queue::{DeleteIf, Due, Queue, QueueOptions, Wakes, arguments};
@@ -32,23 +34,31 @@ const LOOK_MAX: usize = 4096;
 const RETRY_MS: u64 = 100;
 
 impl Vhost {
-    /// Declares an exchange, as [`crate::topology::Topology::declare_exchange`]. A new one that lets messages wait gets a queue of
-    /// its own.
+    /// Declares an exchange, as [`crate::topology::Topology::declare_exchange`]. A new one that lets messages wait, or keeps some, gets a
+    /// queue of its own.
     ///
     /// # Errors
     /// As there.
     pub fn declare_exchange(&self, spec: &ExchangeSpec<'_>) -> Result<(), Error> {
-        let needs_store = spec.kind == ExchangeKind::Delayed.name() && !spec.passive;
-        let store = match needs_store {
-            true => Some(self.new_store(spec.name)?),
-            false => None,
+        let new_id = || self.numbers.queue_ids(1, self.journal());
+        let store = match ExchangeKind::parse(spec.kind) {
+            Ok(ExchangeKind::Delayed) if !spec.passive => {
+                Some(self.store_with(spec.name, new_id()?, |_| ()))
+            }
+            Ok(ExchangeKind::RecentHistory) if !spec.passive => {
+                // A bad one is refused, unless the exchange is there.
+                let length = history::length(spec.arguments).unwrap_or_default();
+                Some(self.history_with(spec.name, new_id()?, length))
+            }
+            _ => None,
         };
         self.topology().declare_with_store(spec, store)
     }
 
-    fn new_store(&self, exchange: &str) -> Result<Store<Arc<Queue>>, Error> {
-        let id = self.numbers.queue_ids(1, self.journal())?;
-        Ok(self.store_with(exchange, id, |_| ()))
+    fn history_with(&self, exchange: &str, id: u64, length: u64) -> Store<Arc<Queue>> {
+        let queue = Queue::history(exchange, id, length, &self.history_bytes);
+        let handle = Arc::new(queue);
+        Store { id, handle }
     }
 
     /// The own queue of an exchange that comes back from the log.
@@ -58,6 +68,11 @@ impl Vhost {
         stored: &Stored,
     ) -> Option<(Store<Arc<Queue>>, u64)> {
         let id = definition.store?;
+        if definition.kind == ExchangeKind::RecentHistory.name() {
+            let arguments = Table::from_bytes(&definition.arguments).ok()?;
+            let length = history::length(arguments).ok()?;
+            return Some((self.history_with(&definition.name, id, length), 0));
+        }
         let (live, low, next) = numbers_of(id, stored);
         let restore = |queue: &Queue| queue.restore_schedule(live, low, next);
         Some((self.store_with(&definition.name, id, restore), live))
@@ -99,7 +114,8 @@ impl Vhost {
 
     /// How many messages wait at an exchange for their time; `None` for one that lets none wait.
     pub fn delayed(&self, exchange: &str) -> Option<u64> {
-        self.topology().store(exchange).map(|it| it.scheduled())
+        let store = self.topology().store(exchange);
+        store.filter(|it| it.is_schedule()).map(|it| it.scheduled())
     }
 
     /// How many messages wait at all exchanges.
@@ -154,10 +170,11 @@ impl Vhost {
         let mut due = queue.take_due(now_ms, MOVE_MAX);
         let mut reading = Reading::default();
         while !due.is_empty() {
+            let _joins = self.joins.read();
             let mut transfer = Transfer::default();
             let taken = self.take_due(queue, &due, &mut reading, &mut transfer, now_ms);
             let moves = taken.is_ok_and(|taken| {
-                let logged = transfer.log(self, queue, wakes);
+                let logged = transfer.log(self, queue.id(), wakes);
                 logged && {
                     let routed = transfer.deliver(self, dead, wakes);
                     add(&self.counters().messages_routed, routed);
@@ -234,7 +251,7 @@ impl Vhost {
             let exchange = queue.name().as_bytes();
             let topology = self.topology();
             if topology
-                .route_waited(exchange, key, properties, &mut targets)
+                .route_on(exchange, key, properties, true, &mut targets)
                 .is_err()
             {
                 // It is gone, and so is what waits there.

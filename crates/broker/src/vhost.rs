@@ -8,19 +8,20 @@
 //! Locks: `control`, then that of the queue that is deleted, then the topology's, then the log's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use ahash::RandomState;
 use arc_swap::ArcSwap;
 use backbone_log::{Arena, Batch, Reason};
-use backbone_wire::table::{Table, Value};
+use backbone_wire::table::Table;
 use dashmap::DashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::counters::{Counters, add};
 use crate::definitions::{Change, Journal, QueueDefinition, RETURNS, VhostDefinition};
 use crate::durable::{Durable, Level, Promise};
 use crate::error::Error;
+use crate::firehose::Firehose;
 use crate::flow;
 use crate::numbers::Numbers;
 use crate::pager::Pager;
@@ -33,9 +34,6 @@ use crate::replies::Replies;
 use crate::rules::Circle;
 use crate::timetable::Timetable;
 use crate::topology::{Topology, Unlogged, clean_name};
-
-/// The argument with which a queue asks for a level.
-pub(crate) const DURABILITY: &str = "x-durability";
 
 /// Refuses names that are the broker's own to give.
 ///
@@ -82,6 +80,11 @@ pub struct Vhost {
     /// Within how many ms deliveries have to be acknowledged, unless the queue says otherwise; 0: whenever.
     pub(crate) consumer_timeout_ms: u64,
     replies: Replies,
+    pub(crate) firehose: Firehose,
+    /// Held while somebody is bound who gets what an exchange keeps: see [`crate::history`].
+    pub(crate) joins: RwLock<()>,
+    /// What all exchanges of the node keep, in bytes.
+    pub(crate) history_bytes: Arc<AtomicUsize>,
     /// Exchanges that connections cannot delete, and whether they may declare them otherwise.
     pub(crate) protected_exchanges: DashMap<Box<str>, bool>,
 }
@@ -135,6 +138,9 @@ impl Vhost {
             circle: Mutex::default(),
             consumer_timeout_ms: 0,
             replies: Replies::default(),
+            firehose: Firehose::default(),
+            joins: RwLock::default(),
+            history_bytes: Arc::default(),
             protected_exchanges: DashMap::new(),
         }
     }
@@ -159,6 +165,7 @@ impl Vhost {
         let mut other = Self::new(name, self.node, Arc::clone(&self.arena));
         other.counters = Arc::clone(&self.counters);
         other.numbers = Arc::clone(&self.numbers);
+        other.history_bytes = Arc::clone(&self.history_bytes);
         other.timetable = self.timetable.beside();
         other.consumer_timeout_ms = self.consumer_timeout_ms;
         match (&self.durable, &self.pager) {
@@ -550,33 +557,6 @@ impl Vhost {
     pub(crate) fn number_queues_from(&self, used: u64) -> Result<(), Error> {
         let journal = self.journal.as_ref();
         journal.map_or(Ok(()), |journal| self.numbers.go_on_from(used, journal))
-    }
-
-    /// The level of a new queue. Only what outlives its connection and the server can be more than in memory.
-    fn level_of(&self, declare: &QueueDeclare<'_>) -> Result<Level, Error> {
-        let asked = match declare.arguments.get(DURABILITY) {
-            None => None,
-            Some(Value::LongStr(name)) => {
-                match std::str::from_utf8(name).ok().and_then(Level::parse) {
-                    Some(level) => Some(level),
-                    None => return Err(self.no_such_level(declare.name)),
-                }
-            }
-            Some(_) => return Err(self.no_such_level(declare.name)),
-        };
-        let outlives = declare.durable && !declare.exclusive && self.durable.is_some();
-        Ok(if outlives {
-            asked.unwrap_or(self.level)
-        } else {
-            Level::Memory
-        })
-    }
-
-    fn no_such_level(&self, queue: &str) -> Error {
-        let vhost = &self.name;
-        Error::precondition_failed(format!(
-            "invalid arg '{DURABILITY}' for queue '{queue}' in vhost '{vhost}': want memory, written or synced"
-        ))
     }
 
     fn check_owner(&self, queue: &Queue, conn: u64) -> Result<(), Error> {

@@ -69,9 +69,10 @@ pub fn bury(vhost: &Vhost, dead: &mut Vec<Dead>, now_ms: u64, wakes: &mut Wakes)
         };
         let mut done = 0;
         while done < next.entries.len() {
+            let _joins = vhost.joins.read();
             let mut transfer = Transfer::default();
             let taken = take(&mut transfer, vhost, &next, done, &to, now_ms);
-            if !transfer.log(vhost, &next.queue, wakes) {
+            if !transfer.log(vhost, next.queue.id(), wakes) {
                 transfer.discard(vhost);
                 next.entries.drain(..done);
                 vhost.postpone(next);

@@ -12,7 +12,7 @@ use crate::death::Cause;
 use crate::delay;
 use crate::flow::release;
 use crate::queue::{Admission, Incoming, Lost, Pushed, Queue, Wakes, read_expiries};
-use crate::record::{self, Content, Entry};
+use crate::record::{self, Content, Entry, Record};
 use crate::vhost::Vhost;
 
 impl Publisher {
@@ -20,6 +20,38 @@ impl Publisher {
     #[cold]
     #[inline(never)]
     pub(super) fn take_by_rules(
+        &mut self,
+        number: usize,
+        content: Content<'_>,
+        headers: &Headers<'_>,
+        now_ms: u64,
+    ) -> Routed {
+        if !self.current(number).is_kept() {
+            return self.take_ruled(number, content, headers, now_ms);
+        }
+        self.while_none_joins(|this| match this.resolve(content) {
+            // Whoever joined meanwhile is found now.
+            Ok(number) => this.take_ruled(number, content, headers, now_ms),
+            Err(_) => Routed::Nowhere,
+        })
+    }
+
+    /// Has `take` route a message and commit it, while nobody is bound who gets what an exchange keeps.
+    pub(super) fn while_none_joins<R>(&mut self, take: impl FnOnce(&mut Self) -> R) -> R {
+        let vhost = Arc::clone(&self.vhost);
+        let joins = vhost.joins.read();
+        self.holds_joins = true;
+        let taken = take(self);
+        self.holds_joins = false;
+        drop(joins);
+        if !self.dead.is_empty() && !self.stalled {
+            self.bury();
+        }
+        taken
+    }
+
+    /// The same. If an exchange keeps the message, [`Vhost::joins`] is held.
+    pub(super) fn take_ruled(
         &mut self,
         number: usize,
         content: Content<'_>,
@@ -38,7 +70,11 @@ impl Publisher {
             expiration: headers.expiration,
         };
         let (mut admitted, mut flows, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-        let mut routed = Routed::Queues;
+        let is_kept = targets.iter().any(|it| it.queue.is_history());
+        let mut routed = match targets.iter().all(|it| it.queue.is_history()) {
+            true => Routed::Nowhere,
+            false => Routed::Queues,
+        };
         let plain = Arc::default();
         let persistent = record::is_persistent(content.header);
         for (target, place) in targets.iter().zip(places) {
@@ -88,8 +124,8 @@ impl Publisher {
         for accepted in flows {
             self.accept(accepted, content, headers, now_ms);
         }
-        match targets.iter().any(|it| it.ranked && it.queue.refuses()) {
-            // What is let in takes its room with the commit.
+        match is_kept || targets.iter().any(|it| it.ranked && it.queue.refuses()) {
+            // What is let in takes its room with the commit, and what is kept is there before others join.
             true => self.commit(),
             false => self.commit_if_full(),
         }
@@ -124,6 +160,9 @@ impl Publisher {
     /// Makes dead letters of what the batch pushed out, and of what was refused.
     #[cold]
     pub(super) fn bury(&mut self) {
+        if self.holds_joins {
+            return;
+        }
         let vhost = Arc::clone(&self.vhost);
         bury(&vhost, &mut self.dead, self.now_ms, &mut self.wakes);
     }
@@ -152,6 +191,9 @@ fn push_by_rules(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut W
     let queue = &list.queue;
     if queue.is_schedule() {
         return push_scheduled(vhost, list, wakes);
+    }
+    if queue.is_history() {
+        return remember(vhost, list);
     }
     let mut entries = list.entries.clone();
     if entries.is_empty() {
@@ -210,5 +252,17 @@ fn push_scheduled(vhost: &Vhost, list: &List, wakes: &mut Wakes) -> u64 {
     let (queue, mut dropped) = (&list.queue, Vec::new());
     let pushed = queue.push_scheduled(&mut entries, &times, reserved, keep, &mut dropped, wakes);
     finish(vhost, list, pushed, &dropped);
+    0
+}
+
+/// Has the own queue of an exchange remember a list's entries. None counts as routed.
+fn remember(vhost: &Vhost, list: &List) -> u64 {
+    for run in list.entries.chunk_by(|a, b| a.segment == b.segment) {
+        let segment = vhost.arena().segment(run[0].segment);
+        let records = run.iter();
+        let records = records.map(|entry| Record::bytes(&segment, entry.offset));
+        list.queue.remember(records);
+    }
+    release(vhost.arena(), &list.entries);
     0
 }

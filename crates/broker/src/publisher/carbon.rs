@@ -1,6 +1,8 @@
 //! `CC` and `BCC` headers: more routing keys for the same exchange. Nobody but the broker gets to
 //! see `BCC`.
 
+use std::sync::Arc;
+
 use backbone_wire::properties::{Properties, PropertiesBuilder};
 use backbone_wire::table::{TableBuf, Value};
 use smallvec::SmallVec;
@@ -8,6 +10,7 @@ use smallvec::SmallVec;
 use super::headers::Headers;
 use super::{Publisher, Routed};
 use crate::error::Error;
+use crate::queue::Queue;
 use crate::record::{self, Content, HEADER_FIXED_LEN};
 use crate::topology::Targets;
 
@@ -80,17 +83,27 @@ impl Publisher {
         now_ms: u64,
     ) -> Result<Routed, Error> {
         let carbon = Carbon::of(content.header)?.expect("CC or BCC was seen");
-        let exchange_len = usize::from(content.names[0]);
-        let exchange = &content.names[1..=exchange_len];
-        let key = &content.names[exchange_len + 2..];
+        let found = self.route_copies(&carbon, content)?;
+        if !found.iter().any(|(_, queue)| queue.is_history()) {
+            return self.take_copies(&carbon, found, content, now_ms);
+        }
+        self.while_none_joins(|this| {
+            // Whoever joined meanwhile is found now.
+            let found = this.route_copies(&carbon, content)?;
+            this.take_copies(&carbon, found, content, now_ms)
+        })
+    }
+
+    fn take_copies(
+        &mut self,
+        carbon: &Carbon<'_>,
+        mut found: Targets<Arc<Queue>>,
+        content: Content<'_>,
+        now_ms: u64,
+    ) -> Result<Routed, Error> {
+        let (exchange, key) = content.exchange_and_key();
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
         let generation = self.vhost.topology().generation();
-        let mut found = Targets::new();
-        for key in std::iter::once(key).chain(carbon.keys.iter().copied()) {
-            self.may_publish(exchange, key)?;
-            self.vhost.route(exchange, key, properties, &mut found)?;
-            self.may_publish_topic(exchange, key)?;
-        }
         let waits = carbon.blind && found.iter().any(|(_, queue)| queue.is_schedule());
         let mut routed = None;
         if waits {
@@ -100,7 +113,7 @@ impl Publisher {
                 .routes
                 .insert(exchange, key, generation, false, &stores);
             self.messages += 1;
-            routed = Some(self.take_by_rules(number, content, &Headers::NONE, now_ms));
+            routed = Some(self.take_ruled(number, content, &Headers::NONE, now_ms));
             found = rest;
         }
         if let (Some(routed), true) = (routed, found.is_empty()) {
@@ -118,11 +131,28 @@ impl Publisher {
         };
         let number = self.routes.insert(exchange, key, generation, false, &found);
         let headers = Headers::of(content.header)?;
-        if headers.expiration.is_some() {
+        if headers.expiration.is_some() || self.current(number).by_rules {
             self.messages += 1;
-            return Ok(self.take_by_rules(number, content, &headers, now_ms));
+            return Ok(self.take_ruled(number, content, &headers, now_ms));
         }
         Ok(self.take(number, content, &headers, now_ms))
+    }
+
+    /// The queues that a message goes to with all of its keys.
+    fn route_copies(
+        &self,
+        carbon: &Carbon<'_>,
+        content: Content<'_>,
+    ) -> Result<Targets<Arc<Queue>>, Error> {
+        let (exchange, key) = content.exchange_and_key();
+        let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
+        let mut found = Targets::new();
+        for key in std::iter::once(key).chain(carbon.keys.iter().copied()) {
+            self.may_publish(exchange, key)?;
+            self.vhost.route(exchange, key, properties, &mut found)?;
+            self.may_publish_topic(exchange, key)?;
+        }
+        Ok(found)
     }
 }
 

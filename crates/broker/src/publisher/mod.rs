@@ -34,7 +34,7 @@ use smallvec::SmallVec;
 use crate::access::Access;
 use crate::durable::{Level, Promise};
 use crate::error::Error;
-use crate::queue::Wakes;
+use crate::queue::{Queue, Wakes};
 use crate::record::{self, Content, Entry, HEADER_FIXED_LEN, Record};
 use crate::topology::{ExchangeKind, Targets};
 use crate::vhost::Vhost;
@@ -119,6 +119,8 @@ pub struct Publisher {
     over: u64,
     /// The log has something of this commit, which nobody was told to write.
     logged: bool,
+    /// [`Vhost::joins`] is held: dead letters wait.
+    holds_joins: bool,
 }
 
 impl Publisher {
@@ -148,6 +150,7 @@ impl Publisher {
             stalled: false,
             over: 0,
             logged: false,
+            holds_joins: false,
         }
     }
 
@@ -174,6 +177,12 @@ impl Publisher {
     /// Whose messages these are.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// The queues that the message published last was routed to.
+    pub(crate) fn routed_to(&self) -> impl Iterator<Item = &Arc<Queue>> {
+        let targets = self.routes.last().map(|route| route.targets.iter());
+        targets.into_iter().flatten().map(|target| &target.queue)
     }
 
     /// A number that grows with each batch: the same as before, and nothing was committed since.

@@ -69,6 +69,7 @@ pub(super) struct RouteCache {
     misses: usize,
     /// Places by hash, the next free one if that is taken. It grows with `kept`.
     index: Vec<u16>,
+    /// The number of the last route that was found or taken in.
     last: usize,
     hasher: RandomState,
 }
@@ -152,9 +153,9 @@ impl RouteCache {
             self.routes.push(Route::empty());
         }
         self.routes[number].fill(exchange, key, targets);
+        self.last = number;
         if keep {
             self.kept += 1;
-            self.last = number;
             if self.index.len() < 2 * self.kept {
                 self.grow();
             } else {
@@ -210,6 +211,11 @@ impl RouteCache {
         &mut self.routes[number]
     }
 
+    /// The route that was found or taken in last.
+    pub fn last(&self) -> Option<&Route> {
+        self.routes.get(self.last)
+    }
+
     fn forget(&mut self) {
         self.kept = 0;
         self.misses = 0;
@@ -241,6 +247,11 @@ impl Route {
             epoch: 0,
             pending: Vec::new(),
         }
+    }
+
+    /// Whether an exchange on the way keeps the message.
+    pub fn is_kept(&self) -> bool {
+        self.targets.iter().any(|it| it.queue.is_history())
     }
 
     fn fill(&mut self, exchange: &[u8], key: &[u8], targets: &Targets<Arc<Queue>>) {

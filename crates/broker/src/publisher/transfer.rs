@@ -18,6 +18,8 @@ use crate::record::{self, Content, Entry};
 use crate::topology::Targets;
 use crate::vhost::Vhost;
 
+/// No queue has this id.
+const NO_QUEUE: u64 = 0;
 /// Bytes of records after which a batch ends.
 const BATCH_BYTES_MAX: usize = 128 * 1024;
 
@@ -120,8 +122,8 @@ impl Transfer {
         arena.retain(segment.expect("it was just staged"), count);
     }
 
-    /// Has the log take the messages from the queue where they are to where they go, in one batch. False when it refuses.
-    pub fn log(&mut self, vhost: &Vhost, from: &Queue, wakes: &mut Wakes) -> bool {
+    /// Has the log take the messages from the queue `from`, where they are, to where they go, in one batch. False when it refuses.
+    pub fn log(&mut self, vhost: &Vhost, from: u64, wakes: &mut Wakes) -> bool {
         if !self.batch.is_empty() {
             let copies = 1 + self.copies;
             let guard = vhost.arena().commit(&mut self.batch, copies);
@@ -145,9 +147,7 @@ impl Transfer {
                 &**segment.expect("a message is in the batch or in a large segment")
             };
             let lists = self.lists.all();
-            let logged = self
-                .plan
-                .append(durable, lists, from.id(), None, segment, wakes);
+            let logged = self.plan.append(durable, lists, from, None, segment, wakes);
             if logged.is_err() {
                 return false;
             }
@@ -155,7 +155,7 @@ impl Transfer {
         }
         if !self.nowhere.is_empty() {
             let mut batch = Batch::new();
-            batch.settle(from.id(), &self.nowhere, Reason::Drop);
+            batch.settle(from, &self.nowhere, Reason::Drop);
             vhost.settle(&mut batch);
         }
         true
@@ -171,6 +171,17 @@ impl Transfer {
         dead.append(&mut self.refused);
         self.let_go(vhost);
         taken
+    }
+
+    /// Logs and delivers messages that leave no queue; what the log refuses is lost. Returns how many copies queues took.
+    pub fn send(mut self, vhost: &Vhost, dead: &mut Vec<Dead>, wakes: &mut Wakes) -> u64 {
+        match self.log(vhost, NO_QUEUE, wakes) {
+            true => self.deliver(vhost, dead, wakes),
+            false => {
+                self.discard(vhost);
+                0
+            }
+        }
     }
 
     /// The log refused them.

@@ -24,6 +24,7 @@ mod counts;
 mod credit;
 mod expiry;
 mod features;
+mod history;
 mod levels;
 mod outcome;
 mod rules;

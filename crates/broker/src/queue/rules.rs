@@ -17,6 +17,7 @@ use backbone_log::Arena;
 use super::arguments::QueueType;
 use super::counts::Counts;
 use super::expiry::Expiries;
+use super::history::History;
 use super::{Bell, ConsumerId, DeadLetterTo, Overflow, Queue, Settings, State, Wakes};
 use crate::record::{self, Entry};
 
@@ -42,6 +43,8 @@ pub(super) mod rule {
     pub const TIMEOUT: u16 = 256;
     /// It is a level of a priority queue that has limits of length.
     pub const PART: u16 = 512;
+    /// It only remembers what comes: see [`super::super::history`].
+    pub const HISTORY: u16 = 1024;
 }
 
 /// Of a queue that is not plain, under its lock.
@@ -60,6 +63,8 @@ pub(crate) struct Rules {
     pub(super) counts: Counts,
     /// Whose deliveries may be overdue at which time.
     pub(super) alarms: Vec<Alarm>,
+    /// What it remembers, if that is what it is for.
+    pub(super) history: Option<History>,
 }
 
 /// Somebody who wants to look at the time whether deliveries are overdue.
@@ -149,6 +154,7 @@ impl Rules {
     pub(super) fn emptied(&mut self) {
         self.body_bytes = 0;
         self.expiries = Expiries::default();
+        self.history = None;
     }
 }
 
@@ -181,9 +187,8 @@ impl Queue {
     /// Whether messages are pushed and put back by rules.
     #[inline]
     pub(crate) fn is_ruled(&self) -> bool {
-        self.has_rule(
-            rule::LENGTH | rule::TTL | rule::TIMED | rule::COUNTS | rule::SCHEDULE | rule::PART,
-        )
+        const OWN_WAYS: u16 = rule::SCHEDULE | rule::HISTORY;
+        self.has_rule(rule::LENGTH | rule::TTL | rule::TIMED | rule::COUNTS | rule::PART | OWN_WAYS)
     }
 
     /// Whether something has to be done with messages that were handed out before they are delivered.
@@ -200,6 +205,11 @@ impl Queue {
     /// Whether it stores whatever comes, persistent or not.
     pub(crate) fn stores_all(&self) -> bool {
         self.has_rule(rule::COUNTS | rule::SCHEDULE)
+    }
+
+    /// Whether it is an exchange's own.
+    pub(crate) fn is_store(&self) -> bool {
+        self.has_rule(rule::SCHEDULE | rule::HISTORY)
     }
 
     /// Whether it refuses messages when it is full.
@@ -276,7 +286,8 @@ impl Queue {
 
     /// The settings that a publisher has to ask for each message, if any.
     pub(crate) fn settings_for_publishers(&self) -> Option<Arc<Settings>> {
-        self.has_rule(rule::LENGTH | rule::TTL | rule::COUNTS | rule::SCHEDULE)
+        const OWN_WAYS: u16 = rule::SCHEDULE | rule::HISTORY;
+        self.has_rule(rule::LENGTH | rule::TTL | rule::COUNTS | OWN_WAYS)
             .then(|| self.settings())
     }
 
@@ -327,6 +338,9 @@ impl Queue {
         if self.is_schedule() {
             // Its record says when it was accepted.
             return Admission::In(Entry::TIMED);
+        }
+        if self.is_history() {
+            return Admission::In(0);
         }
         let flags = settings.flags_for(message);
         if flags & Entry::TIMED != 0 {

@@ -159,6 +159,9 @@ impl Core {
         mandatory: bool,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
+        if self.traced {
+            return self.publish_traced(channel, &stored, mandatory, out);
+        }
         if mandatory || is_looked_at(Record::read(&stored, 0).header) {
             // The content may have to be returned, or changed.
             let Record {

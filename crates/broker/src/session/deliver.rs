@@ -67,14 +67,18 @@ impl Session {
         self.core.sources.retire(index);
     }
 
-    /// Moves messages for the consumers that were rung into `out`, up to its bound. True when it
-    /// stopped there: call again once some of it is written.
+    /// Moves messages for the consumers that were rung into `out`, up to its bound, and answers behind them the channels that were
+    /// closed. True when it stopped at the bound: call again once some of it is written.
     pub fn deliver(&mut self, out: &mut OutBuf) -> bool {
+        self.core.look_for_traces();
         let mut batch = FETCHED.take();
         let more = self.deliver_ready(&mut batch, out);
         self.core.end_round();
         batch.clear();
         FETCHED.set(batch);
+        if !self.closed.is_empty() {
+            self.write_close_oks(out);
+        }
         more
     }
 
@@ -144,7 +148,7 @@ impl Core {
         batch.clear();
         let queue = &source.queue;
         let end = queue.fetch(id, count_max, bytes_max, batch, &mut self.wakes);
-        match queue.minds_deliveries() {
+        match queue.minds_deliveries() || self.traced {
             false => self.write_batch::<false>(channel, index, batch, &[], out),
             true => self.write_by_rules(channel, index, batch, out),
         }
@@ -158,7 +162,7 @@ impl Core {
         self.round.end(vhost.arena(), vhost.counters());
     }
 
-    /// As [`Core::write_batch`], where messages may have expired meanwhile, or returns are counted.
+    /// As [`Core::write_batch`], where messages may have expired meanwhile, returns are counted, or the vhost is traced.
     #[cold]
     fn write_by_rules(
         &mut self,
@@ -170,6 +174,9 @@ impl Core {
         let queue = Arc::clone(&self.sources.get(index).queue);
         if queue.may_expire() {
             self.sort_out(channel, index, batch);
+        }
+        if self.traced {
+            self.trace_deliveries(channel.id, &queue, batch);
         }
         let before = channel.last_tag;
         match queue.returns_of(batch) {
@@ -273,6 +280,9 @@ impl Core {
         no_ack: bool,
         out: &mut OutBuf,
     ) {
+        if self.traced {
+            self.trace_deliveries(channel.id, queue, std::slice::from_ref(entry));
+        }
         let vhost = Arc::clone(self.publisher.vhost());
         let segment = vhost.arena().segment(entry.segment);
         let mut message = Record::read(&segment, entry.offset);

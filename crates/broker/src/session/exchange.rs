@@ -57,6 +57,7 @@ impl Core {
     ) -> Result<(), Error> {
         let (destination, source) = ends(bind.destination, bind.source)?;
         let key = bind.routing_key.as_bytes();
+        self.publisher.vhost().tell_time(self.now_ms);
         self.acting()
             .bind_exchange(destination, source, key, bind.arguments)?;
         if !bind.no_wait {

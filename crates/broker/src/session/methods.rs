@@ -73,6 +73,7 @@ impl Session {
             Method::ConnectionClose(_) => {
                 self.end_of_batch(out);
                 self.release_all();
+                self.write_close_oks(out);
                 connection::CloseOk {}.write(0, &mut out.bytes);
                 self.state = State::Closed;
             }
@@ -90,6 +91,8 @@ impl Session {
     }
 
     fn open_channel(&mut self, id: u16, out: &mut OutBuf) {
+        // It may be one of them.
+        self.write_close_oks(out);
         if self.channels.contains(id) {
             let error = Error::new(ReplyCode::ChannelError, "second 'channel.open' seen");
             return self.fail(&error, CHANNEL, 10, out);
@@ -124,7 +127,7 @@ impl Session {
             Method::ChannelClose(_) => {
                 self.end_of_batch(out);
                 self.end_channel(id);
-                ch::CloseOk {}.write(id, &mut out.bytes);
+                self.closed.push(id);
             }
             Method::ChannelFlow(flow) if flow.active => {
                 ch::FlowOk { active: true }.write(id, &mut out.bytes);

@@ -33,6 +33,7 @@ pub mod report;
 mod round;
 mod settle;
 mod source;
+mod traced;
 mod tx;
 mod unacked;
 
@@ -45,7 +46,7 @@ use backbone_wire::ShortStr;
 use backbone_wire::content::parse_publish;
 use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::{self, Frame, FrameKind};
-use backbone_wire::method::{Method, connection};
+use backbone_wire::method::{Method, channel as method, connection};
 
 use crate::durable::Promise;
 use crate::error::Error;
@@ -102,6 +103,8 @@ pub enum State {
 pub struct Session {
     core: Core,
     channels: Channels,
+    /// Channels whose close-ok leaves behind what their end made ready for other channels.
+    closed: Vec<u16>,
     state: State,
     /// A body frame of which only the beginning came.
     body: Option<BodyFrame>,
@@ -110,6 +113,10 @@ pub struct Session {
 /// What all channels of a connection share.
 struct Core {
     conn: u64,
+    /// As others know it.
+    name: Arc<str>,
+    /// The vhost was traced when this was looked at last.
+    traced: bool,
     publisher: Publisher,
     bell: Arc<dyn Bell>,
     settings: Settings,
@@ -148,6 +155,8 @@ impl Session {
         Self {
             core: Core {
                 conn,
+                name: Arc::default(),
+                traced: false,
                 publisher,
                 bell,
                 settings,
@@ -169,9 +178,17 @@ impl Session {
                 now_ms: 0,
             },
             channels: Channels::default(),
+            closed: Vec::new(),
             state: State::Open,
             body: None,
         }
+    }
+
+    /// The same of a connection that others know by this name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.core.name = name.into();
+        self
     }
 
     /// How the connection stands.
@@ -193,6 +210,23 @@ impl Session {
     /// the beginning of a frame, or waits for room in `out`. `now_ms` is Unix time.
     pub fn receive(&mut self, input: &[u8], now_ms: u64, out: &mut OutBuf) -> usize {
         self.core.now_ms = now_ms;
+        let mut at = match self.core.look_for_traces() {
+            false => self.receive_frames::<false>(input, out),
+            true => self.receive_frames::<true>(input, out),
+        };
+        if self.state == State::Closing {
+            at += self.drop_body(&input[at..]);
+            at += self.await_close_ok(&input[at..], out);
+        }
+        if self.state == State::Closed {
+            input.len()
+        } else {
+            at
+        }
+    }
+
+    /// Handles frames while the connection is open; returns the bytes used. If they are `TRACED`, none takes the fast path.
+    fn receive_frames<const TRACED: bool>(&mut self, input: &[u8], out: &mut OutBuf) -> usize {
         let mut at = 0;
         while at < input.len() && self.state == State::Open {
             if out.pending() >= self.core.settings.out_bytes_max || self.is_stalled() {
@@ -202,7 +236,11 @@ impl Session {
                 at += self.continue_body(&input[at..], out);
                 continue;
             }
-            match self.publish_in_place(&input[at..], out) {
+            let in_place = match TRACED {
+                false => self.publish_in_place(&input[at..], out),
+                true => None,
+            };
+            match in_place {
                 Some(used) => at += used,
                 None => match self.one_frame(&input[at..], out) {
                     0 => {
@@ -213,15 +251,7 @@ impl Session {
                 },
             }
         }
-        if self.state == State::Closing {
-            at += self.drop_body(&input[at..]);
-            at += self.await_close_ok(&input[at..], out);
-        }
-        if self.state == State::Closed {
-            input.len()
-        } else {
-            at
-        }
+        at
     }
 
     /// Ends a batch: publishes reach their queues, confirms are written, settlements take effect.
@@ -300,8 +330,7 @@ impl Session {
             let is_close_ok = frame.payload.starts_with(&[0, 20, 0, 41]);
             let is_close = frame.payload.starts_with(&[0, 20, 0, 40]);
             if is_close {
-                let ok = backbone_wire::method::channel::CloseOk {};
-                ok.write(frame.channel, &mut out.bytes);
+                method::CloseOk {}.write(frame.channel, &mut out.bytes);
             }
             if is_close_ok || is_close {
                 self.channels.remove(frame.channel);
@@ -323,6 +352,7 @@ impl Session {
     fn fail(&mut self, error: &Error, class: u16, method: u16, out: &mut OutBuf) {
         self.end_of_batch(out);
         self.release_all();
+        self.write_close_oks(out);
         let text = error.code.reply_text(&error.text);
         let close = connection::Close {
             reply_code: error.code.code(),
@@ -332,6 +362,14 @@ impl Session {
         };
         close.write(0, &mut out.bytes);
         self.state = State::Closing;
+    }
+
+    /// Answers channels that were closed.
+    #[cold]
+    fn write_close_oks(&mut self, out: &mut OutBuf) {
+        for id in self.closed.drain(..) {
+            method::CloseOk {}.write(id, &mut out.bytes);
+        }
     }
 
     fn unexpected(&mut self, what: &str, out: &mut OutBuf) {

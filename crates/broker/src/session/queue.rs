@@ -87,6 +87,7 @@ impl Core {
             bind.routing_key.as_bytes()
         };
         let exchange = name(bind.exchange)?;
+        self.publisher.vhost().tell_time(self.now_ms);
         self.acting()
             .bind_queue(&queue, exchange, key, bind.arguments)?;
         if !bind.no_wait {

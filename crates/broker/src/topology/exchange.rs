@@ -14,6 +14,7 @@ use super::plain::plain_table;
 use super::snapshot::Routes;
 use crate::definitions::ExchangeDefinition;
 use crate::error::{Error, Resource};
+use crate::history;
 use crate::policy::{Policies, Policy};
 
 /// The argument that names where unroutable messages go.
@@ -42,6 +43,8 @@ pub enum ExchangeKind {
     Random,
     /// As the type that its argument `x-delayed-type` names; what wants to waits before that ([`crate::delay`]).
     Delayed,
+    /// To all bindings; what came last goes to new ones, too ([`crate::history`]).
+    RecentHistory,
 }
 
 impl ExchangeKind {
@@ -55,6 +58,7 @@ impl ExchangeKind {
         Self::ModulusHash,
         Self::Random,
         Self::Delayed,
+        Self::RecentHistory,
     ];
 
     /// The type as `exchange.declare` names it.
@@ -68,6 +72,7 @@ impl ExchangeKind {
             Self::ModulusHash => "x-modulus-hash",
             Self::Random => "x-random",
             Self::Delayed => "x-delayed-message",
+            Self::RecentHistory => "x-recent-history",
         }
     }
 
@@ -151,7 +156,7 @@ pub(crate) fn check_deletable(name: &str, vhost: &str) -> Result<(), Error> {
 ///
 /// # Errors
 /// 403 for a reserved name, 406 for an `alternate-exchange` that is no string, for what a consistent-hash exchange
-/// cannot hash, and for a delayed exchange that does not say how it routes; 503 if it does not exist.
+/// cannot hash, for a delayed exchange that does not say how it routes, and for one that is to keep no positive number of messages; 503 if it does not exist.
 pub(super) fn check_new(
     name: &str,
     kind: ExchangeKind,
@@ -163,8 +168,10 @@ pub(super) fn check_new(
             "exchange name '{name}' contains reserved prefix 'amq.*'"
         )));
     }
-    if routes_as(kind, arguments)? == ExchangeKind::ConsistentHash {
-        HashBy::check(arguments)?;
+    match routes_as(kind, arguments)? {
+        ExchangeKind::ConsistentHash => HashBy::check(arguments)?,
+        ExchangeKind::RecentHistory => history::length(arguments).map(drop)?,
+        _ => {}
     }
     match arguments.get(ALTERNATE_EXCHANGE) {
         None | Some(Value::LongStr(_)) => Ok(()),
@@ -189,9 +196,12 @@ fn routes_as(kind: ExchangeKind, arguments: Table<'_>) -> Result<ExchangeKind, E
         .and_then(|name| name.as_str())
         .map(ExchangeKind::parse)
     {
-        Some(Ok(ExchangeKind::Delayed)) | None => Err(Error::precondition_failed(format!(
-            "Invalid argument, '{DELAYED_TYPE}' must be an existing exchange type"
-        ))),
+        // It has one store of its own.
+        Some(Ok(ExchangeKind::Delayed | ExchangeKind::RecentHistory)) | None => {
+            Err(Error::precondition_failed(format!(
+                "Invalid argument, '{DELAYED_TYPE}' must be an existing exchange type"
+            )))
+        }
         Some(kind) => kind,
     }
 }
@@ -310,7 +320,7 @@ pub(super) struct Slot<T> {
     pub(super) name: Arc<str>,
     pub(super) kind: ExchangeKind,
     pub(super) internal: bool,
-    /// Where messages wait that want to.
+    /// Where messages wait that want to, or what came last is kept.
     pub(super) store: Option<Store<T>>,
     /// Where messages go that match no binding, by the declaration.
     alternate: Option<Arc<str>>,

@@ -336,6 +336,18 @@ impl<T: Clone> Topology<T> {
         key: &[u8],
         arguments: Table<'_>,
     ) -> Result<(), Error> {
+        let new = self.bind_new_queue(queue, exchange, key, arguments);
+        new.map(drop)
+    }
+
+    /// The same. True: it was not there.
+    pub(crate) fn bind_new_queue(
+        &self,
+        queue: &str,
+        exchange: &str,
+        key: &[u8],
+        arguments: Table<'_>,
+    ) -> Result<bool, Error> {
         let (queue, exchange) = (&*clean_name(queue), &*clean_name(exchange));
         check_not_default(exchange)?;
         let mut state = self.state.lock();
@@ -380,6 +392,18 @@ impl<T: Clone> Topology<T> {
         key: &[u8],
         arguments: Table<'_>,
     ) -> Result<(), Error> {
+        let new = self.bind_new_exchange(destination, source, key, arguments);
+        new.map(drop)
+    }
+
+    /// The same. True: it was not there.
+    pub(crate) fn bind_new_exchange(
+        &self,
+        destination: &str,
+        source: &str,
+        key: &[u8],
+        arguments: Table<'_>,
+    ) -> Result<bool, Error> {
         let (destination, source) = (&*clean_name(destination), &*clean_name(source));
         check_not_default(destination)?;
         check_not_default(source)?;
@@ -426,12 +450,14 @@ impl<T: Clone> Topology<T> {
         target: Target,
         key: &[u8],
         arguments: Table<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         if let Some(exchange) = state.exchanges.get(source) {
             exchange.declared.check_binding(key, arguments)?;
         }
         let binding = Binding::new(target, key, arguments);
-        if let Some((number, binding)) = state.new_binding(source, binding) {
+        let new = state.new_binding(source, binding);
+        let is_new = new.is_some();
+        if let Some((number, binding)) = new {
             if binding.kept {
                 let key = binding.key_from(source);
                 self.record(|change| change.define_binding(&key, number))?;
@@ -439,7 +465,7 @@ impl<T: Clone> Topology<T> {
             state.add_binding(source, number, binding);
             self.changed();
         }
-        Ok(())
+        Ok(is_new)
     }
 
     fn drop_binding(

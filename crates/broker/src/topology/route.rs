@@ -78,22 +78,23 @@ impl<T: Clone> Topology<T> {
         self.route_from(exchange, &message, out, true)
     }
 
-    /// As [`Self::route_message`], for a message that `exchange` let wait: no exchange lets it wait once more.
+    /// As [`Self::route_message`], into internal exchanges too. `waited`: the message waited for its time, and no exchange lets it wait once more.
     ///
     /// # Errors
     /// 404 if the exchange is missing.
-    pub(crate) fn route_waited(
+    pub(crate) fn route_on(
         &self,
         exchange: &[u8],
         key: &[u8],
         properties: Properties<'_>,
+        waited: bool,
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
         let message = Message {
             key,
             headers: properties.headers(),
             properties: Some(properties),
-            waited: true,
+            waited,
         };
         self.route_from(exchange, &message, out, true)
     }

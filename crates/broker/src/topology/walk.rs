@@ -10,12 +10,12 @@ use ahash::AHashSet;
 use smallvec::SmallVec;
 
 use super::Targets;
-use super::exchange::Slot;
+use super::exchange::{ExchangeKind, Slot};
 use super::headers::Headers;
 use super::pick::Message;
 use super::snapshot::{Destination, Routes, Selection};
 use super::trie::Matched;
-use crate::delay;
+use crate::{delay, history};
 
 /// Up to so many identities are searched one by one; more go into a set.
 const FEW: usize = 32;
@@ -62,12 +62,19 @@ impl<'a, T: Clone> Walk<'a, T> {
         self.exchanges.insert(slot.id)
     }
 
-    /// Whether the message waits at an exchange for its time: then it goes into the exchange's store, and no further.
+    /// Puts the message into the store of an exchange that has one, if it is to be kept or to wait. True if it waits for its time: then
+    /// it goes no further.
     pub(super) fn rests_at(&mut self, slot: &Slot<T>) -> bool {
         let Some(store) = &slot.store else {
             return false;
         };
         self.cacheable = false;
+        if slot.kind == ExchangeKind::RecentHistory {
+            if history::is_wanted(self.message.headers) {
+                self.put(store.id, &store.handle);
+            }
+            return false;
+        }
         let waits = !self.message.waited && delay::is_wanted(self.message.headers);
         if waits {
             self.found.put(store.id, &store.handle);

@@ -324,6 +324,7 @@ fn a_delayed_exchange_says_how_it_routes_and_stays_with_that() {
         &[][..],
         &[("x-delayed-type", ms(1))],
         &[("x-delayed-type", Value::from("x-delayed-message"))],
+        &[("x-delayed-type", Value::from("x-recent-history"))],
     ] {
         assert!(error(arguments).ends_with(wrong));
     }

@@ -227,8 +227,10 @@ impl World {
             self.peers[c].feed(&bytes, rng);
             assert_eq!(self.peers[c].session.state(), State::Closed);
             let events = self.peers[c].events();
+            // Channels that closed before are answered before.
+            let closed = std::mem::take(&mut self.model.conns[c].closed).len();
             assert!(matches!(
-                Method::decode(&events[0].method),
+                Method::decode(&events[closed].method),
                 Ok(Method::ConnectionCloseOk(_))
             ));
         }
@@ -284,6 +286,7 @@ impl World {
     }
 
     fn hear(&mut self, c: usize, stage: Stage) {
+        let mut delivered_all = false;
         for event in self.peers[c].events() {
             let channel = event.channel;
             let method = Method::decode(&event.method).expect("a method that can be decoded");
@@ -301,7 +304,13 @@ impl World {
                     let at = due.iter().position(|d| (d.0, &*d.1) == (channel, tag));
                     due.remove(at.expect("a consumer that was there"));
                 }
+                (Stage::Deliveries, Method::ChannelCloseOk(_)) => {
+                    delivered_all = true;
+                    let due = self.model.conns[c].closed.pop_front();
+                    assert_eq!(due, Some(channel), "closed in this order");
+                }
                 (Stage::Deliveries, Method::BasicDeliver(deliver)) => {
+                    assert!(!delivered_all, "a close-ok goes behind what is ready");
                     let tag = deliver.consumer_tag.as_str().unwrap();
                     let head = (deliver.delivery_tag, deliver.redelivered);
                     let names = (deliver.exchange.as_bytes(), deliver.routing_key.as_bytes());
@@ -309,6 +318,10 @@ impl World {
                 }
                 (stage, method) => panic!("{method:?} among {stage:?}"),
             }
+        }
+        if stage == Stage::Deliveries {
+            let left = &self.model.conns[c].closed;
+            assert!(left.is_empty(), "not answered: {left:?}");
         }
         if stage == Stage::Answers {
             let conn = &self.model.conns[c];

@@ -44,6 +44,7 @@ impl Model {
             if !matches!(act, Act::Open) {
                 return self.end_conn_with(c, 504, ids);
             }
+            self.answer_closed(c);
             self.conns[c].channels.insert(ch, Channel::default());
             return self.reply(c, ch, |out| channel::OpenOk {}.write(ch, out));
         };
@@ -78,7 +79,7 @@ impl Model {
             Act::CloseOk => return Err((503, ids)),
             Act::Close => {
                 self.end_channel(c, ch);
-                self.reply(c, ch, |out| channel::CloseOk {}.write(ch, out));
+                self.conns[c].closed.push_back(ch);
             }
             Act::Publish(publish) => self.publish(c, ch, publish, ids)?,
             Act::Confirm => {
@@ -543,7 +544,15 @@ impl Model {
         }
     }
 
+    /// What cannot wait for the next deliveries any more.
+    fn answer_closed(&mut self, c: usize) {
+        for ch in std::mem::take(&mut self.conns[c].closed) {
+            self.reply(c, ch, |out| channel::CloseOk {}.write(ch, out));
+        }
+    }
+
     fn end_conn_with(&mut self, c: usize, code: u16, ids: (u16, u16)) {
+        self.answer_closed(c);
         self.conns[c].expect.push_back(Expect::Close(0, code, ids));
         self.end_conn(c);
     }

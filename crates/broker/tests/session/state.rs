@@ -101,5 +101,7 @@ pub struct Conn {
     pub cancels: Vec<(u16, String)>,
     /// Channels that closed with publishes to be confirmed: published and confirmed.
     pub late: Vec<(u16, (u64, u64))>,
+    /// Channels that closed and are to be answered behind the next deliveries.
+    pub closed: VecDeque<u16>,
     pub dead: bool,
 }

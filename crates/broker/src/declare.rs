@@ -65,11 +65,11 @@ impl Vhost {
     pub fn check_equivalent(&self, queue: &Queue, declare: &QueueDeclare<'_>) -> Result<(), Error> {
         let options = queue.options();
         let of = Resource::queue(queue.name(), self.name());
-        check_same("durable", of, options.durable, declare.durable)?;
-        check_same("auto_delete", of, options.auto_delete, declare.auto_delete)?;
         if declare.exclusive != options.owner.is_some() {
             return Err(self.locked(queue));
         }
+        check_same("durable", of, options.durable, declare.durable)?;
+        check_same("auto_delete", of, options.auto_delete, declare.auto_delete)?;
         let current = queue.arguments();
         let same_type = QueueType::of(declare.arguments) == queue.kind();
         for key in QUEUE_ARGUMENTS {

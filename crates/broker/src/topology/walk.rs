@@ -74,9 +74,25 @@ impl<'a, T: Clone> Walk<'a, T> {
     }
 
     /// Takes what the exchange matches: queues into `out`, exchanges to the pending ones. If its bindings
-    /// match nothing at all, neither queue nor exchange, the alternate exchange is next.
+    /// match nothing at all, neither queue nor exchange, by any of the keys, the alternate exchange is next.
     pub(super) fn visit(&mut self, slot: &Slot<T>, routes: &Routes<T>) {
         self.cacheable &= !routes.depend_on_more();
+        let mut found_any = self.take_matches(routes);
+        if !self.message.further.is_empty() && routes.look_at_keys() {
+            let own = self.message;
+            for key in own.further {
+                self.message.key = key;
+                found_any |= self.take_matches(routes);
+            }
+            self.message = own;
+        }
+        if !found_any && let Some(alternate) = slot.alternate() {
+            self.pending.push(alternate);
+        }
+    }
+
+    /// The same by the message's own key alone. False: nothing matches.
+    fn take_matches(&mut self, routes: &Routes<T>) -> bool {
         let mut scratch = Matched::new();
         let table = self.message.headers;
         let headers = std::mem::take(&mut self.headers);
@@ -98,10 +114,8 @@ impl<'a, T: Clone> Walk<'a, T> {
                 !indices.is_empty()
             }
         };
-        if !found_any && let Some(alternate) = slot.alternate() {
-            self.pending.push(alternate);
-        }
         self.headers = headers;
+        found_any
     }
 
     /// Takes the destinations of one exchange, which are different from each other.

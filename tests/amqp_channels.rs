@@ -118,7 +118,7 @@ async fn methods_that_have_no_business_where_they_come_end_the_connection() {
     let cases = [
         (0, OPEN, 504, running),
         (0, Method::TxSelect(tx::Select), 504, running),
-        (0, blocked.clone(), 504, running),
+        (0, blocked, 504, running),
         (
             0,
             Method::ConnectionCloseOk(connection::CloseOk),
@@ -132,8 +132,8 @@ async fn methods_that_have_no_business_where_they_come_end_the_connection() {
             running,
         ),
         (1, OPEN, 504, "CHANNEL_ERROR - second 'channel.open' seen"),
-        (1, end.clone(), 503, unknown),
-        (1, blocked.clone(), 503, unknown),
+        (1, end, 503, unknown),
+        (1, blocked, 503, unknown),
         (1, CLOSE_OK, 503, unknown),
         (
             1,

@@ -199,6 +199,8 @@ async fn a_modulus_hash_and_a_random_exchange_pick_one_queue_each_time() {
     }
 }
 
+type List = &'static [&'static str];
+
 fn headers<'a>(entries: Table<'a>) -> PropertiesBuilder<'a> {
     PropertiesBuilder {
         headers: Some(entries),
@@ -261,7 +263,8 @@ async fn an_alternate_exchange_gets_what_none_of_the_keys_finds_a_way_for() {
         ..exchange::Bind::default()
     };
     peer.ask(&Method::ExchangeBind(to_inner), "exchange.bind-ok");
-    let cases: [(&str, &[&str], &[&str], &[&str]); 6] = [
+    // The key, CC, BCC, and the queues that get it.
+    let cases: [(&str, List, List, List); 6] = [
         ("nowhere", &["a"], &[], &["q"]),
         ("nowhere", &[], &["a"], &["q"]),
         ("nowhere", &["no"], &["none"], &["rest"]),

@@ -65,6 +65,7 @@ DECLARES = [
     ("argument differs", [queue(x_message_ttl=100000)], queue(x_message_ttl=200000), differs("x-message-ttl", "'200000'", "'100000'")),
     ("argument missing now", [queue(x_message_ttl=100000)], Q, differs("x-message-ttl", "none", "the value '100000' of type 'signedint'")),
     ("argument new now", [Q], queue(x_max_length=100000), differs("x-max-length", "the value '100000' of type 'signedint'", "none")),
+    ("several arguments differ", [queue(x_max_length=100000)], queue(x_overflow="drop-head", x_dead_letter_exchange="x"), differs("x-dead-letter-exchange", "the value 'x' of type 'longstr'", "none")),
     ("unknown argument", [queue(foo="a")], queue(bar=True), OK),
     ("line breaks", [queue("{n}\r\nq")], queue("{n}q", passive=True), OK),
     ("line breaks are not answered", [], queue("{n}\r\nq"), {"queue": "{n}q"}),

@@ -8,17 +8,17 @@ use crate::vhost::{DURABILITY, QueueDeclare, Vhost};
 
 /// No connection has this number.
 const NOBODY: u64 = 0;
-/// Arguments of queues that make a redeclare differ; others are kept and ignored.
+/// Arguments of queues that make a redeclare differ, in the order in which they are told of; others are kept and ignored.
 const QUEUE_ARGUMENTS: &[&str] = &[
     "x-expires",
     "x-message-ttl",
-    "x-max-length",
-    "x-max-length-bytes",
-    "x-overflow",
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
     "x-dead-letter-strategy",
+    "x-max-length",
+    "x-max-length-bytes",
     "x-max-priority",
+    "x-overflow",
     "x-queue-mode",
     "x-queue-version",
     "x-single-active-consumer",

@@ -43,6 +43,7 @@ pub(crate) use bury::note_lost;
 pub use bury::{Dead, bury};
 pub(crate) use by_rules::push;
 use carbon::Carbon;
+pub(crate) use carbon::shown;
 use commit::place;
 use headers::Headers;
 use ids::MessageIds;
@@ -414,7 +415,8 @@ impl Publisher {
         self.may_publish(exchange, key)?;
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
         let mut targets = Targets::new();
-        let found = self.vhost.route(exchange, key, properties, &mut targets)?;
+        let keys = (key, &[][..]);
+        let found = self.vhost.route(exchange, keys, properties, &mut targets)?;
         self.may_publish_topic(exchange, key)?;
         let (generation, keep) = (found.generation, found.cacheable);
         let number = self

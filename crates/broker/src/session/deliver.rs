@@ -17,6 +17,7 @@ use super::unacked::Unacked;
 use super::{Core, Session, State, counted};
 use crate::counters::add;
 use crate::out::{OutBuf, SPLICE_FROM_BYTES};
+use crate::publisher::shown;
 use crate::queue::{ALARM_KEY, Fetch, Queue};
 use crate::record::{Content, Entry, Record};
 
@@ -356,7 +357,9 @@ impl Core {
             routing_key: ShortStr::new(key).expect("names fit"),
         };
         returned.write(channel, &mut out.bytes);
-        write_frame(FrameKind::Header, channel, content.header, &mut out.bytes);
+        let shown = shown(&content);
+        let header = shown.as_deref().unwrap_or(content.header);
+        write_frame(FrameKind::Header, channel, header, &mut out.bytes);
         for piece in body_pieces(content.body, self.settings.frame_max as u32) {
             write_frame(FrameKind::Body, channel, piece, &mut out.bytes);
         }

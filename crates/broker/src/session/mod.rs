@@ -327,15 +327,7 @@ impl Session {
             .get_mut(frame.channel)
             .is_some_and(|c| c.closing)
         {
-            let is_close_ok = frame.payload.starts_with(&[0, 20, 0, 41]);
-            let is_close = frame.payload.starts_with(&[0, 20, 0, 40]);
-            if is_close {
-                method::CloseOk {}.write(frame.channel, &mut out.bytes);
-            }
-            if is_close_ok || is_close {
-                self.channels.remove(frame.channel);
-            }
-            return;
+            return self.on_closing_channel(frame, out);
         }
         match Method::decode(frame.payload) {
             Ok(method) => self.on_method(frame.channel, method, out),

@@ -31,6 +31,7 @@ impl<T: Clone> Topology<T> {
     ) -> Result<Route, Error> {
         let message = Message {
             key,
+            further: &[],
             headers,
             properties: None,
             waited: false,
@@ -38,19 +39,21 @@ impl<T: Clone> Topology<T> {
         self.route_from(exchange, &message, out, false)
     }
 
-    /// As [`Self::route`], for a message with these properties, to which exchanges may look.
+    /// As [`Self::route`], for a message with these properties, to which exchanges may look, and further keys: each exchange on the
+    /// way looks at all of them before it hands the message to its alternate exchange.
     ///
     /// # Errors
     /// As [`Self::route`].
-    pub fn route_message(
+    pub(crate) fn route_message(
         &self,
         exchange: &[u8],
-        key: &[u8],
+        (key, further): (&[u8], &[&[u8]]),
         properties: Properties<'_>,
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
         let message = Message {
             key,
+            further,
             headers: properties.headers(),
             properties: Some(properties),
             waited: false,
@@ -71,7 +74,29 @@ impl<T: Clone> Topology<T> {
     ) -> Result<Route, Error> {
         let message = Message {
             key,
+            further: &[],
             headers,
+            properties: None,
+            waited: false,
+        };
+        self.route_from(exchange, &message, out, true)
+    }
+
+    /// As [`Self::route_internal`], for a dead letter that has further keys.
+    ///
+    /// # Errors
+    /// 404 if the exchange is missing.
+    pub(crate) fn route_letter(
+        &self,
+        exchange: &[u8],
+        (key, further): (&[u8], &[&[u8]]),
+        headers: Table<'_>,
+        out: &mut Targets<T>,
+    ) -> Result<Route, Error> {
+        let message = Message {
+            key,
+            further,
+            headers: Some(headers),
             properties: None,
             waited: false,
         };
@@ -85,13 +110,14 @@ impl<T: Clone> Topology<T> {
     pub(crate) fn route_on(
         &self,
         exchange: &[u8],
-        key: &[u8],
+        (key, further): (&[u8], &[&[u8]]),
         properties: Properties<'_>,
         waited: bool,
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
         let message = Message {
             key,
+            further,
             headers: properties.headers(),
             properties: Some(properties),
             waited,
@@ -108,10 +134,12 @@ impl<T: Clone> Topology<T> {
     ) -> Result<Route, Error> {
         let generation = self.generation();
         if exchange.is_empty() {
-            if let Some(named) = self.queues.get(message.key)
-                && !out.iter().any(|(id, _)| *id == named.id)
-            {
-                out.push((named.id, named.handle.clone()));
+            for key in message.keys() {
+                if let Some(named) = self.queues.get(key)
+                    && !out.iter().any(|(id, _)| *id == named.id)
+                {
+                    out.push((named.id, named.handle.clone()));
+                }
             }
             return Ok(Route {
                 cacheable: true,

@@ -71,7 +71,7 @@ impl<'a, T: Clone> Walk<'a, T> {
         self.cacheable = false;
         if slot.kind == ExchangeKind::RecentHistory {
             if history::is_wanted(self.message.headers) {
-                self.put(store.id, &store.handle);
+                self.found.put(store.id, &store.handle);
             }
             return false;
         }
@@ -83,17 +83,31 @@ impl<'a, T: Clone> Walk<'a, T> {
     }
 
     /// Takes what the exchange matches: queues into `out`, exchanges to the pending ones. If its bindings
-    /// match nothing at all, neither queue nor exchange, the alternate exchange is next.
+    /// match nothing at all, neither queue nor exchange, by any of the keys, the alternate exchange is next.
     pub(super) fn visit(&mut self, slot: &Slot<T>, routes: &Routes<T>) {
         self.cacheable &= !routes.depend_on_more();
+        let own = self.message;
+        let mut found_any = self.take_matches(own, routes);
+        if !own.further.is_empty() && routes.look_at_keys() {
+            for key in own.further {
+                found_any |= self.take_matches(&Message { key, ..*own }, routes);
+            }
+        }
+        if !found_any && let Some(alternate) = slot.alternate() {
+            self.found.pending.push(alternate);
+        }
+    }
+
+    /// The same by the one key of `message`. False: nothing matches.
+    fn take_matches(&mut self, message: &Message<'_>, routes: &Routes<T>) -> bool {
         let mut scratch = Matched::new();
-        let (message, headers, found) = (self.message, &self.headers, &mut self.found);
+        let (table, headers, found) = (self.message.headers, &self.headers, &mut self.found);
         let selection = routes.select(
             message,
-            || headers.get_or_init(|| Headers::new(message.headers)),
+            || headers.get_or_init(|| Headers::new(table)),
             &mut scratch,
         );
-        let found_any = match selection {
+        match selection {
             Selection::All => {
                 found.take(routes.destinations.iter(), routes.destinations.len());
                 !routes.destinations.is_empty()
@@ -105,9 +119,6 @@ impl<'a, T: Clone> Walk<'a, T> {
                 found.take(chosen, indices.len());
                 !indices.is_empty()
             }
-        };
-        if !found_any && let Some(alternate) = slot.alternate() {
-            found.pending.push(alternate);
         }
     }
 }

@@ -1,15 +1,19 @@
-//! Who of a queue's consumers gets what: priorities, and a single active one.
+//! Who of a queue's consumers gets what: priorities, and a single active one; and what becomes of what they hold.
 
 // What fails in a helper fails the test.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
+use std::time::Duration;
+
 use backbone_wire::method::{Method, basic, channel, connection, exchange, queue};
 use backbone_wire::table::{Table, Value};
 use common::Server;
+use common::admin::Admin;
 use common::dialog::{consume, declare, plain, table};
 use common::raw::{Raw, publish, short};
+use serde_json::json;
 
 const SINGLE: (&str, Value<'static>) = ("x-single-active-consumer", Value::Bool(true));
 
@@ -268,4 +272,204 @@ async fn a_channel_that_closes_is_answered_behind_what_it_left_for_others() {
     peer.send(&frames(&[(1, close()), (0, Method::ConnectionClose(end))]));
     peer.expect("channel.close-ok");
     peer.expect("connection.close-ok");
+}
+
+fn nack(delivery_tag: u64, multiple: bool, requeue: bool) -> Method<'static> {
+    Method::BasicNack(basic::Nack {
+        delivery_tag,
+        multiple,
+        requeue,
+    })
+}
+
+/// Gets one message of each of these queues, to be acknowledged.
+fn hold(peer: &mut Raw, queues: &[&str]) -> Vec<String> {
+    let held = queues.iter().map(|name| {
+        let get = basic::Get {
+            queue: short(name),
+            no_ack: false,
+        };
+        peer.method(1, &Method::BasicGet(get));
+        peer.message().text().to_owned()
+    });
+    held.collect()
+}
+
+#[actix_web::test]
+async fn one_answer_settles_what_is_held_of_several_queues() {
+    let server = Server::start().await;
+    let mut peer = Raw::open(server.amqp[0], 0);
+    let grave = [
+        ("x-dead-letter-exchange", Value::from("")),
+        ("x-dead-letter-routing-key", Value::from("grave")),
+    ];
+    peer.declare("q");
+    peer.declare_with("r", false, &grave);
+    peer.declare("grave");
+    fill(&mut peer, "q", 0..4);
+    fill(&mut peer, "r", 10..13);
+    let held = hold(&mut peer, &["q", "r", "q", "r", "q", "r", "q"]);
+    assert_eq!(held, ["0", "10", "1", "11", "2", "12", "3"]);
+    // What is settled already is passed over.
+    peer.ack(1, 2);
+    peer.method(1, &nack(4, true, false));
+    assert_eq!(peer.take_all("grave"), ["11"]);
+    peer.method(1, &nack(6, true, true));
+    assert_eq!(peer.take_all("q"), ["2"]);
+    assert_eq!(peer.take_all("r"), ["12"]);
+    peer.ack(1, 7);
+    peer.method(1, &nack(0, true, true));
+    assert_eq!(peer.take_all("q"), Vec::<String>::new());
+    let text = "PRECONDITION_FAILED - unknown delivery tag 7".to_owned();
+    assert_eq!(peer.refused(1, &nack(7, true, true)), (406, text));
+}
+
+#[actix_web::test]
+async fn an_unknown_tag_settles_nothing() {
+    let server = Server::start().await;
+    let mut peer = Raw::open(server.amqp[0], 0);
+    peer.declare("q");
+    for method in [
+        nack(9, true, false),
+        nack(0, false, false),
+        Method::BasicAck(basic::Ack {
+            delivery_tag: 9,
+            multiple: true,
+        }),
+        Method::BasicReject(basic::Reject {
+            delivery_tag: 9,
+            requeue: false,
+        }),
+    ] {
+        fill(&mut peer, "q", 0..2);
+        assert_eq!(hold(&mut peer, &["q", "q"]), ["0", "1"]);
+        assert_eq!(peer.refused(1, &method).0, 406);
+        assert_eq!(peer.take_all("q"), ["0", "1"], "after {method:?}");
+    }
+}
+
+#[actix_web::test]
+async fn recovered_messages_of_several_consumers_come_again_in_their_order() {
+    let server = Server::start().await;
+    let mut peer = Raw::open(server.amqp[0], 0);
+    peer.declare("q");
+    fill(&mut peer, "q", 0..6);
+    assert_eq!(hold(&mut peer, &["q"]), ["0"]);
+    peer.prefetch(1, 2, false);
+    for (tag, first) in [("a", 1), ("b", 3)] {
+        peer.consume_with(1, "q", tag, false, &[]);
+        assert_eq!(numbers(&mut peer, 2), fresh(first..first + 2));
+    }
+    for tag in ["a", "b"] {
+        peer.cancel(1, tag);
+    }
+    // Cancelled consumers' messages are the channel's still.
+    peer.method(1, &Method::BasicRecover(basic::Recover { requeue: true }));
+    peer.expect("basic.recover-ok");
+    assert_eq!(peer.take_all("q"), ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[actix_web::test]
+async fn a_changed_prefetch_counts_for_later_consumers_and_a_shared_one_at_once() {
+    let server = Server::start().await;
+    let mut peer = Raw::open(server.amqp[0], 0);
+    peer.declare("q");
+    peer.prefetch(1, 1, false);
+    peer.consume_with(1, "q", "a", false, &[]);
+    fill(&mut Raw::open(server.amqp[0], 0), "q", 0..9);
+    assert_eq!(numbers(&mut peer, 1), fresh(0..1));
+    peer.prefetch(1, 3, false);
+    peer.consume_with(1, "q", "b", false, &[]);
+    assert_eq!(numbers(&mut peer, 3), fresh(1..4));
+    peer.ack(1, 1);
+    assert_eq!(
+        numbers(&mut peer, 1),
+        fresh(4..5),
+        "the first has room for one as ever"
+    );
+    // Four are out; a lower limit for all lets nothing come until it is kept.
+    peer.prefetch(1, 2, true);
+    for tag in [2, 3] {
+        peer.ack(1, tag);
+    }
+    assert_eq!(peer.ready("q"), 4);
+    peer.ack(1, 4);
+    assert_eq!(numbers(&mut peer, 1), fresh(5..6));
+    peer.prefetch(1, 0, true);
+    let mut rest = numbers(&mut peer, 2);
+    rest.sort();
+    assert_eq!(rest, fresh(6..8));
+}
+
+#[actix_web::test]
+async fn a_consumer_whose_queue_expires_or_goes_is_told_and_its_tag_is_free() {
+    let server = Server::start().await;
+    let admin = Admin::of(&server);
+    let mut peer = Raw::open(server.amqp[0], 0);
+    peer.declare_with("q", false, &[]);
+    fill(&mut peer, "q", 0..2);
+    peer.prefetch(1, 1, false);
+    peer.consume_with(1, "q", "c", false, &[]);
+    assert_eq!(numbers(&mut peer, 1), fresh(0..1));
+    // A queue that is consumed does not expire, whatever a policy says.
+    let policy = json!({"pattern": "^q$", "definition": {"expires": 50}, "apply-to": "queues"});
+    let (status, told) = admin.put("/api/policies/%2F/short", policy).await;
+    assert_eq!(status, 201, "{told}");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(peer.ready("q"), 1);
+    let delete = queue::Delete {
+        queue: short("q"),
+        ..queue::Delete::default()
+    };
+    let mut other = Raw::open(server.amqp[0], 0);
+    other.ask(&Method::QueueDelete(delete), "queue.delete-ok");
+    let payload = peer.expect("basic.cancel");
+    let Method::BasicCancel(cancel) = Method::decode(&payload).unwrap() else {
+        unreachable!("the name was checked");
+    };
+    assert_eq!(
+        (cancel.consumer_tag.as_bytes(), cancel.no_wait),
+        (&b"c"[..], true)
+    );
+    // What it held is gone; that it is settled means nothing, but is no error. Its cancel is none either.
+    peer.requeue(1, 1);
+    peer.cancel(1, "c");
+    peer.declare("other");
+    peer.consume_with(1, "other", "c", false, &[]);
+    fill(&mut other, "other", 5..6);
+    assert_eq!(numbers(&mut peer, 1), fresh(5..6));
+    let tag = Method::BasicConsume(consume("other", "c", false, Table::EMPTY));
+    peer.method(1, &tag);
+    let text = "NOT_ALLOWED - attempt to reuse consumer tag 'c'".to_owned();
+    assert_eq!(peer.ended(), (530, text));
+}
+
+#[actix_web::test]
+async fn a_cancelled_consumer_settles_what_it_has_and_auto_delete_takes_that_along() {
+    let server = Server::start().await;
+    let mut peer = Raw::open(server.amqp[0], 0);
+    let declare = queue::Declare {
+        queue: short("q"),
+        auto_delete: true,
+        ..queue::Declare::default()
+    };
+    peer.ask(&Method::QueueDeclare(declare), "queue.declare-ok");
+    peer.consume_with(1, "q", "a", false, &[]);
+    peer.prefetch(1, 1, false);
+    peer.consume_with(1, "q", "b", false, &[]);
+    fill(&mut Raw::open(server.amqp[0], 0), "q", 0..3);
+    let mut got = numbers(&mut peer, 3);
+    got.sort();
+    assert_eq!(got, fresh(0..3));
+    peer.cancel(1, "a");
+    assert_eq!(peer.ready("q"), 0, "it is there for the other one");
+    peer.cancel(1, "b");
+    let look = queue::Declare {
+        queue: short("q"),
+        passive: true,
+        ..queue::Declare::default()
+    };
+    peer.method(1, &nack(0, true, true));
+    let text = "NOT_FOUND - no queue 'q' in vhost '/'".to_owned();
+    assert_eq!(peer.refused(1, &Method::QueueDeclare(look)), (404, text));
 }

@@ -5,7 +5,7 @@
 
 mod common;
 
-use backbone_wire::method::{Method, basic, channel, confirm, exchange, queue};
+use backbone_wire::method::{Method, basic, channel, confirm, connection, exchange, queue};
 use backbone_wire::table::{Table, TableBuf, Value};
 use common::admin::Admin;
 use common::raw::{PERSISTENT, Raw, publish, publish_with, short};
@@ -312,6 +312,15 @@ async fn limits_of_a_user_count_over_all_of_its_connections() {
     second.method(2, &Method::ChannelOpen(channel::Open));
     let full = "NOT_ALLOWED - number of channels opened for user 'u' has reached the maximum allowed user limit of (3)";
     assert_eq!(second.refusal(), (530, full.to_owned()));
+    // Once that is answered it counts no more, though its socket is open still.
+    let path = limit("max-connections");
+    let connections = admin.put(&path, json!({"value": 2}));
+    assert_eq!(connections.await.0, 204);
+    assert!(login(&server).is_err());
+    let ok = Method::ConnectionCloseOk(connection::CloseOk);
+    second.method(0, &ok);
+    assert!(second.frame().is_none());
+    login(&server).unwrap();
     drop(second);
     assert_eq!(
         admin

@@ -110,7 +110,8 @@ struct Connection {
     stay: Stay,
     received_bytes: u64,
     sent_bytes: u64,
-    _places: Places,
+    /// Given up as soon as the connection is over, though the peer may leave its socket open for a while.
+    places: Places,
     /// Given up when everything that the connection held is given back.
     registered: Registered,
 }
@@ -175,7 +176,7 @@ impl Connection {
             stay: Stay::default(),
             received_bytes: 0,
             sent_bytes: 0,
-            _places: opened.places,
+            places: opened.places,
             registered,
         }
     }
@@ -208,6 +209,7 @@ impl Connection {
             }
         }
         self.registered.shared.connections.over(self.registered.id);
+        self.places = Places::default();
         // What the peer sent behind its last frame would make the system reset the connection, and
         // with it our last words.
         if self.session.state() == State::Closed && self.out.is_empty() && !self.ended {

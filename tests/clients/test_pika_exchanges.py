@@ -58,6 +58,12 @@ TOPICS = [
     ("#.#", ["", "a", "a.b", "a.b.c", "a..b", "b"]),
     ("a.b.c", ["a.b.c"]),
     ("a*", []),
+    ("#b", []),
+    ("", [""]),
+    ("*.*", ["a.b"]),
+    ("*.#", ["a", "a.b", "a.b.c", "a..b", "b"]),
+    ("#.b.#", ["a.b", "a.b.c", "a..b", "b"]),
+    ("*..*", ["a..b"]),
     ("#.*", ["a", "a.b", "a.b.c", "a..b", "b"]),
 ]
 
@@ -180,6 +186,29 @@ def test_alternate_exchange_takes_what_is_not_routed(channel, names):
     channel.basic_publish(exchange, "known", b"1", mandatory=True)
     channel.basic_publish(exchange, "unknown", b"2", mandatory=True)
     assert (get_all(channel, queue), get_all(channel, caught)) == ([b"1"], [b"2"])
+
+
+def test_alternate_exchange_takes_only_what_none_of_the_keys_routes(channel, names):
+    other, routed, unrouted = names.exchange(channel, "fanout"), names.queue(channel), names.queue(channel)
+    channel.queue_bind(unrouted, other)
+    direct = names.exchange(channel, "direct", arguments={"alternate-exchange": other})
+    channel.queue_bind(routed, direct, "a")
+    for copies in (["a"], ["b", "a"], ["b"]):
+        channel.basic_publish(direct, "c", str(copies), pika.BasicProperties(headers={"CC": copies}))
+    assert get_all(channel, routed) == [b"['a']", b"['b', 'a']"]
+    assert get_all(channel, unrouted) == [b"['b']"]
+
+
+@pytest.mark.parametrize("kind", ["x-consistent-hash", "x-modulus-hash", "x-random"])
+def test_exchange_that_picks_a_queue_picks_one_however_many_keys(channel, names, kind):
+    exchange = names.exchange(channel, kind)
+    queues = [names.queue(channel) for _ in range(4)]
+    for queue in queues:
+        channel.queue_bind(queue, exchange, "1")
+    for number in range(20):
+        copies = [f"{number}-{copy}" for copy in range(8)]
+        channel.basic_publish(exchange, str(number), b"x", pika.BasicProperties(headers={"CC": copies}))
+    assert sum(len(get_all(channel, queue)) for queue in queues) == 20
 
 
 def test_passive_declare_finds_what_exists_and_404_what_does_not(connection, channel, names):

@@ -129,8 +129,10 @@ def test_malformed_credentials_end_the_connection(broker, response):
         commands.Connection.TuneOk(2047, 131073, 0),
         commands.Connection.TuneOk(2048, 131072, 0),
         commands.Connection.TuneOk(2047, 4095, 0),
+        commands.Connection.TuneOk(2047, 0, 0),
+        commands.Connection.TuneOk(0, 131072, 0),
     ],
-    ids=["frame-max too high", "channel-max too high", "frame-max too low"],
+    ids=["frame-max too high", "channel-max too high", "frame-max too low", "no frame-max", "no channel-max"],
 )
 def test_tuning_beyond_the_limits_is_refused(broker, tune_ok):
     with RawConnection(broker) as own:
@@ -212,9 +214,28 @@ def test_unknown_field_type_ends_the_connection(raw):
     assert raw.end().code in REPORTED_OR_DROPPED
 
 
-def test_invalid_utf8_in_a_queue_name_is_a_frame_error(raw):
-    raw.send(raw_frame(METHOD, 1, QUEUE_DECLARE + b"\x03q\xff\xfe\0\0\0\0\0"))
-    assert raw.end().code == 501
+NO_TEXT = b"\x03q\xff\xfe"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        QUEUE_DECLARE + NO_TEXT + b"\0" + b"\0\0\0\0",
+        struct.pack(">HHH", 40, 10, 0) + NO_TEXT + b"\x06direct\0" + b"\0\0\0\0",
+        struct.pack(">HHH", 40, 10, 0) + b"\x01x" + NO_TEXT + b"\0" + b"\0\0\0\0",
+        struct.pack(">HHH", 50, 20, 0) + b"\0\x0aamq.direct" + NO_TEXT + b"\0" + b"\0\0\0\0",
+        struct.pack(">HHH", 40, 30, 0) + b"\x0aamq.fanout\x0aamq.direct" + NO_TEXT + b"\0" + b"\0\0\0\0",
+        struct.pack(">HHH", 60, 20, 0) + b"\0" + NO_TEXT + b"\0" + b"\0\0\0\0",
+        struct.pack(">HH", 60, 30) + NO_TEXT + b"\0",
+    ],
+    ids=["queue", "exchange", "exchange type", "binding key", "key between exchanges", "consumer tag", "cancelled tag"],
+)
+def test_invalid_utf8_in_a_name_is_a_frame_error(raw, payload):
+    raw.method(commands.Queue.Declare(queue="", exclusive=True))
+    raw.expect(commands.Queue.DeclareOk)
+    raw.send(raw_frame(METHOD, 1, payload))
+    closed = raw.end()
+    assert (closed.code, closed.text) == (501, "FRAME_ERROR - Malformed UTF-8 in shortstr")
 
 
 def test_deeply_nested_table_is_taken_or_refused_but_never_fatal(broker, raw):
@@ -396,11 +417,25 @@ def test_opening_a_channel_twice_is_a_channel_error(raw):
 
 
 @pytest.mark.parametrize(
-    "method", [commands.Basic.Qos(), commands.Channel.Open(), commands.Connection.Open("/")], ids=lambda each: each.name
+    "method",
+    [
+        commands.Basic.Qos(),
+        commands.Queue.Declare(queue="q"),
+        commands.Channel.Open(),
+        commands.Channel.Close(200, "", 0, 0),
+        commands.Connection.Open("/"),
+        commands.Connection.TuneOk(1, 4096, 0),
+        commands.Connection.SecureOk("no"),
+        commands.Connection.Blocked("no"),
+        commands.Connection.CloseOk(),
+    ],
+    ids=lambda each: each.name,
 )
-def test_channel_methods_on_channel_zero_are_a_channel_error(raw, method):
+def test_methods_of_channels_and_of_the_handshake_are_an_error_on_channel_zero(raw, method):
     raw.method(method, 0)
-    assert raw.end().code in {504, 503}
+    closed = raw.end()
+    assert (closed.code, closed.text) == (504, "CHANNEL_ERROR - unexpected method in connection state running")
+    assert closed.method[0] << 16 | closed.method[1] == method.index
 
 
 def test_connection_method_on_a_channel_is_invalid(raw):
@@ -495,6 +530,6 @@ def test_a_flipped_bit_never_hangs_the_connection(broker, seed):
         try:
             own.send(bytes(traffic))
             own.socket.shutdown(1)
-        except ConnectionError:
+        except OSError:
             pass
         own.read_all()

@@ -33,6 +33,14 @@ def no_such(argument, kind):
     return precondition(text)
 
 
+def locked(name):
+    text = (
+        f"RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{name}' in vhost '/'. It could be originally declared on"
+        " another connection or the exclusive property value does not match that of the original declaration."
+    )
+    return (405, text)
+
+
 def stored(kind="quorum", **fields):
     return queue("{n}q", **{"durable": True, "exclusive": False, "x_queue_type": kind, **fields})
 
@@ -57,8 +65,20 @@ DECLARES = [
     ("argument differs", [queue(x_message_ttl=100000)], queue(x_message_ttl=200000), differs("x-message-ttl", "'200000'", "'100000'")),
     ("argument missing now", [queue(x_message_ttl=100000)], Q, differs("x-message-ttl", "none", "the value '100000' of type 'signedint'")),
     ("argument new now", [Q], queue(x_max_length=100000), differs("x-max-length", "the value '100000' of type 'signedint'", "none")),
+    ("several arguments differ", [queue(x_max_length=100000)], queue(x_overflow="drop-head", x_dead_letter_exchange="x"), differs("x-dead-letter-exchange", "the value 'x' of type 'longstr'", "none")),
     ("unknown argument", [queue(foo="a")], queue(bar=True), OK),
     ("line breaks", [queue("{n}\r\nq")], queue("{n}q", passive=True), OK),
+    ("line breaks are not answered", [], queue("{n}\r\nq"), {"queue": "{n}q"}),
+    ("line breaks, delete", [Q, Publish("", "{n}q")], delete_queue("{n}q\r\n"), {"message_count": 1}),
+    ("line breaks, bind", [Q, bind("{n}\nq", "amq.direct", "{n}k"), Publish("amq.direct", "{n}k")], purge(), {"message_count": 1}),
+    ("line breaks, get", [Q], get("{n}\nq"), missing("queue", "{n}\nq")),
+    ("line breaks, reserved", [], queue("amq\n.foo"), (403, "ACCESS_REFUSED - queue name 'amq.foo' contains reserved prefix 'amq.*'")),
+    ("exclusive is never durable", [queue(durable=True)], Q, OK),
+    ("exclusive is never durable, nor is another", [Q], queue(durable=True), OK),
+    ("exclusive now, and more", [queue(exclusive=False)], queue(auto_delete=True, x_max_length=1), locked("{n}q")),
+    ("not exclusive now", [Q], queue(exclusive=False), locked("{n}q")),
+    ("a bad argument of what is there", [Q], queue(x_expires=-1), differs("x-expires", "the value '-1' of type 'byte'", "none")),
+    ("look, a name too long for the text", [], queue("{n}" + 241 * "z", passive=True), (404, "NOT_FOUND - no queue '{n}" + 217 * "z" + "...")),
     ("delete missing", [], delete_queue(), {"message_count": 0}),
     ("delete used", [Q, consume("{n}q")], delete_queue(if_unused=True), precondition("queue '{n}q' in vhost '/' in use")),
     ("delete not empty", [Q, Publish("", "{n}q")], delete_queue(if_empty=True), precondition("queue '{n}q' in vhost '/' not empty")),
@@ -117,6 +137,8 @@ TYPES = [
     ("quorum, not durable", [], stored(durable=False), no_property("non-durable")),
     ("quorum, exclusive", [], stored(exclusive=True), no_property("exclusive-owner")),
     ("quorum, auto-delete", [], stored(auto_delete=True), no_property("auto-delete")),
+    ("quorum, nothing right", [], stored(auto_delete=True, exclusive=True, durable=False), no_property("auto-delete")),
+    ("quorum, exclusive and not durable", [], stored(exclusive=True, durable=False), no_property("exclusive-owner")),
     ("quorum, priorities", [], stored(x_max_priority=1), no_such("x-max-priority", "quorum")),
     ("quorum, mode", [], stored(x_queue_mode="lazy"), no_such("x-queue-mode", "quorum")),
     ("quorum, age", [], stored(x_max_age="1h"), no_such("x-max-age", "quorum")),

@@ -55,6 +55,9 @@ ROWS = [
     ("other durable", [X], exchange("{n}x", durable=True), differs("durable", "'true'", "'false'")),
     ("other auto_delete", [X], exchange("{n}x"), differs("auto_delete", "'false'", "'true'")),
     ("other internal", [X], exchange("{n}x", auto_delete=True, internal=True), differs("internal", "'true'", "'false'")),
+    ("other everything", [X], exchange("{n}x", "fanout", durable=True, internal=True, alternate_exchange="a"), differs("type", "'fanout'", "'direct'")),
+    ("other flags and alternate", [X], exchange("{n}x", durable=True, internal=True, alternate_exchange="a"), differs("durable", "'true'", "'false'")),
+    ("other internal and alternate", [X], exchange("{n}x", auto_delete=True, internal=True, alternate_exchange="a"), differs("internal", "'true'", "'false'")),
     ("alternate now", [X], A, differs("alternate-exchange", "the value 'a' of type 'longstr'", "none")),
     ("no alternate now", [A], X, differs("alternate-exchange", "none", "the value 'a' of type 'longstr'")),
     ("other alternate", [A], exchange("{n}x", auto_delete=True, alternate_exchange="b"), differs("alternate-exchange", "'b'", "'a'")),
@@ -84,6 +87,7 @@ ROWS = [
     ("modulus", [], exchange("{n}x", "x-modulus-hash", auto_delete=True), commands.Exchange.DeclareOk),
     ("auto-delete, unbound", [X, queue(), bind("{n}q", "{n}x"), unbind("{n}q", "{n}x")], exchange("{n}x", passive=True), missing("exchange", "{n}x")),
     ("line breaks", [exchange("{n}\r\nx", auto_delete=True)], exchange("{n}x", passive=True), commands.Exchange.DeclareOk),
+    ("line breaks, bind", [X, queue(), bind("{n}q", "{n}\nx"), Publish("{n}x", "k")], get("{n}q"), commands.Basic.GetOk),
     # Publishing.
     ("publish, no exchange", [], Publish("{n}x", "k"), missing("exchange", "{n}x")),
     ("publish, internal", [exchange("{n}x", auto_delete=True, internal=True)], Publish("{n}x", "k"), (403, "ACCESS_REFUSED - cannot publish to internal exchange '{n}x' in vhost '/'")),
@@ -117,6 +121,22 @@ ROWS = [
     ("recover-async, no requeue", [], commands.Basic.RecoverAsync(False), (540, "NOT_IMPLEMENTED - requeue=false")),
     ("prefetch-size", [], commands.Basic.Qos(10, 1), (540, "NOT_IMPLEMENTED - prefetch_size!=0 (10)")),
     ("flow on", [], commands.Channel.Flow(True), commands.Channel.FlowOk),
+    *(
+        (f"from the server: {each.name}", [], each, (503, "COMMAND_INVALID - unimplemented method"))
+        for each in (
+            commands.Channel.OpenOk(),
+            commands.Channel.FlowOk(True),
+            commands.Channel.CloseOk(),
+            commands.Exchange.BindOk(),
+            commands.Queue.DeclareOk("q", 0, 0),
+            commands.Basic.ConsumeOk("t"),
+            commands.Basic.GetEmpty(),
+            commands.Tx.CommitOk(),
+            commands.Confirm.SelectOk(),
+            commands.Connection.Blocked("no"),
+            commands.Connection.CloseOk(),
+        )
+    ),
     ("flow off", [], commands.Channel.Flow(False), (540, "NOT_IMPLEMENTED - active=false")),
 ]
 

@@ -12,7 +12,7 @@ from pamqp import body, commands, frame, header
 
 from support.pika_client import connect, get, ready
 from support.pika_client import publish as pika_publish
-from support.raw import BODY, HEADER, HEARTBEAT, PROTOCOL_HEADER, Closed, RawConnection, publish, raw_frame
+from support.raw import BODY, HEADER, HEARTBEAT, PROTOCOL_HEADER, Closed, RawConnection, publish, raw_frame, start_ok
 from support.wait import eventually
 
 HANDSHAKE_TIMEOUT_S = 10
@@ -165,6 +165,114 @@ def test_consumer_without_a_tag_is_given_one(broker):
         queue = declare(own)
         own.method(commands.Basic.Consume(queue=queue))
         assert own.expect(commands.Basic.ConsumeOk).consumer_tag.startswith("amq.ctag-")
+
+
+def amqplain(broker, password):
+    """A start-ok by AMQPLAIN: its response is a table without its length."""
+    entries = {b"LOGIN": broker.user.encode(), b"PASSWORD": password.encode()}
+    response = b"".join(bytes([len(key)]) + key + b"S" + struct.pack(">I", len(text)) + text for key, text in entries.items())
+    answer = start_ok(broker.user, "")
+    answer.mechanism, answer.response, answer.locale = "AMQPLAIN", "?", "xx_YY"
+    payload = frame.marshal(answer, 0)[7:-1]
+    return raw_frame(1, 0, payload.replace(b"\0\0\0\x01?", struct.pack(">I", len(response)) + response))
+
+
+def test_login_by_amqplain_in_whatever_locale(broker):
+    for password in (broker.password, "wrong"):
+        with RawConnection(broker) as own:
+            own.send(PROTOCOL_HEADER)
+            assert own.expect(commands.Connection.Start).mechanisms.split()[:2] == ["PLAIN", "AMQPLAIN"]
+            own.send(amqplain(broker, password))
+            if password != "wrong":
+                own.expect(commands.Connection.Tune)
+                continue
+            text = "ACCESS_REFUSED - Login was refused using authentication mechanism AMQPLAIN. For details see the broker logfile."
+            closed = own.end()
+            assert (closed.code, closed.text, closed.method) == (403, text, (0, 0))
+
+
+def test_client_that_does_not_know_cancels_is_sent_none(broker):
+    with RawConnection(broker) as own:
+        own.send(PROTOCOL_HEADER)
+        own.expect(commands.Connection.Start)
+        own.method(start_ok(broker.user, broker.password, capabilities={}), 0)
+        own.expect(commands.Connection.Tune)
+        own.method(commands.Connection.TuneOk(2047, 131072, 0), 0)
+        own.method(commands.Connection.Open("/"), 0)
+        own.expect(commands.Connection.OpenOk)
+        own.open_channel()
+        queue = declare(own)
+        own.method(commands.Basic.Consume(queue=queue, consumer_tag="t"))
+        own.expect(commands.Basic.ConsumeOk)
+        own.method(commands.Queue.Delete(queue=queue))
+        own.expect(commands.Queue.DeleteOk)
+        declare(own)
+
+
+# What matches a header of a headers binding: numbers and times by their value, text and bytes by their bytes.
+ONES = {
+    "number": [b"b\x01", b"B\x01", b"s\0\x01", b"u\0\x01", b"I\0\0\0\x01", b"i\0\0\0\x01", b"l" + b"\0" * 7 + b"\x01"]
+    + [b"f" + struct.pack(">f", 1), b"d" + struct.pack(">d", 1), b"T" + b"\0" * 7 + b"\x01"],
+    "bytes": [b"S\0\0\0\x011", b"x\0\0\0\x011"],
+    "bool": [b"t\x01"],
+    "decimal": [b"D\0\0\0\0\x01"],
+    "half": [b"d" + struct.pack(">d", 1.5)],
+    "other number": [b"b\x02", b"d" + struct.pack(">d", 2)],
+    "void": [b"V"],
+}
+
+
+def test_headers_bindings_compare_values_whatever_their_type(broker):
+    with RawConnection(broker) as own:
+        own.handshake().open_channel()
+        queues = {value: declare(own) for values in ONES.values() for value in values}
+        # The exchange goes with its bindings, they with the connection.
+        exchange = "headers-" + queues[b"t\x01"][8:]
+        own.method(commands.Exchange.Declare(exchange=exchange, exchange_type="headers", auto_delete=True))
+        own.expect(commands.Exchange.DeclareOk)
+        names = b"".join(bytes([len(name)]) + name for name in (exchange.encode(), b""))
+        for value, queue in queues.items():
+            bound = bytes([len(queue)]) + queue.encode() + names + b"\0" + table_of({b"h": value})
+            own.send(raw_frame(1, 1, struct.pack(">HHH", 50, 20, 0) + bound))
+            own.expect(commands.Queue.BindOk)
+        for value in queues:
+            own.send(frame.marshal(commands.Basic.Publish(exchange=exchange), 1))
+            own.send(raw_frame(HEADER, 1, struct.pack(">HHQH", 60, 0, len(value), 1 << 13) + table_of({b"h": value})))
+            own.send(raw_frame(BODY, 1, value))
+        for values in ONES.values():
+            for value in values:
+                expected = list(queues) if value == b"V" else values
+                own.method(commands.Queue.Declare(queue=queues[value], passive=True))
+                assert own.expect(commands.Queue.DeclareOk).message_count == len(expected), value
+                for other in expected:
+                    own.method(commands.Basic.Get(queue=queues[value], no_ack=True))
+                    own.expect(commands.Basic.GetOk)
+                    size = struct.unpack_from(">Q", own.read_frame()[2], 4)[0]
+                    assert own.read_body(size) == other
+
+
+def test_both_may_close_a_channel_at_once(broker):
+    """The client's close crosses the server's: each is answered, and the number can be opened again."""
+    with RawConnection(broker) as own:
+        own.handshake().open_channel()
+        for _ in range(3):
+            own.method(commands.Queue.Declare(queue="nowhere", passive=True))
+            own.method(commands.Channel.Close(200, "", 0, 0))
+            assert own.expect(commands.Channel.Close).reply_code == 404
+            own.expect(commands.Channel.CloseOk)
+            own.method(commands.Channel.CloseOk())
+            own.open_channel()
+        declare(own)
+
+
+def test_blind_copies_are_not_shown_in_what_comes_back(broker):
+    properties = commands.Basic.Properties(headers={"CC": ["no"], "BCC": ["nowhere"], "h": 1})
+    with RawConnection(broker) as own:
+        own.handshake().open_channel()
+        own.send(publish("none", b"x", mandatory=True, properties=properties))
+        own.expect(commands.Basic.Return)
+        returned, _ = own.read_content()
+        assert returned.headers == {"CC": ["no"], "h": 1}
 
 
 def test_no_wait_methods_are_not_answered(broker):

@@ -13,17 +13,17 @@ use crate::vhost::{QueueDeclare, Vhost};
 const DURABILITY: &str = "x-durability";
 /// No connection has this number.
 const NOBODY: u64 = 0;
-/// Arguments of queues that make a redeclare differ; others are kept and ignored.
+/// Arguments of queues that make a redeclare differ, in the order in which they are told of; others are kept and ignored.
 const QUEUE_ARGUMENTS: &[&str] = &[
     "x-expires",
     "x-message-ttl",
-    "x-max-length",
-    "x-max-length-bytes",
-    "x-overflow",
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
     "x-dead-letter-strategy",
+    "x-max-length",
+    "x-max-length-bytes",
     "x-max-priority",
+    "x-overflow",
     "x-queue-mode",
     "x-queue-version",
     "x-single-active-consumer",
@@ -70,11 +70,11 @@ impl Vhost {
     pub fn check_equivalent(&self, queue: &Queue, declare: &QueueDeclare<'_>) -> Result<(), Error> {
         let options = queue.options();
         let of = Resource::queue(queue.name(), self.name());
-        check_same("durable", of, options.durable, declare.durable)?;
-        check_same("auto_delete", of, options.auto_delete, declare.auto_delete)?;
         if declare.exclusive != options.owner.is_some() {
             return Err(self.locked(queue));
         }
+        check_same("durable", of, options.durable, declare.durable)?;
+        check_same("auto_delete", of, options.auto_delete, declare.auto_delete)?;
         let current = queue.arguments();
         let same_type = QueueType::of(declare.arguments) == queue.kind();
         for key in QUEUE_ARGUMENTS {

@@ -126,7 +126,7 @@ impl Vhost {
         // Every vhost has the exchange, until it is deleted.
         let _ = self
             .topology()
-            .route_on(exchange, key, properties, false, &mut targets);
+            .route_on(exchange, (key, &[]), properties, false, &mut targets);
         // What a flow takes in has to be published to it.
         targets.retain(|(_, queue)| queue.flow().is_none());
         if targets.is_empty() {

@@ -161,19 +161,17 @@ impl Vhost {
             Joined::Queue(queue) => targets.push((queue.id(), Arc::clone(queue))),
             Joined::Exchange(exchange) => {
                 let properties = Properties::assume_checked(&message.header[HEADER_FIXED_LEN..]);
-                let keys = properties.headers().map(delay::further_keys);
-                let own = std::iter::once(message.routing_key());
-                for key in own.chain(keys.unwrap_or_default()) {
-                    let topology = self.topology();
-                    // If it is gone meanwhile, so is what led to it.
-                    let _ = topology.route_on(
-                        exchange.as_bytes(),
-                        key,
-                        properties,
-                        false,
-                        &mut targets,
-                    );
-                }
+                let further = properties.headers().map(delay::further_keys);
+                let further = further.unwrap_or_default();
+                let keys = (message.routing_key(), &further[..]);
+                // If it is gone meanwhile, so is what led to it.
+                let _ = self.topology().route_on(
+                    exchange.as_bytes(),
+                    keys,
+                    properties,
+                    false,
+                    &mut targets,
+                );
             }
         }
         // What a flow takes in has to be published to it.

@@ -77,21 +77,28 @@ impl Vhost {
     pub(crate) fn route(
         &self,
         exchange: &[u8],
-        key: &[u8],
+        (key, further): (&[u8], &[&[u8]]),
         properties: Properties<'_>,
         out: &mut Targets<Arc<Queue>>,
     ) -> Result<Route, Error> {
-        if !(exchange.is_empty() && is_address(key)) {
-            return self
-                .topology()
-                .route_message(exchange, key, properties, out);
+        let topology = self.topology();
+        let mut keys = std::iter::once(key).chain(further.iter().copied());
+        if !(exchange.is_empty() && keys.clone().any(is_address)) {
+            return topology.route_message(exchange, (key, further), properties, out);
         }
-        let address = std::str::from_utf8(key).unwrap_or_default();
-        if let Some(queue) = self.replies().queues.get(address)
-            && !out.iter().any(|(id, _)| *id == queue.id())
-        {
-            out.push((queue.id(), Arc::clone(&queue)));
-        }
+        keys.try_for_each(|key| {
+            if !is_address(key) {
+                let found = topology.route_message(exchange, (key, &[]), properties, out);
+                return found.map(drop);
+            }
+            let address = std::str::from_utf8(key).unwrap_or_default();
+            if let Some(queue) = self.replies().queues.get(address)
+                && !out.iter().any(|(id, _)| *id == queue.id())
+            {
+                out.push((queue.id(), Arc::clone(&queue)));
+            }
+            Ok::<_, Error>(())
+        })?;
         Ok(Route {
             cacheable: false,
             generation: self.topology().generation(),

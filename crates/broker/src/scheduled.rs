@@ -244,21 +244,15 @@ impl Vhost {
     ) {
         let header = delay::header_after(message.properties(), message.body.len());
         let properties = Properties::assume_checked(&header[HEADER_FIXED_LEN..]);
-        let keys = message.properties().headers().map(delay::further_keys);
-        let own = std::iter::once(message.routing_key());
+        let further = message.properties().headers().map(delay::further_keys);
+        let further = further.unwrap_or_default();
+        let keys = (message.routing_key(), &further[..]);
+        let exchange = queue.name().as_bytes();
         let mut targets = Targets::new();
-        for key in own.chain(keys.unwrap_or_default()) {
-            let exchange = queue.name().as_bytes();
-            let topology = self.topology();
-            if topology
-                .route_on(exchange, key, properties, true, &mut targets)
-                .is_err()
-            {
-                // It is gone, and so is what waits there.
-                targets.clear();
-                break;
-            }
-        }
+        // If it is gone, so is what waits there.
+        let _ = self
+            .topology()
+            .route_on(exchange, keys, properties, true, &mut targets);
         // What a flow takes in has to be published to it.
         targets.retain(|(_, queue)| queue.flow().is_none());
         if targets.is_empty() {

@@ -86,12 +86,17 @@ pub(crate) struct Runs {
 #[derive(Debug, Clone, Default)]
 struct Pages {
     data: Vec<u8>,
+    /// The pages before the last one.
     table: Vec<Page>,
+    /// The last one, unless it is empty. Not in the table, so that an entry touches less memory: there may be many groups,
+    /// each with an entry now and then.
+    open: Page,
+    /// Number and offset of the last entry.
     last: (u64, u32),
 }
 
 /// One page; `at` counts from the beginning of the pages, or of the file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Page {
     pub min: u64,
     pub max: u64,
@@ -160,8 +165,8 @@ impl Group {
 impl Runs {
     /// All pages, the newer one of two later.
     pub fn table(&self) -> Vec<Page> {
-        let late = self.late.iter().flat_map(|late| &late.table);
-        self.ascending.table.iter().chain(late).copied().collect()
+        let late = self.late.iter().flat_map(|late| late.all());
+        self.ascending.all().chain(late).copied().collect()
     }
 
     /// The bytes of a page of this table.
@@ -174,52 +179,57 @@ impl Runs {
 }
 
 impl Pages {
+    fn all(&self) -> impl Iterator<Item = &Page> {
+        let open = (self.open.count > 0).then_some(&self.open);
+        self.table.iter().chain(open)
+    }
+
+    /// Whether an entry needs another page.
     fn is_full(&self) -> bool {
-        let last = self.table.last();
-        last.is_none_or(|page| page.count == PAGE_ENTRIES)
+        self.open.count == 0 || self.open.count == PAGE_ENTRIES
     }
 
     /// Whether the last page is worth an end before a number.
     fn goes_back(&self, seq: u64) -> bool {
-        let last = self.table.last();
-        seq < self.last.0 && last.is_some_and(|page| page.count >= LATE_PAGE_ENTRIES_MIN)
+        seq < self.last.0 && self.open.count >= LATE_PAGE_ENTRIES_MIN
     }
 
     #[cold]
     fn begin(&mut self, late: bool) {
         self.last = (0, 0);
-        self.table.push(Page {
+        let next = Page {
             min: u64::MAX,
-            max: 0,
             at: self.data.len() as u64,
-            len: 0,
-            count: 0,
             late,
-            crc: 0,
-        });
+            ..Page::default()
+        };
+        let before = std::mem::replace(&mut self.open, next);
+        if before.count > 0 {
+            self.table.push(before);
+        }
     }
 
     #[inline]
     fn push(&mut self, home: u32, entry: Entry) {
-        let before = self.data.len();
+        let mut bytes = EntryBytes {
+            bytes: [0; ENTRY_BYTES_MAX],
+            len: 0,
+        };
         let (seq, offset) = (entry.seq, entry.position.offset);
-        put_signed(&mut self.data, seq.wrapping_sub(self.last.0) as i64);
-        put_signed(&mut self.data, i64::from(offset) - i64::from(self.last.1));
+        bytes.put_signed(seq.wrapping_sub(self.last.0) as i64);
+        bytes.put_signed(i64::from(offset) - i64::from(self.last.1));
         let reference = entry.position.segment != home;
-        put(
-            &mut self.data,
-            u64::from(entry.len) << 1 | u64::from(reference),
-        );
+        bytes.put(u64::from(entry.len) << 1 | u64::from(reference));
         if reference {
-            put(&mut self.data, u64::from(entry.position.segment));
+            bytes.put(u64::from(entry.position.segment));
         }
+        self.data.extend_from_slice(bytes.written());
         self.last = (seq, offset);
-        let added = (self.data.len() - before) as u32;
-        let page = self.table.last_mut().expect("one was pushed");
+        let page = &mut self.open;
         page.min = page.min.min(seq);
         page.max = page.max.max(seq);
         page.count += 1;
-        page.len += added;
+        page.len += bytes.len as u32;
     }
 
     fn shrink(&mut self) {
@@ -410,16 +420,32 @@ fn read(file: &dyn File, at: u64, length: usize) -> Result<Option<Vec<u8>>> {
     Ok((read == length).then_some(bytes))
 }
 
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
+/// An entry as it is encoded.
+struct EntryBytes {
+    bytes: [u8; ENTRY_BYTES_MAX],
+    len: usize,
 }
 
-fn put_signed(out: &mut Vec<u8>, value: i64) {
-    put(out, (value << 1 ^ value >> 63) as u64);
+impl EntryBytes {
+    #[inline]
+    fn put(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.bytes[self.len] = value as u8 | 0x80;
+            self.len += 1;
+            value >>= 7;
+        }
+        self.bytes[self.len] = value as u8;
+        self.len += 1;
+    }
+
+    #[inline]
+    fn put_signed(&mut self, value: i64) {
+        self.put((value << 1 ^ value >> 63) as u64);
+    }
+
+    fn written(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 fn take(bytes: &mut &[u8]) -> Option<u64> {

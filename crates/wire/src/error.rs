@@ -12,6 +12,8 @@ use crate::method;
 
 /// The longest reply-text: it travels as a short string.
 pub const REPLY_TEXT_BYTES_MAX: usize = 255;
+/// What ends a text that was cut.
+const CUT: &str = "...";
 
 /// A frame that cannot be accepted. The connection cannot go on: where the next frame starts is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -244,11 +246,12 @@ impl ReplyCode {
     }
 
     /// The reply-text as clients expect it, `NOT_FOUND - no queue 'x' in vhost '/'`, cut at a character
-    /// to the 255 bytes that fit.
+    /// to the 255 bytes that fit; `...` says that.
     pub fn reply_text(self, explanation: impl fmt::Display) -> String {
         let mut text = format!("{} - {explanation}", self.name());
         if text.len() > REPLY_TEXT_BYTES_MAX {
-            text.truncate(text.floor_char_boundary(REPLY_TEXT_BYTES_MAX));
+            text.truncate(text.floor_char_boundary(REPLY_TEXT_BYTES_MAX - CUT.len()));
+            text.push_str(CUT);
         }
         text
     }
@@ -288,6 +291,7 @@ mod tests {
         assert_eq!(exact.len(), 255);
         let cut = ReplyCode::NotFound.reply_text("ä".repeat(200));
         assert!(cut.len() <= 255 && cut.len() >= 254, "{}", cut.len());
+        assert!(cut.ends_with("ä..."));
     }
 
     #[test]

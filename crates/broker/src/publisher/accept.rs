@@ -380,6 +380,7 @@ fn flow_of(accepted: &List) -> &Arc<Flow> {
 }
 
 /// The route of messages from `flow` with `topic`.
+#[inline(always)]
 fn topic_route<'a>(
     topics: &'a mut RouteCache,
     vhost: &Vhost,

@@ -156,16 +156,10 @@ fn targets(vhost: &Vhost, dead: &Dead, letter: &Letter) -> Targets<Arc<Queue>> {
     let exchange = &letter.names[1..=usize::from(letter.names[0])];
     let headers = Table::assume_checked(&letter.headers);
     let topology = vhost.topology();
-    for key in letter.keys() {
-        if topology
-            .route_internal(exchange, key, Some(headers), &mut targets)
-            .is_err()
-        {
-            // There is no such exchange now.
-            targets.clear();
-            break;
-        }
-    }
+    let keys = letter.keys();
+    let (key, further) = keys.split_first().expect("a message has a key");
+    // Without the exchange there is nowhere to go.
+    let _ = topology.route_letter(exchange, (key, further), headers, &mut targets);
     // What a flow takes in has to be published to it.
     targets.retain(|(_, queue)| queue.flow().is_none());
     let found = targets.len();

@@ -119,9 +119,9 @@ impl Publisher {
         if let (Some(routed), true) = (routed, found.is_empty()) {
             return Ok(routed);
         }
-        let mut header = Vec::new();
+        let header;
         let content = if carbon.blind {
-            without_bcc(properties, content.body.len(), &mut header);
+            header = without_bcc(properties, content.body.len());
             Content {
                 header: &header,
                 ..content
@@ -147,17 +147,29 @@ impl Publisher {
         let (exchange, key) = content.exchange_and_key();
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
         let mut found = Targets::new();
-        for key in std::iter::once(key).chain(carbon.keys.iter().copied()) {
+        let keys = std::iter::once(key).chain(carbon.keys.iter().copied());
+        for key in keys.clone() {
             self.may_publish(exchange, key)?;
-            self.vhost.route(exchange, key, properties, &mut found)?;
+        }
+        self.vhost
+            .route(exchange, (key, &carbon.keys), properties, &mut found)?;
+        for key in keys {
             self.may_publish_topic(exchange, key)?;
         }
         Ok(found)
     }
 }
 
+/// The content header as others may see it, if it must not be shown as it is: without `BCC`.
+#[cold]
+pub(crate) fn shown(content: &Content<'_>) -> Option<Vec<u8>> {
+    let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
+    properties.headers()?.get("BCC")?;
+    Some(without_bcc(properties, content.body.len()))
+}
+
 /// The content header without `BCC`.
-fn without_bcc(properties: Properties<'_>, body_len: usize, out: &mut Vec<u8>) {
+fn without_bcc(properties: Properties<'_>, body_len: usize) -> Vec<u8> {
     let mut kept = TableBuf::new();
     for (name, value) in properties
         .headers()
@@ -174,5 +186,7 @@ fn without_bcc(properties: Properties<'_>, body_len: usize, out: &mut Vec<u8>) {
         headers: Some(kept.as_table()),
         ..PropertiesBuilder::from(properties)
     };
-    record::write_header(out, body_len, &builder.build());
+    let mut header = Vec::new();
+    record::write_header(&mut header, body_len, &builder.build());
+    header
 }

@@ -41,21 +41,32 @@ impl<'a> Headers<'a> {
         header[HEADER_FIXED_LEN] & (HEADERS_FLAG | EXPIRATION_FLAG) != 0
     }
 
-    /// Looks at the headers in a content header that was checked.
+    /// Whether it has an expiration.
+    #[inline]
+    pub fn has_expiration(header: &[u8]) -> bool {
+        header[HEADER_FIXED_LEN] & EXPIRATION_FLAG != 0
+    }
+
+    /// Looks at the headers in a content header that was checked, and at its expiration.
     ///
     /// # Errors
     /// 406 for an expiration that is no number, or too large.
-    #[inline(never)]
     pub fn of(header: &'a [u8]) -> Result<Self, Error> {
-        let mut seen = Headers::NONE;
+        let mut seen = Self::without_expiration(header);
         let properties = Properties::assume_checked(&header[HEADER_FIXED_LEN..]);
-        if header[HEADER_FIXED_LEN] & EXPIRATION_FLAG != 0
-            && let Some(text) = properties.expiration()
-        {
+        if let Some(text) = properties.expiration() {
             seen.expiration = Some(arguments::expiration(text.as_bytes())?);
         }
+        Ok(seen)
+    }
+
+    /// The same but for the expiration.
+    #[inline(never)]
+    pub fn without_expiration(header: &'a [u8]) -> Self {
+        let mut seen = Headers::NONE;
+        let properties = Properties::assume_checked(&header[HEADER_FIXED_LEN..]);
         let Some(table) = properties.headers() else {
-            return Ok(seen);
+            return seen;
         };
         for entry in table.raw_entries() {
             match entry.name {
@@ -72,7 +83,7 @@ impl<'a> Headers<'a> {
             }
             seen.others = true;
         }
-        Ok(seen)
+        seen
     }
 
     /// The topic, if the headers name one: see [`crate::topic_rule`].

@@ -43,6 +43,7 @@ pub(crate) use bury::note_lost;
 pub use bury::{Dead, bury};
 pub(crate) use by_rules::push;
 use carbon::Carbon;
+pub(crate) use carbon::shown;
 use commit::place;
 use headers::Headers;
 use ids::MessageIds;
@@ -197,9 +198,9 @@ impl Publisher {
         let seen;
         let mut headers = &Headers::NONE;
         if Headers::are_in(content.header) {
-            seen = Headers::of(content.header)?;
-            if seen.carbon || seen.expiration.is_some() {
-                return self.publish_special(content, &seen, now_ms);
+            seen = Headers::without_expiration(content.header);
+            if seen.carbon || Headers::has_expiration(content.header) {
+                return self.publish_special(content, now_ms);
             }
             headers = &seen;
         }
@@ -209,18 +210,14 @@ impl Publisher {
 
     /// Takes a message with further routing keys, or one that can expire.
     #[cold]
-    fn publish_special(
-        &mut self,
-        content: Content<'_>,
-        headers: &Headers<'_>,
-        now_ms: u64,
-    ) -> Result<Routed, Error> {
+    fn publish_special(&mut self, content: Content<'_>, now_ms: u64) -> Result<Routed, Error> {
+        let headers = Headers::of(content.header)?;
         if headers.carbon {
             return self.publish_copies(content, now_ms);
         }
         let number = self.route(content)?;
         self.messages += 1;
-        Ok(self.take_by_rules(number, content, headers, now_ms))
+        Ok(self.take_by_rules(number, content, &headers, now_ms))
     }
 
     /// Takes a message whose route is that with `number`.
@@ -418,7 +415,8 @@ impl Publisher {
         self.may_publish(exchange, key)?;
         let properties = Properties::assume_checked(&content.header[HEADER_FIXED_LEN..]);
         let mut targets = Targets::new();
-        let found = self.vhost.route(exchange, key, properties, &mut targets)?;
+        let keys = (key, &[][..]);
+        let found = self.vhost.route(exchange, keys, properties, &mut targets)?;
         self.may_publish_topic(exchange, key)?;
         let (generation, keep) = (found.generation, found.cacheable);
         let number = self

@@ -202,13 +202,13 @@ pub fn check(of: Resource<'_>, arguments: Table<'_>, declared: Properties) -> Re
         return Ok(());
     }
     let bad = match declared {
-        Properties { durable: false, .. } => "non-durable",
-        Properties {
-            exclusive: true, ..
-        } => "exclusive-owner",
         Properties {
             auto_delete: true, ..
         } => "auto-delete",
+        Properties {
+            exclusive: true, ..
+        } => "exclusive-owner",
+        Properties { durable: false, .. } => "non-durable",
         _ => return Ok(()),
     };
     Err(Error::precondition_failed(format!(

@@ -42,6 +42,8 @@ pub struct ConsumerSpec {
 
 /// A consumer's state, kept under its queue's lock.
 pub(super) struct Consumer {
+    /// Tells it from others that had its slot.
+    pub serial: u64,
     pub spec: ConsumerSpec,
     /// Messages that it may still take; `u32::MAX` = no limit.
     pub credit: u32,
@@ -64,6 +66,7 @@ impl Consumer {
                 0 => u32::MAX,
                 limit => limit,
             },
+            serial: 0,
             spec,
             assigned: VecDeque::new(),
             armed: true,

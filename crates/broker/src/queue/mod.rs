@@ -101,7 +101,14 @@ pub struct Wakes(pub(super) Vec<(Arc<dyn Bell>, u64)>);
 
 impl Wakes {
     /// Rings them all, in order; the same bell once for neighbours.
+    #[inline]
     pub fn ring(&mut self) {
+        if !self.0.is_empty() {
+            self.ring_all();
+        }
+    }
+
+    fn ring_all(&mut self) {
         for run in self.0.chunk_by(|(a, _), (b, _)| Arc::ptr_eq(a, b)) {
             let (bell, key) = &run[0];
             match run.len() {
@@ -149,6 +156,7 @@ pub struct Queue {
     deleted: AtomicBool,
     /// Messages went to its shadow once. Written under the lock.
     has_shadow: AtomicBool,
+    /// Written under the lock.
     published: AtomicU64,
     kind: QueueType,
     /// What is special about it: [`rules::rule`]. Written under the lock.
@@ -349,12 +357,18 @@ impl Queue {
 
     fn pushed(&self, state: &mut State, entries: &[Entry], wakes: &mut Wakes) {
         let count = entries.len() as u64;
-        self.published.fetch_add(count, Ordering::Relaxed);
+        self.count_published(count);
         if let Some(rules) = &mut state.rules {
             rules.came(entries);
         }
         state.dispatch(wakes);
         self.after(state, wakes);
+    }
+
+    /// Under the lock, so that it need not be one step.
+    fn count_published(&self, count: u64) {
+        let before = self.published.load(Ordering::Relaxed);
+        self.published.store(before + count, Ordering::Relaxed);
     }
 
     /// Has pages brought in by whoever hears `bell`.

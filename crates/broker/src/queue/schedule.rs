@@ -152,7 +152,7 @@ impl Queue {
         wakes: &mut Wakes,
     ) {
         let count = entries.len() as u64;
-        self.published.fetch_add(count, Ordering::Relaxed);
+        self.count_published(count);
         let Some(schedule) = &mut state.schedule else {
             return;
         };

@@ -52,7 +52,8 @@ pub(crate) struct State {
     pub(super) consumer_count: u32,
     /// Entries assigned to consumers and not fetched.
     pub(super) assigned: u64,
-    pub(super) serials: Vec<u64>,
+    /// Consumers that ever were.
+    pub(super) last_serial: u64,
     /// Whose turn it is: by priority, and in the order in which they came. With a single active consumer: who is next
     /// to be that.
     pub(super) turn: VecDeque<u32>,
@@ -162,28 +163,23 @@ impl State {
     }
 
     pub(super) fn consumer(&mut self, id: ConsumerId) -> Option<&mut Consumer> {
-        let slot = id.slot as usize;
-        if self.serials.get(slot) != Some(&id.serial) {
-            return None;
-        }
-        self.consumers.get_mut(slot)?.as_mut()
+        let consumer = self.consumers.get_mut(id.slot as usize)?.as_mut();
+        consumer.filter(|consumer| consumer.serial == id.serial)
     }
 
-    pub(super) fn add_consumer(&mut self, consumer: Consumer) -> ConsumerId {
+    pub(super) fn add_consumer(&mut self, mut consumer: Consumer) -> ConsumerId {
         let free = self.consumers.iter().position(Option::is_none);
         let slot = free.unwrap_or(self.consumers.len());
         if slot == self.consumers.len() {
             self.consumers.push(None);
         }
-        if slot == self.serials.len() {
-            self.serials.push(0);
-        }
-        self.serials[slot] += 1;
+        self.last_serial += 1;
+        consumer.serial = self.last_serial;
         self.consumers[slot] = Some(consumer);
         self.consumer_count += 1;
         let id = ConsumerId {
             slot: slot as u32,
-            serial: self.serials[slot],
+            serial: self.last_serial,
         };
         match self.single_active {
             true => self.wait_to_be_active(id.slot),
@@ -310,7 +306,10 @@ impl State {
                 .active
                 .and_then(|slot| self.consumers[slot as usize].as_mut()),
         };
-        let Some(consumer) = consumer else { return };
+        // Most often it knows already, and comes by itself.
+        let Some(consumer) = consumer.filter(|consumer| consumer.armed) else {
+            return;
+        };
         if !consumer.assigned.is_empty() || (waiting && consumer.has_room()) {
             wake(consumer, wakes);
         }
@@ -328,6 +327,9 @@ impl State {
             false => self.consumer_count == 1,
             true => self.active == Some(id.slot),
         };
+        if only && let Some(end) = self.fetch_alone(id, count_max, bytes_max, out) {
+            return end;
+        }
         let (mut count, mut bytes) = (0, 0);
         while count < count_max && bytes < bytes_max {
             let Some(consumer) = self.consumer(id) else {
@@ -364,6 +366,51 @@ impl State {
         Fetch::More
     }
 
+    /// The same for a lone consumer where all that waits is in `ready`, as it nearly always is. `None`: nothing is done.
+    #[inline]
+    fn fetch_alone(
+        &mut self,
+        id: ConsumerId,
+        count_max: usize,
+        bytes_max: usize,
+        out: &mut Vec<Entry>,
+    ) -> Option<Fetch> {
+        let elsewhere = self.levels.is_some() || !self.returned.is_empty();
+        let consumer = self.consumers.get_mut(id.slot as usize)?.as_mut()?;
+        if elsewhere || consumer.serial != id.serial || !consumer.assigned.is_empty() {
+            return None;
+        }
+        let room = consumer.take_credits(count_max.min(self.ready.len()));
+        let (mut count, mut bytes) = (0, 0);
+        while count < room && bytes < bytes_max {
+            let entry = self.ready.pop_front();
+            let entry = entry.expect("no more is taken than waits");
+            bytes += entry.len as usize;
+            out.push(entry);
+            count += 1;
+        }
+        consumer.give_unused((room - count) as u32);
+        let bounded = count >= count_max || bytes >= bytes_max;
+        consumer.armed = !bounded;
+        let stands = consumer.in_turn;
+        self.ready_bytes -= bytes;
+        if let (Some(last), true) = (out.last(), count > 0) {
+            // The last one has the highest number.
+            self.handed_out = self.handed_out.max(last.seq + 1);
+        }
+        if self.ready.is_empty() {
+            // The next one takes the first place again, which is in the processor's cache.
+            self.ready.clear();
+        }
+        if bounded {
+            return Some(Fetch::More);
+        }
+        if !stands {
+            self.enter_turn(id.slot);
+        }
+        Some(Fetch::Armed)
+    }
+
     /// Takes what waits for a lone consumer, as far as its credit and the bounds allow.
     fn take_only(
         &mut self,
@@ -379,20 +426,6 @@ impl State {
         let consumer = self.consumer(id).expect("the caller has seen it");
         let room = consumer.take_credits(count_max.min(waiting));
         let (mut count, mut bytes) = (0, 0);
-        if self.returned.is_empty() {
-            while count < room && bytes < bytes_max {
-                let entry = self.ready.pop_front();
-                let entry = entry.expect("no more is taken than waits");
-                bytes += entry.len as usize;
-                out.push(entry);
-                count += 1;
-            }
-            self.ready_bytes -= bytes;
-            // The last one has the highest number.
-            if let (Some(last), true) = (out.last(), count > 0) {
-                self.handed_out = self.handed_out.max(last.seq + 1);
-            }
-        }
         while count < room && bytes < bytes_max {
             let entry = self.pop().expect("no more is taken than waits");
             bytes += entry.len as usize;

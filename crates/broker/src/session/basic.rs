@@ -169,7 +169,7 @@ impl Core {
         cancel: &Cancel<'_>,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
-        let tag = cancel.consumer_tag.as_bytes();
+        let tag = name(cancel.consumer_tag)?.as_bytes();
         let reply = channel.reply.as_ref().map(|reply| reply.source);
         let reply = reply.filter(|index| *self.sources.get(*index).tag == *tag);
         if reply.is_some() {

@@ -13,6 +13,7 @@ use crate::out::OutBuf;
 use crate::queue::SharedCredit;
 use crate::quota::Place;
 use backbone_wire::ShortStr;
+use backbone_wire::frame::Frame;
 use backbone_wire::method::channel as method;
 
 #[derive(Default)]
@@ -20,6 +21,8 @@ pub(super) struct Channel {
     pub id: u16,
     /// A close was sent: everything is dropped until close-ok.
     pub closing: bool,
+    /// The client's close crossed ours: it may answer ours still, or open the number again.
+    pub crossed: bool,
     /// A publish whose content is not complete.
     pub incoming: Option<Incoming>,
     /// Tag of the last delivery.
@@ -123,5 +126,26 @@ impl Session {
         }
         let counters = self.core.publisher.vhost().counters();
         add(&counters.channels_closed, 1);
+    }
+
+    /// A method on a channel that we closed: it is dropped, if it is not about the end of the channel. A close that crossed ours is
+    /// answered, and both may be gone through in any order.
+    pub(super) fn on_closing_channel(&mut self, frame: Frame<'_>, out: &mut OutBuf) {
+        let channel = self.channels.get_mut(frame.channel);
+        let channel = channel.expect("the channel was just seen");
+        match frame.payload {
+            [0, 20, 0, 40, ..] => {
+                channel.crossed = true;
+                method::CloseOk {}.write(frame.channel, &mut out.bytes);
+            }
+            [0, 20, 0, 41, ..] => {
+                self.channels.remove(frame.channel);
+            }
+            [0, 20, 0, 10, ..] if channel.crossed => {
+                self.channels.remove(frame.channel);
+                self.on_method_frame(frame, out);
+            }
+            _ => {}
+        }
     }
 }

@@ -17,6 +17,7 @@ use super::unacked::Unacked;
 use super::{Core, Session, State, counted};
 use crate::counters::add;
 use crate::out::{OutBuf, SPLICE_FROM_BYTES};
+use crate::publisher::shown;
 use crate::queue::{ALARM_KEY, Fetch, Queue};
 use crate::record::{Content, Entry, Record};
 
@@ -73,6 +74,7 @@ impl Session {
         self.core.look_for_traces();
         let mut batch = FETCHED.take();
         let more = self.deliver_ready(&mut batch, out);
+        self.core.end_round();
         batch.clear();
         FETCHED.set(batch);
         if !self.closed.is_empty() {
@@ -107,6 +109,8 @@ impl Session {
     /// Takes from a source what nobody acknowledged in time, or closes its channel for that.
     #[cold]
     fn take_overdue(&mut self, index: u32, out: &mut OutBuf) {
+        // What is overdue may be among the messages of this round.
+        self.core.end_round();
         let id = self.core.sources.get(index).channel;
         let Some(channel) = self.channels.get_mut(id) else {
             return;
@@ -143,7 +147,7 @@ impl Core {
         }
         let bytes_max = self.settings.out_bytes_max - out.pending();
         batch.clear();
-        let queue = Arc::clone(&source.queue);
+        let queue = &source.queue;
         let end = queue.fetch(id, count_max, bytes_max, batch, &mut self.wakes);
         match queue.minds_deliveries() || self.traced {
             false => self.write_batch::<false>(channel, index, batch, &[], out),
@@ -151,6 +155,12 @@ impl Core {
         }
         self.wakes.ring();
         end
+    }
+
+    /// Gives back and counts what the deliveries so far left to be done at once.
+    fn end_round(&mut self) {
+        let vhost = self.publisher.vhost();
+        self.round.end(vhost.arena(), vhost.counters());
     }
 
     /// As [`Core::write_batch`], where messages may have expired meanwhile, returns are counted, or the vhost is traced.
@@ -204,16 +214,17 @@ impl Core {
         returns: &[u64],
         out: &mut OutBuf,
     ) {
-        let arena = Arc::clone(self.publisher.vhost().arena());
+        let vhost = self.publisher.vhost();
         let frame_max = self.settings.frame_max as u32;
         let source = self.sources.get(index);
         let consumer_tag = ShortStr::new(&source.tag).expect("the tag came from a short string");
         let (mut redelivered, mut flags, before) = (0, 0, channel.last_tag);
+        let round = &mut self.round;
         for run in batch.chunk_by(|a, b| a.segment == b.segment) {
-            let segment = arena.segment(run[0].segment);
+            let segment = round.segment(vhost.arena(), run[0].segment);
             for entry in run {
                 channel.last_tag += 1;
-                let mut message = Record::read(&segment, entry.offset);
+                let mut message = Record::read(segment, entry.offset);
                 let header;
                 if COUNTED {
                     let at = (channel.last_tag - before - 1) as usize;
@@ -235,7 +246,7 @@ impl Core {
                     delivery.write(frame_max, &mut out.bytes);
                 } else {
                     delivery.write_head(frame::OVERHEAD, &mut out.bytes);
-                    write_body(channel.id, &segment, &message, frame_max, out);
+                    write_body(channel.id, segment, &message, frame_max, out);
                 }
                 if !source.no_ack {
                     channel
@@ -244,22 +255,20 @@ impl Core {
                 }
             }
             if source.no_ack {
-                arena.release_held(segment, run.len() as u64);
+                round.done(run.len() as u64);
             }
         }
-        let vhost = self.publisher.vhost();
-        let counters = vhost.counters();
         let count = batch.len() as u64;
         if source.no_ack && flags & Entry::LOGGED != 0 {
             vhost.settle_entries(&source.queue, batch, Reason::Ack);
         }
         if source.no_ack {
-            add(&counters.messages_delivered_consume_auto_ack, count);
+            round.auto_ack += count;
         } else {
             source.held += count as u32;
-            add(&counters.messages_delivered_consume_manual_ack, count);
+            round.manual_ack += count;
         }
-        self.count_redelivered(redelivered);
+        round.redelivered += redelivered;
     }
 
     /// Writes the answer to a get that found `entry`.
@@ -348,7 +357,9 @@ impl Core {
             routing_key: ShortStr::new(key).expect("names fit"),
         };
         returned.write(channel, &mut out.bytes);
-        write_frame(FrameKind::Header, channel, content.header, &mut out.bytes);
+        let shown = shown(&content);
+        let header = shown.as_deref().unwrap_or(content.header);
+        write_frame(FrameKind::Header, channel, header, &mut out.bytes);
         for piece in body_pieces(content.body, self.settings.frame_max as u32) {
             write_frame(FrameKind::Body, channel, piece, &mut out.bytes);
         }

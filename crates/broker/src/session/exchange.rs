@@ -1,5 +1,7 @@
 //! Class exchange.
 
+use std::borrow::Cow;
+
 use backbone_wire::ShortStr;
 use backbone_wire::method::exchange::{
     Bind, BindOk, Declare, DeclareOk, Delete, DeleteOk, Unbind, UnbindOk,
@@ -11,7 +13,7 @@ use super::methods::name;
 use crate::acting::Acting;
 use crate::error::Error;
 use crate::out::OutBuf;
-use crate::topology::ExchangeSpec;
+use crate::topology::{ExchangeSpec, clean_name};
 
 impl Core {
     pub(super) fn exchange_declare(
@@ -21,7 +23,7 @@ impl Core {
         out: &mut OutBuf,
     ) -> Result<(), Error> {
         self.acting().declare_exchange(&ExchangeSpec {
-            name: name(declare.exchange)?,
+            name: &clean_name(name(declare.exchange)?),
             kind: name(declare.type_)?,
             passive: declare.passive,
             durable: declare.durable,
@@ -41,8 +43,8 @@ impl Core {
         delete: &Delete<'_>,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
-        let exchange = name(delete.exchange)?;
-        self.acting().delete_exchange(exchange, delete.if_unused)?;
+        let exchange = clean_name(name(delete.exchange)?);
+        self.acting().delete_exchange(&exchange, delete.if_unused)?;
         if !delete.no_wait {
             DeleteOk {}.write(channel.id, &mut out.bytes);
         }
@@ -56,10 +58,10 @@ impl Core {
         out: &mut OutBuf,
     ) -> Result<(), Error> {
         let (destination, source) = ends(bind.destination, bind.source)?;
-        let key = bind.routing_key.as_bytes();
+        let key = name(bind.routing_key)?.as_bytes();
         self.publisher.vhost().tell_time(self.now_ms);
         self.acting()
-            .bind_exchange(destination, source, key, bind.arguments)?;
+            .bind_exchange(&destination, &source, key, bind.arguments)?;
         if !bind.no_wait {
             BindOk {}.write(channel.id, &mut out.bytes);
         }
@@ -73,9 +75,9 @@ impl Core {
         out: &mut OutBuf,
     ) -> Result<(), Error> {
         let (destination, source) = ends(unbind.destination, unbind.source)?;
-        let key = unbind.routing_key.as_bytes();
+        let key = name(unbind.routing_key)?.as_bytes();
         self.acting()
-            .unbind_exchange(destination, source, key, unbind.arguments)?;
+            .unbind_exchange(&destination, &source, key, unbind.arguments)?;
         if !unbind.no_wait {
             UnbindOk {}.write(channel.id, &mut out.bytes);
         }
@@ -89,6 +91,9 @@ impl Core {
 }
 
 /// Both ends of a binding between exchanges.
-fn ends<'a>(destination: ShortStr<'a>, source: ShortStr<'a>) -> Result<(&'a str, &'a str), Error> {
-    Ok((name(destination)?, name(source)?))
+fn ends<'a>(
+    destination: ShortStr<'a>,
+    source: ShortStr<'a>,
+) -> Result<(Cow<'a, str>, Cow<'a, str>), Error> {
+    Ok((clean_name(name(destination)?), clean_name(name(source)?)))
 }

@@ -20,19 +20,8 @@ const CHANNEL: u16 = 20;
 impl Session {
     pub(super) fn on_method(&mut self, id: u16, method: Method<'_>, out: &mut OutBuf) {
         let ids = (method.class_id(), method.method_id());
-        if !method.is_from_client() {
-            let error = Error::new(
-                ReplyCode::CommandInvalid,
-                "a client may not send this method",
-            );
-            return self.fail(&error, ids.0, ids.1, out);
-        }
         if id == 0 {
             return self.on_connection_method(method, out);
-        }
-        if ids.0 == CONNECTION {
-            let error = Error::new(ReplyCode::CommandInvalid, "unimplemented method");
-            return self.fail(&error, ids.0, ids.1, out);
         }
         if let Method::ChannelOpen(_) = method {
             return self.open_channel(id, out);
@@ -47,6 +36,9 @@ impl Session {
                 "expected content header or body, got a method frame instead",
             );
             return self.fail(&error, 60, 40, out);
+        }
+        if ids.0 == CONNECTION || !method.is_from_client() {
+            return self.fail(&unimplemented(), ids.0, ids.1, out);
         }
         if ids.0 == CHANNEL {
             return self.on_channel_method(id, method, out);
@@ -80,8 +72,6 @@ impl Session {
             Method::ConnectionUpdateSecret(_) => {
                 connection::UpdateSecretOk {}.write(0, &mut out.bytes);
             }
-            // There is nothing of ours that it could answer.
-            Method::ConnectionCloseOk(_) => {}
             other => {
                 let text = "unexpected method in connection state running";
                 let error = Error::new(ReplyCode::ChannelError, text);
@@ -136,10 +126,7 @@ impl Session {
                 let error = Error::new(ReplyCode::NotImplemented, "active=false");
                 self.fail(&error, CHANNEL, 20, out);
             }
-            other => {
-                let error = Error::new(ReplyCode::CommandInvalid, "unexpected method on a channel");
-                self.fail(&error, CHANNEL, other.method_id(), out);
-            }
+            other => self.fail(&unimplemented(), CHANNEL, other.method_id(), out),
         }
     }
 }
@@ -209,10 +196,7 @@ impl Core {
             Method::ExchangeDelete(delete) => self.exchange_delete(channel, &delete, out),
             Method::ExchangeBind(bind) => self.exchange_bind(channel, &bind, out),
             Method::ExchangeUnbind(unbind) => self.exchange_unbind(channel, &unbind, out),
-            _ => Err(Error::new(
-                ReplyCode::CommandInvalid,
-                "unexpected method on a channel",
-            )),
+            _ => Err(unimplemented()),
         }
     }
 
@@ -233,6 +217,11 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// What is said of a method that has no business where it comes.
+fn unimplemented() -> Error {
+    Error::command_invalid("unimplemented method")
 }
 
 /// A name from the wire, which must be UTF-8 (501 otherwise).

@@ -30,6 +30,7 @@ mod overdue;
 mod queue;
 mod reply;
 pub mod report;
+mod round;
 mod settle;
 mod source;
 mod traced;
@@ -57,6 +58,7 @@ use barrier::Barrier;
 use body::BodyFrame;
 use channels::Channels;
 use confirm::Owed;
+use round::Round;
 use source::Sources;
 
 /// What was agreed with the peer, and the limits of its connection.
@@ -133,6 +135,7 @@ struct Core {
     settled: Vec<u32>,
     /// Room for what they owe the log; empty between calls.
     owed_many: Vec<Source>,
+    round: Round,
     /// A run of copies to be released: segment and count.
     release_run: (u32, u64),
     exclusive: Vec<Arc<Queue>>,
@@ -165,6 +168,7 @@ impl Session {
                 paced_by: Promise::KEPT,
                 settled: Vec::new(),
                 owed_many: Vec::new(),
+                round: Round::default(),
                 release_run: (0, 0),
                 exclusive: Vec::new(),
                 dead: Vec::new(),
@@ -323,15 +327,7 @@ impl Session {
             .get_mut(frame.channel)
             .is_some_and(|c| c.closing)
         {
-            let is_close_ok = frame.payload.starts_with(&[0, 20, 0, 41]);
-            let is_close = frame.payload.starts_with(&[0, 20, 0, 40]);
-            if is_close {
-                method::CloseOk {}.write(frame.channel, &mut out.bytes);
-            }
-            if is_close_ok || is_close {
-                self.channels.remove(frame.channel);
-            }
-            return;
+            return self.on_closing_channel(frame, out);
         }
         match Method::decode(frame.payload) {
             Ok(method) => self.on_method(frame.channel, method, out),

@@ -14,6 +14,7 @@ use super::methods::name;
 use crate::error::Error;
 use crate::out::OutBuf;
 use crate::queue::DeleteIf;
+use crate::topology::clean_name;
 use crate::vhost::QueueDeclare;
 
 impl Core {
@@ -23,7 +24,8 @@ impl Core {
         declare: &Declare<'_>,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
-        let queue = name(declare.queue)?;
+        let queue = clean_name(name(declare.queue)?);
+        let queue = &*queue;
         let vhost = Arc::clone(self.publisher.vhost());
         if let Some(answers) = vhost.declare_reply(queue) {
             answers?;
@@ -41,7 +43,8 @@ impl Core {
         let asked = QueueDeclare {
             name: queue,
             passive: declare.passive,
-            durable: declare.durable,
+            // What goes with its connection survives nothing, whatever it says.
+            durable: declare.durable && !declare.exclusive,
             exclusive: declare.exclusive,
             auto_delete: declare.auto_delete,
             arguments: declare.arguments,
@@ -79,17 +82,11 @@ impl Core {
         bind: &Bind<'_>,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
-        let queue = queue_name(channel, bind.queue)?;
-        let both_empty = bind.queue.is_empty() && bind.routing_key.is_empty();
-        let key = if both_empty {
-            queue.as_bytes()
-        } else {
-            bind.routing_key.as_bytes()
-        };
-        let exchange = name(bind.exchange)?;
+        let ends = BindingEnds::of(channel, bind.queue, bind.exchange, bind.routing_key)?;
+        let (queue, exchange, key) = (&ends.queue, &ends.exchange, ends.key());
         self.publisher.vhost().tell_time(self.now_ms);
         self.acting()
-            .bind_queue(&queue, exchange, key, bind.arguments)?;
+            .bind_queue(queue, exchange, key, bind.arguments)?;
         if !bind.no_wait {
             BindOk {}.write(channel.id, &mut out.bytes);
         }
@@ -102,16 +99,10 @@ impl Core {
         unbind: &Unbind<'_>,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
-        let queue = queue_name(channel, unbind.queue)?;
-        let both_empty = unbind.queue.is_empty() && unbind.routing_key.is_empty();
-        let key = if both_empty {
-            queue.as_bytes()
-        } else {
-            unbind.routing_key.as_bytes()
-        };
-        let exchange = name(unbind.exchange)?;
+        let ends = BindingEnds::of(channel, unbind.queue, unbind.exchange, unbind.routing_key)?;
+        let (queue, exchange, key) = (&ends.queue, &ends.exchange, ends.key());
         self.acting()
-            .unbind_queue(&queue, exchange, key, unbind.arguments)?;
+            .unbind_queue(queue, exchange, key, unbind.arguments)?;
         UnbindOk {}.write(channel.id, &mut out.bytes);
         Ok(())
     }
@@ -137,7 +128,7 @@ impl Core {
         delete: &Delete<'_>,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
-        let queue = queue_name(channel, delete.queue)?;
+        let queue = clean_queue_name(channel, delete.queue)?;
         let condition = DeleteIf {
             unused: delete.if_unused,
             empty: delete.if_empty,
@@ -159,6 +150,45 @@ fn declare_ok(channel: u16, queue: &str, ready: u32, consumers: u32, out: &mut O
         consumer_count: consumers,
     };
     ok.write(channel, &mut out.bytes);
+}
+
+/// What a queue is bound to, or not any more.
+struct BindingEnds<'a> {
+    queue: Cow<'a, str>,
+    exchange: Cow<'a, str>,
+    /// `None`: the queue's name, as of both when both are left empty.
+    key: Option<&'a str>,
+}
+
+impl<'a> BindingEnds<'a> {
+    fn of(
+        channel: &Channel,
+        queue: ShortStr<'a>,
+        exchange: ShortStr<'a>,
+        key: ShortStr<'a>,
+    ) -> Result<Self, Error> {
+        let both_empty = queue.is_empty() && key.is_empty();
+        Ok(Self {
+            queue: clean_queue_name(channel, queue)?,
+            exchange: clean_name(name(exchange)?),
+            key: match both_empty {
+                true => None,
+                false => Some(name(key)?),
+            },
+        })
+    }
+
+    fn key(&self) -> &[u8] {
+        self.key.unwrap_or(&self.queue).as_bytes()
+    }
+}
+
+/// As [`queue_name`], as it was declared under that.
+fn clean_queue_name<'a>(channel: &Channel, raw: ShortStr<'a>) -> Result<Cow<'a, str>, Error> {
+    Ok(match queue_name(channel, raw)? {
+        Cow::Borrowed(name) => clean_name(name),
+        last => last,
+    })
 }
 
 /// The queue that a method names; empty: the one declared last on the channel.

@@ -16,6 +16,9 @@ use crate::error::Error;
 use crate::publisher::{Dead, add_number, bury};
 use crate::record::Entry;
 
+/// Sources that the memory of a list of them is kept for between batches.
+const SETTLED_KEPT: usize = 1024;
+
 impl Core {
     /// `basic.ack`, `basic.nack` and `basic.reject` on `tag`.
     pub(super) fn settle(
@@ -136,7 +139,8 @@ impl Core {
         self.flush_release();
         self.settle_in_log();
         let mut count = 0;
-        for index in std::mem::take(&mut self.settled) {
+        let mut indexes = std::mem::take(&mut self.settled);
+        for index in indexes.drain(..) {
             let source = self.sources.get(index);
             let settled = std::mem::take(&mut source.settled);
             count += u64::from(settled);
@@ -145,6 +149,9 @@ impl Core {
                 .settle(source.consumer, settled, &mut self.wakes);
             self.poke_siblings(index);
             self.sources.sweep(index);
+        }
+        if indexes.capacity() <= SETTLED_KEPT {
+            self.settled = indexes;
         }
         add(
             &self.publisher.vhost().counters().messages_acknowledged,

@@ -68,6 +68,10 @@ impl Core {
         out: &mut OutBuf,
     ) -> Result<(), Error> {
         let tx = take_tx(channel)?;
+        // An exchange may have gone since, or the right to publish there: then nothing happens.
+        for (stored, _) in &tx.publishes {
+            self.publisher.check_exchange(content_of(stored))?;
+        }
         let refused = self.refused;
         for (stored, mandatory) in tx.publishes {
             self.publish_stored(channel, stored, mandatory, out)?;
@@ -115,11 +119,7 @@ impl Core {
         mandatory: bool,
     ) -> Result<(), Error> {
         let message = Record::read(&stored, 0);
-        let content = Content {
-            names: message.names,
-            header: message.header,
-            body: message.body,
-        };
+        let content = content_of(&stored);
         self.publisher.check_exchange(content)?;
         self.check_user(message.header)?;
         let body = message.body;
@@ -139,6 +139,15 @@ impl Core {
         });
         let tx = channel.tx.as_mut().expect("only called on a tx channel");
         tx.publish(changed.unwrap_or(stored), mandatory)
+    }
+}
+
+fn content_of(stored: &[u8]) -> Content<'_> {
+    let message = Record::read(stored, 0);
+    Content {
+        names: message.names,
+        header: message.header,
+        body: message.body,
     }
 }
 

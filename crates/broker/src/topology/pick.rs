@@ -24,11 +24,20 @@ const HASH_PROPERTY: &str = "hash-property";
 #[derive(Clone, Copy)]
 pub(super) struct Message<'a> {
     pub(super) key: &'a [u8],
+    /// More of them, from `CC` and `BCC`.
+    pub(super) further: &'a [&'a [u8]],
     pub(super) headers: Option<Table<'a>>,
     /// The rest of its properties, where they are known.
     pub(super) properties: Option<Properties<'a>>,
     /// It has waited for its time already.
     pub(super) waited: bool,
+}
+
+impl<'a> Message<'a> {
+    /// All of its keys, its own first.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        std::iter::once(self.key).chain(self.further.iter().copied())
+    }
 }
 
 /// How one destination is picked.
@@ -287,6 +296,7 @@ mod tests {
             let key = format!("key-{n}");
             let message = Message {
                 key: key.as_bytes(),
+                further: &[],
                 headers: None,
                 properties: None,
                 waited: false,
@@ -349,6 +359,7 @@ mod tests {
     fn nothing_is_picked_from_nothing() {
         let message = Message {
             key: b"k",
+            further: &[],
             headers: None,
             properties: None,
             waited: false,

@@ -2,7 +2,7 @@
 //!
 //! Binding arguments are kept in this form. Two values are equal when RabbitMQ takes them for equal: integers whatever
 //! their width, floats whatever theirs, tables whatever the order of their entries; values of different classes
-//! (a string and a byte array, a timestamp and an integer) never are.
+//! (a string and a byte array, a timestamp and an integer) never are. A header matches by value alone, as there.
 
 use backbone_wire::table::{Table, Value};
 
@@ -76,6 +76,38 @@ impl Plain {
             }
             (_, Value::Array(_) | Value::Table(_)) => false,
             (_, flat) => *self == Self::from(flat),
+        }
+    }
+}
+
+impl Plain {
+    /// Whether a header of this value matches it: numbers and times by their value, strings and byte arrays by their bytes.
+    pub(super) fn matches(&self, value: &Value<'_>) -> bool {
+        match (self, *value) {
+            (Self::String(own) | Self::Bytes(own), Value::LongStr(bytes) | Value::Bytes(bytes)) => {
+                **own == *bytes
+            }
+            (_, Value::LongStr(_) | Value::Bytes(_) | Value::Array(_) | Value::Table(_)) => {
+                self.equals(value)
+            }
+            (_, flat) => {
+                let other = Self::from(flat);
+                let whole = self.whole_number();
+                *self == other || (whole.is_some() && whole == other.whole_number())
+            }
+        }
+    }
+
+    /// The integer that it is, whatever it is written as.
+    fn whole_number(&self) -> Option<i64> {
+        const INTEGERS: std::ops::Range<f64> = i64::MIN as f64..i64::MAX as f64;
+        match self {
+            Self::Integer(number) => Some(*number),
+            Self::Timestamp(seconds) => i64::try_from(*seconds).ok(),
+            Self::Float(bits) => Some(f64::from_bits(*bits))
+                .filter(|number| number.fract() == 0.0 && INTEGERS.contains(number))
+                .map(|number| number as i64),
+            _ => None,
         }
     }
 }

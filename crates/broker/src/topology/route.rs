@@ -31,31 +31,34 @@ impl<T: Clone> Topology<T> {
     ) -> Result<Route, Error> {
         let message = Message {
             key,
+            further: &[],
             headers,
             properties: None,
             waited: false,
         };
-        self.route_from(exchange, message, out, false)
+        self.route_from(exchange, &message, out, false)
     }
 
-    /// As [`Self::route`], for a message with these properties, to which exchanges may look.
+    /// As [`Self::route`], for a message with these properties, to which exchanges may look, and further keys: each exchange on the
+    /// way looks at all of them before it hands the message to its alternate exchange.
     ///
     /// # Errors
     /// As [`Self::route`].
-    pub fn route_message(
+    pub(crate) fn route_message(
         &self,
         exchange: &[u8],
-        key: &[u8],
+        (key, further): (&[u8], &[&[u8]]),
         properties: Properties<'_>,
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
         let message = Message {
             key,
+            further,
             headers: properties.headers(),
             properties: Some(properties),
             waited: false,
         };
-        self.route_from(exchange, message, out, false)
+        self.route_from(exchange, &message, out, false)
     }
 
     /// As [`Self::route`], into internal exchanges too: for what the broker publishes itself.
@@ -71,11 +74,33 @@ impl<T: Clone> Topology<T> {
     ) -> Result<Route, Error> {
         let message = Message {
             key,
+            further: &[],
             headers,
             properties: None,
             waited: false,
         };
-        self.route_from(exchange, message, out, true)
+        self.route_from(exchange, &message, out, true)
+    }
+
+    /// As [`Self::route_internal`], for a dead letter that has further keys.
+    ///
+    /// # Errors
+    /// 404 if the exchange is missing.
+    pub(crate) fn route_letter(
+        &self,
+        exchange: &[u8],
+        (key, further): (&[u8], &[&[u8]]),
+        headers: Table<'_>,
+        out: &mut Targets<T>,
+    ) -> Result<Route, Error> {
+        let message = Message {
+            key,
+            further,
+            headers: Some(headers),
+            properties: None,
+            waited: false,
+        };
+        self.route_from(exchange, &message, out, true)
     }
 
     /// As [`Self::route_message`], into internal exchanges too. `waited`: the message waited for its time, and no exchange lets it wait once more.
@@ -85,33 +110,36 @@ impl<T: Clone> Topology<T> {
     pub(crate) fn route_on(
         &self,
         exchange: &[u8],
-        key: &[u8],
+        (key, further): (&[u8], &[&[u8]]),
         properties: Properties<'_>,
         waited: bool,
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
         let message = Message {
             key,
+            further,
             headers: properties.headers(),
             properties: Some(properties),
             waited,
         };
-        self.route_from(exchange, message, out, true)
+        self.route_from(exchange, &message, out, true)
     }
 
     fn route_from(
         &self,
         exchange: &[u8],
-        message: Message<'_>,
+        message: &Message<'_>,
         out: &mut Targets<T>,
         internal: bool,
     ) -> Result<Route, Error> {
         let generation = self.generation();
         if exchange.is_empty() {
-            if let Some(named) = self.queues.get(message.key)
-                && !out.iter().any(|(id, _)| *id == named.id)
-            {
-                out.push((named.id, named.handle.clone()));
+            for key in message.keys() {
+                if let Some(named) = self.queues.get(key)
+                    && !out.iter().any(|(id, _)| *id == named.id)
+                {
+                    out.push((named.id, named.handle.clone()));
+                }
             }
             return Ok(Route {
                 cacheable: true,
@@ -133,7 +161,7 @@ impl<T: Clone> Topology<T> {
         }
         let mut walk = Walk::new(message, out);
         self.visit(&mut walk, slot);
-        while let Some(name) = walk.pending.pop() {
+        while let Some(name) = walk.found.pending.pop() {
             // Without a slot the exchange was deleted meanwhile, or is an alternate that never was.
             if let Some(slot) = self.exchanges.find(name.as_bytes()).get(name.as_bytes()) {
                 self.visit(&mut walk, slot);

@@ -102,7 +102,12 @@ impl<T> Routes<T> {
         }
     }
 
-    /// The destinations of a message. `headers` is called for a headers exchange only; `scratch` is room to answer from.
+    /// Whether each key of a message finds its own destinations.
+    pub(super) fn look_at_keys(&self) -> bool {
+        matches!(self.table, Table::Direct(_) | Table::Topic(_))
+    }
+
+    /// The destinations of a message by its own key. `headers` is called for a headers exchange only; `scratch` is room to answer from.
     pub(super) fn select<'s, 'h: 's>(
         &'s self,
         message: &Message<'_>,

@@ -102,7 +102,10 @@ impl Trie {
             trie: self,
             active: SmallVec::new(),
             sticky: SmallVec::new(),
-            entered: SmallVec::from_elem(0, self.nested.div_ceil(64) as usize),
+            entered: match self.nested {
+                0 => SmallVec::new(),
+                bits => SmallVec::from_elem(0, bits.div_ceil(64) as usize),
+            },
             found,
             steps: 0,
         };

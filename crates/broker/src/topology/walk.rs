@@ -22,29 +22,37 @@ const FEW: usize = 32;
 
 /// A message on its way.
 pub(super) struct Walk<'a, T> {
-    message: Message<'a>,
+    message: &'a Message<'a>,
     /// Made from the message's when the first headers exchange is met.
     headers: OnceCell<Headers<'a>>,
-    out: &'a mut Targets<T>,
-    /// The queues in `out`, as soon as one might come a second time.
-    queues: Option<Seen>,
     exchanges: Seen,
-    /// Exchanges to visit.
-    pub(super) pending: SmallVec<[Arc<str>; 4]>,
+    pub(super) found: Found<'a, T>,
     /// Whether the way depends on no more than exchange and routing key.
     pub(super) cacheable: bool,
 }
 
+/// Where the message goes.
+pub(super) struct Found<'a, T> {
+    out: &'a mut Targets<T>,
+    /// The queues in `out`, as soon as one might come a second time.
+    queues: Option<Seen>,
+    /// Exchanges to visit.
+    pub(super) pending: SmallVec<[Arc<str>; 4]>,
+}
+
 impl<'a, T: Clone> Walk<'a, T> {
     /// Begins with the targets of other routes of the same message in `out`, if there are any.
-    pub(super) fn new(message: Message<'a>, out: &'a mut Targets<T>) -> Self {
+    pub(super) fn new(message: &'a Message<'a>, out: &'a mut Targets<T>) -> Self {
+        let found = Found {
+            out,
+            queues: None,
+            pending: SmallVec::new(),
+        };
         Self {
             message,
             headers: OnceCell::new(),
-            out,
-            queues: None,
             exchanges: Seen::default(),
-            pending: SmallVec::new(),
+            found,
             cacheable: true,
         }
     }
@@ -63,52 +71,63 @@ impl<'a, T: Clone> Walk<'a, T> {
         self.cacheable = false;
         if slot.kind == ExchangeKind::RecentHistory {
             if history::is_wanted(self.message.headers) {
-                self.put(store.id, &store.handle);
+                self.found.put(store.id, &store.handle);
             }
             return false;
         }
         let waits = !self.message.waited && delay::is_wanted(self.message.headers);
         if waits {
-            self.put(store.id, &store.handle);
+            self.found.put(store.id, &store.handle);
         }
         waits
     }
 
-    fn put(&mut self, id: u64, handle: &T) {
-        if self.out.iter().all(|(other, _)| *other != id) {
-            self.out.push((id, handle.clone()));
+    /// Takes what the exchange matches: queues into `out`, exchanges to the pending ones. If its bindings
+    /// match nothing at all, neither queue nor exchange, by any of the keys, the alternate exchange is next.
+    pub(super) fn visit(&mut self, slot: &Slot<T>, routes: &Routes<T>) {
+        self.cacheable &= !routes.depend_on_more();
+        let own = self.message;
+        let mut found_any = self.take_matches(own, routes);
+        if !own.further.is_empty() && routes.look_at_keys() {
+            for key in own.further {
+                found_any |= self.take_matches(&Message { key, ..*own }, routes);
+            }
+        }
+        if !found_any && let Some(alternate) = slot.alternate() {
+            self.found.pending.push(alternate);
         }
     }
 
-    /// Takes what the exchange matches: queues into `out`, exchanges to the pending ones. If its bindings
-    /// match nothing at all, neither queue nor exchange, the alternate exchange is next.
-    pub(super) fn visit(&mut self, slot: &Slot<T>, routes: &Routes<T>) {
-        self.cacheable &= !routes.depend_on_more();
+    /// The same by the one key of `message`. False: nothing matches.
+    fn take_matches(&mut self, message: &Message<'_>, routes: &Routes<T>) -> bool {
         let mut scratch = Matched::new();
-        let table = self.message.headers;
-        let headers = std::mem::take(&mut self.headers);
+        let (table, headers, found) = (self.message.headers, &self.headers, &mut self.found);
         let selection = routes.select(
-            &self.message,
+            message,
             || headers.get_or_init(|| Headers::new(table)),
             &mut scratch,
         );
-        let found_any = match selection {
+        match selection {
             Selection::All => {
-                self.take(routes.destinations.iter(), routes.destinations.len());
+                found.take(routes.destinations.iter(), routes.destinations.len());
                 !routes.destinations.is_empty()
             }
             Selection::Some(indices) => {
                 let chosen = indices
                     .iter()
                     .map(|index| &routes.destinations[*index as usize]);
-                self.take(chosen, indices.len());
+                found.take(chosen, indices.len());
                 !indices.is_empty()
             }
-        };
-        if !found_any && let Some(alternate) = slot.alternate() {
-            self.pending.push(alternate);
         }
-        self.headers = headers;
+    }
+}
+
+impl<T: Clone> Found<'_, T> {
+    fn put(&mut self, id: u64, handle: &T) {
+        if self.out.iter().all(|(other, _)| *other != id) {
+            self.out.push((id, handle.clone()));
+        }
     }
 
     /// Takes the destinations of one exchange, which are different from each other.

@@ -369,8 +369,9 @@ pub fn random(scene: &Scene<'_>, rng: &mut Rng) -> Act {
     };
     if channel.closing {
         return match rng.below(16) {
-            0 => Act::Close,
-            1 => Act::TxSelect,
+            0..3 => Act::Close,
+            3 => Act::TxSelect,
+            4..6 => Act::Open,
             _ => Act::CloseOk,
         };
     }

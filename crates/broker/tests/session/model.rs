@@ -40,7 +40,11 @@ impl Model {
             return;
         }
         let ids = act.ids();
-        let Some(channel) = self.conns[c].channels.get(&ch) else {
+        let channel = self.conns[c].channels.get(&ch);
+        if matches!(act, Act::Open) && channel.is_some_and(|it| it.crossed) {
+            self.conns[c].channels.remove(&ch);
+        }
+        let Some(channel) = self.conns[c].channels.get_mut(&ch) else {
             if !matches!(act, Act::Open) {
                 return self.end_conn_with(c, 504, ids);
             }
@@ -49,10 +53,10 @@ impl Model {
             return self.reply(c, ch, |out| channel::OpenOk {}.write(ch, out));
         };
         if channel.closing {
-            if matches!(act, Act::Close | Act::CloseOk) {
+            if matches!(act, Act::CloseOk) {
                 self.conns[c].channels.remove(&ch);
-            }
-            if matches!(act, Act::Close) {
+            } else if matches!(act, Act::Close) {
+                channel.crossed = true;
                 self.reply(c, ch, |out| channel::CloseOk {}.write(ch, out));
             }
             return;

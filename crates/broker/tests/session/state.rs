@@ -63,6 +63,8 @@ pub struct Tx {
 #[derive(Default)]
 pub struct Channel {
     pub closing: bool,
+    /// Both sides have closed it; ours is not answered yet.
+    pub crossed: bool,
     pub consumers: BTreeMap<String, Consumer>,
     pub unacked: BTreeMap<u64, Unacked>,
     pub last_tag: u64,

@@ -1,59 +1,17 @@
-//! Exchanges: those that pick one destination for each message, by a hash or at random, those that keep their last messages,
-//! alternate ones, and names.
+//! Exchanges: those that pick one destination for each message, by a hash or at random, alternate ones, and names.
 
 // What fails in a helper fails the test.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use backbone_wire::ShortStr;
 use backbone_wire::method::{Method, basic, exchange, queue};
 use backbone_wire::properties::PropertiesBuilder;
 use backbone_wire::table::{ArrayBuf, Table, TableBuf, Value};
 use common::Server;
-use common::admin::Admin;
-use common::dialog::{plain, table};
+use common::dialog::{bind, bind_all, declare_exchange, exchange, plain, table};
 use common::raw::{Raw, publish_with, short};
-use serde_json::json;
-
-fn exchange<'a>(name: &'a str, kind: &'a str) -> exchange::Declare<'a> {
-    exchange::Declare {
-        exchange: short(name),
-        type_: short(kind),
-        durable: true,
-        ..exchange::Declare::default()
-    }
-}
-
-fn declare(peer: &mut Raw, name: &str, kind: &str, arguments: &[(&str, Value<'_>)]) {
-    let arguments = table(arguments);
-    let declare = exchange::Declare {
-        arguments: arguments.as_table(),
-        ..exchange(name, kind)
-    };
-    peer.method(1, &Method::ExchangeDeclare(declare));
-    peer.expect("exchange.declare-ok");
-}
-
-fn bind<'a>(queue: &'a str, exchange: &'a str, key: &'a str) -> Method<'a> {
-    Method::QueueBind(queue::Bind {
-        queue: short(queue),
-        exchange: short(exchange),
-        routing_key: short(key),
-        ..queue::Bind::default()
-    })
-}
-
-/// Declares durable queues `names` and binds them with the keys beside them.
-fn bind_all(peer: &mut Raw, exchange: &str, queues: &[(&str, &str)]) {
-    for (name, key) in queues {
-        peer.declare_with(name, true, &[]);
-        peer.method(1, &bind(name, exchange, key));
-        peer.expect("queue.bind-ok");
-    }
-}
 
 /// Publishes 300 keys; which keys each of the queues has then, which are emptied.
 fn spread(peer: &mut Raw, exchange: &str, queues: &[(&str, &str)]) -> Vec<Vec<String>> {
@@ -77,7 +35,7 @@ const THREE: &[(&str, &str)] = &[("a", "1"), ("b", "1"), ("c", "2")];
 async fn a_consistent_hash_keeps_keys_where_they_are_as_far_as_it_can_also_after_a_crash() {
     let mut server = Server::start().await;
     let mut peer = Raw::open(server.amqp[0], 0);
-    declare(&mut peer, "x", "x-consistent-hash", &[]);
+    declare_exchange(&mut peer, "x", "x-consistent-hash", &[]);
     bind_all(&mut peer, "x", THREE);
     let before = spread(&mut peer, "x", THREE);
     assert!(before.iter().all(|keys| keys.len() > 30), "{before:?}");
@@ -108,10 +66,10 @@ async fn a_consistent_hash_may_be_of_a_header_or_a_property() {
     let server = Server::start().await;
     let mut peer = Raw::open(server.amqp[0], 0);
     let header = [("hash-header", Value::from("h"))];
-    declare(&mut peer, "header", "x-consistent-hash", &header);
+    declare_exchange(&mut peer, "header", "x-consistent-hash", &header);
     for property in ["message_id", "correlation_id", "timestamp"] {
         let arguments = [("hash-property", Value::from(property))];
-        declare(&mut peer, property, "x-consistent-hash", &arguments);
+        declare_exchange(&mut peer, property, "x-consistent-hash", &arguments);
     }
     let queues = [("a", "1"), ("b", "1")];
     for exchange in ["header", "message_id", "correlation_id", "timestamp"] {
@@ -148,7 +106,7 @@ async fn a_consistent_hash_may_be_of_a_header_or_a_property() {
 async fn what_a_consistent_hash_cannot_be_is_refused() {
     let server = Server::start().await;
     let mut peer = Raw::open(server.amqp[0], 0);
-    declare(&mut peer, "x", "x-consistent-hash", &[]);
+    declare_exchange(&mut peer, "x", "x-consistent-hash", &[]);
     peer.declare("q");
     for (key, text) in [
         ("abc", "The binding key must be an integer: <<\"abc\">>"),
@@ -192,8 +150,8 @@ async fn what_a_consistent_hash_cannot_be_is_refused() {
 async fn a_modulus_hash_and_a_random_exchange_pick_one_queue_each_time() {
     let server = Server::start().await;
     let mut peer = Raw::open(server.amqp[0], 0);
-    declare(&mut peer, "modulus", "x-modulus-hash", &[]);
-    declare(&mut peer, "random", "x-random", &[]);
+    declare_exchange(&mut peer, "modulus", "x-modulus-hash", &[]);
+    declare_exchange(&mut peer, "random", "x-random", &[]);
     let queues = [("a", ""), ("b", "any"), ("c", "")];
     for exchange in ["modulus", "random"] {
         bind_all(&mut peer, exchange, &queues);
@@ -201,266 +159,6 @@ async fn a_modulus_hash_and_a_random_exchange_pick_one_queue_each_time() {
         assert!(first.iter().all(|keys| keys.len() > 60), "{first:?}");
         let second = spread(&mut peer, exchange, &queues);
         assert_eq!(first == second, exchange == "modulus", "{exchange}");
-    }
-}
-
-/// Publishes `bodies` to `exchange`, with the key `k`, and waits until they are routed.
-fn publish_all(peer: &mut Raw, exchange: &str, bodies: &[&str]) {
-    for body in bodies {
-        peer.publish_with(1, (exchange, "k", false), &plain(), body.as_bytes());
-    }
-    peer.declare("known");
-}
-
-fn bind_exchange(peer: &mut Raw, destination: &str, source: &str) {
-    let bind = exchange::Bind {
-        destination: short(destination),
-        source: short(source),
-        ..exchange::Bind::default()
-    };
-    peer.method(1, &Method::ExchangeBind(bind));
-    peer.expect("exchange.bind-ok");
-}
-
-/// Binds a new queue to `exchange`; what is in it then.
-fn join(peer: &mut Raw, exchange: &str) -> Vec<String> {
-    let name = format!("joins-{exchange}");
-    bind_all(peer, exchange, &[(&name, "any")]);
-    let found = peer.take_all(&name);
-    let delete = queue::Delete {
-        queue: short(&name),
-        ..queue::Delete::default()
-    };
-    peer.method(1, &Method::QueueDelete(delete));
-    peer.expect("queue.delete-ok");
-    found
-}
-
-#[actix_web::test]
-async fn a_recent_history_exchange_sends_its_last_messages_to_each_new_queue() {
-    let server = Server::start().await;
-    let mut peer = Raw::open(server.amqp[0], 0);
-    let three = [("x-recent-history-length", Value::I32(3))];
-    declare(&mut peer, "h", "x-recent-history", &three);
-    bind_all(&mut peer, "h", &[("before", "")]);
-    publish_all(&mut peer, "h", &["1", "2", "3", "4", "5"]);
-    assert_eq!(peer.take_all("before"), ["1", "2", "3", "4", "5"]);
-    bind_all(&mut peer, "h", &[("q", "first")]);
-    let message = peer.take("q").unwrap();
-    assert_eq!(
-        (&*message.exchange, &*message.key, message.redelivered),
-        ("h", "k", false)
-    );
-    assert_eq!(peer.take_all("q"), ["4", "5"]);
-    // Only a new binding counts, and any that is new.
-    bind_all(&mut peer, "h", &[("q", "first")]);
-    assert!(peer.take_all("q").is_empty());
-    bind_all(&mut peer, "h", &[("q", "second")]);
-    assert_eq!(peer.take_all("q"), ["3", "4", "5"]);
-    publish_all(&mut peer, "h", &["6"]);
-    assert_eq!(peer.take_all("q"), ["6"], "bound twice, sent once");
-    assert_eq!(join(&mut peer, "h"), ["4", "5", "6"]);
-    // A message that was taken, purged or lost elsewhere is kept all the same; one whose exchange is gone is not.
-    let delete = exchange::Delete {
-        exchange: short("h"),
-        ..exchange::Delete::default()
-    };
-    peer.method(1, &Method::ExchangeDelete(delete));
-    peer.expect("exchange.delete-ok");
-    declare(&mut peer, "h", "x-recent-history", &[]);
-    assert!(join(&mut peer, "h").is_empty());
-    let many: Vec<String> = (0..25).map(|number| number.to_string()).collect();
-    let many: Vec<&str> = many.iter().map(|body| &**body).collect();
-    publish_all(&mut peer, "h", &many);
-    assert_eq!(
-        join(&mut peer, "h"),
-        many[5..],
-        "20 unless it says otherwise"
-    );
-}
-
-#[actix_web::test]
-async fn a_history_keeps_what_comes_by_any_way_but_what_says_no_store() {
-    let server = Server::start().await;
-    let mut peer = Raw::open(server.amqp[0], 0);
-    for name in ["h", "behind"] {
-        declare(&mut peer, name, "x-recent-history", &[]);
-    }
-    declare(&mut peer, "fan", "fanout", &[]);
-    bind_exchange(&mut peer, "h", "fan");
-    publish_all(&mut peer, "fan", &["from another exchange"]);
-    let letters = [
-        ("x-dead-letter-exchange", Value::from("h")),
-        ("x-message-ttl", Value::I32(0)),
-    ];
-    peer.declare_with("grave", false, &letters);
-    peer.publish_with(1, ("", "grave", false), &plain(), b"dead");
-    peer.declare("known");
-    let expiring = PropertiesBuilder {
-        expiration: Some(short("3600000")),
-        delivery_mode: Some(2),
-        ..plain()
-    };
-    peer.publish_with(1, ("h", "", false), &expiring, b"expires");
-    for (value, body) in [
-        (Value::Bool(true), &b"not kept"[..]),
-        (Value::Bool(false), b"kept"),
-        (Value::I32(1), b"kept, too"),
-    ] {
-        let headers = table(&[("x-recent-history-no-store", value)]);
-        let properties = PropertiesBuilder {
-            headers: Some(headers.as_table()),
-            ..plain()
-        };
-        peer.publish_with(1, ("h", "", false), &properties, body);
-    }
-    let all = [
-        "from another exchange",
-        "dead",
-        "expires",
-        "kept",
-        "kept, too",
-    ];
-    assert_eq!(join(&mut peer, "h"), all);
-    // An exchange that is bound routes it on, the oldest first, and may keep it itself.
-    bind_exchange(&mut peer, "behind", "h");
-    assert_eq!(join(&mut peer, "behind"), all);
-    declare(&mut peer, "topic", "topic", &[]);
-    bind_all(&mut peer, "topic", &[("only dead", "grave")]);
-    bind_exchange(&mut peer, "topic", "h");
-    assert_eq!(peer.take_all("only dead"), ["dead"]);
-    // Nobody took it, although it is kept.
-    peer.publish_with(1, ("behind", "", true), &plain(), b"returned");
-    peer.expect("basic.return");
-    peer.frame();
-    peer.frame();
-    assert_eq!(join(&mut peer, "behind").last().unwrap(), "returned");
-}
-
-#[actix_web::test]
-async fn a_history_goes_with_a_restart_and_its_exchange_stays() {
-    let mut server = Server::start().await;
-    let mut peer = Raw::open(server.amqp[0], 0);
-    let two = [("x-recent-history-length", Value::I64(2))];
-    declare(&mut peer, "h", "x-recent-history", &two);
-    bind_all(&mut peer, "h", &[("stays", "")]);
-    publish_all(&mut peer, "h", &["1", "2", "3"]);
-    assert_eq!(join(&mut peer, "h"), ["2", "3"]);
-    server.kill();
-    let server = Server::on(server.data_dir(), &[]).await;
-    let mut peer = Raw::open(server.amqp[0], 0);
-    declare(&mut peer, "h", "x-recent-history", &two);
-    assert!(join(&mut peer, "h").is_empty());
-    publish_all(&mut peer, "h", &["4", "5", "6"]);
-    assert_eq!(peer.take_all("stays").last().unwrap(), "6");
-    assert_eq!(join(&mut peer, "h"), ["5", "6"]);
-    let admin = Admin::of(&server);
-    let (_, overview) = admin.get("/api/overview").await;
-    let types = overview["exchange_types"].as_array().unwrap();
-    assert!(types.iter().any(|it| it["name"] == "x-recent-history"));
-    let metrics = admin.text("/metrics").await;
-    let kept = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("backbone_exchange_history_bytes "));
-    assert!(kept.unwrap().parse::<u32>().unwrap() > 0);
-    let (_, shown) = admin.get("/api/exchanges/%2F/h").await;
-    assert_eq!(shown["arguments"], json!({"x-recent-history-length": 2}));
-    let path = "/api/bindings/%2F/e/h/q/known";
-    peer.declare("known");
-    let (status, _) = admin.post(path, json!({"routing_key": ""})).await;
-    assert_eq!(
-        (status, peer.take_all("known")),
-        (201, vec!["5".into(), "6".into()])
-    );
-}
-
-#[actix_web::test]
-async fn a_history_has_a_positive_length() {
-    let server = Server::start().await;
-    let mut peer = Raw::open(server.amqp[0], 0);
-    for (value, shown) in [
-        (Value::I32(0), "0"),
-        (Value::I64(-1), "-1"),
-        (Value::from("3"), "<<\"3\">>"),
-        (Value::Bool(true), "true"),
-        (Value::F64(2.0), "2.0"),
-        (Value::Void, "undefined"),
-    ] {
-        let arguments = table(&[("x-recent-history-length", value)]);
-        let declare = exchange::Declare {
-            arguments: arguments.as_table(),
-            ..exchange("h", "x-recent-history")
-        };
-        let text = format!(
-            "PRECONDITION_FAILED - Invalid argument {shown}, 'x-recent-history-length' must be a positive integer"
-        );
-        assert_eq!(
-            peer.refused(1, &Method::ExchangeDeclare(declare)),
-            (406, text)
-        );
-    }
-    // Of one that is there, it is not compared.
-    declare(&mut peer, "h", "x-recent-history", &[]);
-    let other = [("x-recent-history-length", Value::I32(-7))];
-    declare(&mut peer, "h", "x-recent-history", &other);
-}
-
-/// How many messages have to come to who joined before the next one does.
-const BETWEEN_JOINS: usize = 500;
-
-#[actix_web::test]
-async fn who_is_bound_while_others_publish_misses_nothing_and_gets_nothing_twice() {
-    let server = Server::start().await;
-    let address = server.amqp[0];
-    let mut peer = Raw::open(address, 0);
-    let length = [("x-recent-history-length", Value::I32(100))];
-    declare(&mut peer, "h", "x-recent-history", &length);
-    let stop = AtomicBool::new(false);
-    let joined = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut publisher = Raw::open(address, 0);
-            let mut number = 0u32;
-            while !stop.load(Ordering::Relaxed) {
-                let mut block = Vec::new();
-                for _ in 0..50 {
-                    let body = number.to_string();
-                    block.extend(publish_with("h", "", &[0, 0], body.as_bytes()));
-                    number += 1;
-                }
-                publisher.send(&block);
-                // All of it is routed, or it would be ahead by any number.
-                publisher.declare("known");
-            }
-            publisher.send(&publish_with("h", "", &[0, 0], b"end"));
-            publisher.declare("known");
-        });
-        let mut joined = Vec::new();
-        for number in 0..12 {
-            let mut peer = Raw::open(address, 0);
-            let name = format!("q{number}");
-            peer.declare(&name);
-            peer.consume(&name, true);
-            peer.method(1, &bind(&name, "h", ""));
-            joined.push((peer, Vec::new()));
-            let (peer, seen) = joined.last_mut().unwrap();
-            while seen.len() < BETWEEN_JOINS {
-                match peer.peek_is("basic.deliver") {
-                    true => seen.push(peer.message().text().to_owned()),
-                    false => drop(peer.expect("queue.bind-ok")),
-                }
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
-        joined
-    });
-    for (mut peer, mut seen) in joined {
-        while seen.last().unwrap() != "end" {
-            seen.push(peer.message().text().to_owned());
-        }
-        seen.pop();
-        let numbers: Vec<u32> = seen.iter().map(|body| body.parse().unwrap()).collect();
-        let gap = numbers.windows(2).find(|pair| pair[0] + 1 != pair[1]);
-        assert_eq!(gap, None);
     }
 }
 
@@ -498,8 +196,8 @@ fn delete(peer: &mut Raw, name: &str) {
 
 /// `x`, whose alternate exchange `other` leads to the queue `rest`.
 fn with_alternate(peer: &mut Raw) {
-    declare(peer, "other", "fanout", &[]);
-    declare(
+    declare_exchange(peer, "other", "fanout", &[]);
+    declare_exchange(
         peer,
         "x",
         "direct",
@@ -513,7 +211,7 @@ async fn an_alternate_exchange_gets_what_none_of_the_keys_finds_a_way_for() {
     let server = Server::start().await;
     let mut peer = Raw::open(server.amqp[0], 0);
     with_alternate(&mut peer);
-    declare(
+    declare_exchange(
         &mut peer,
         "inner",
         "direct",
@@ -580,7 +278,7 @@ async fn a_mandatory_message_is_returned_if_the_alternate_exchange_has_no_queue_
     peer.confirmed(3);
     assert_eq!(peer.take_all("rest"), ["copy"]);
     // The alternate exchange may come later.
-    declare(&mut peer, "other", "fanout", &[]);
+    declare_exchange(&mut peer, "other", "fanout", &[]);
     bind_all(&mut peer, "other", &[("rest", "")]);
     peer.publish_with(1, ("x", "k", true), &plain(), b"taken again");
     peer.confirmed(4);
@@ -593,7 +291,7 @@ async fn an_exchange_that_picks_a_queue_picks_one_for_all_keys() {
     let mut peer = Raw::open(server.amqp[0], 0);
     let names = ["a", "b", "c", "d"];
     for kind in ["x-consistent-hash", "x-modulus-hash", "x-random"] {
-        declare(&mut peer, kind, kind, &[]);
+        declare_exchange(&mut peer, kind, kind, &[]);
         bind_all(&mut peer, kind, &names.map(|name| (name, "1")));
         let keys: Vec<String> = (0..16).map(|n| format!("key-{n}")).collect();
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -610,7 +308,7 @@ async fn an_exchange_that_picks_a_queue_picks_one_for_all_keys() {
 async fn what_is_published_meets_what_was_declared_before_it_though_all_comes_at_once() {
     let server = Server::start().await;
     let mut peer = Raw::open(server.amqp[0], 0);
-    declare(&mut peer, "x", "fanout", &[]);
+    declare_exchange(&mut peer, "x", "fanout", &[]);
     bind_all(&mut peer, "x", &[("q", "")]);
     let unbind = queue::Unbind {
         queue: short("q"),
@@ -644,13 +342,13 @@ async fn names_have_up_to_255_bytes_of_any_language_and_no_line_breaks() {
     let server = Server::start().await;
     let mut peer = Raw::open(server.amqp[0], 0);
     let long = format!("x{}", "é".repeat(127));
-    declare(&mut peer, &long, "topic", &[]);
+    declare_exchange(&mut peer, &long, "topic", &[]);
     bind_all(&mut peer, &long, &[(&long, &long)]);
     peer.publish_with(1, (&long, &long, true), &plain(), b"x");
     let message = peer.take(&long).unwrap();
     assert_eq!((message.exchange, message.key), (long.clone(), long));
     // Declared, bound and deleted are they without; published to and taken from as they are.
-    declare(&mut peer, "a\r\nb", "fanout", &[]);
+    declare_exchange(&mut peer, "a\r\nb", "fanout", &[]);
     let broken = queue::Declare {
         queue: short("q\r\nr"),
         ..queue::Declare::default()

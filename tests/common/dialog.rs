@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use backbone_wire::frame::FrameKind;
-use backbone_wire::method::{Method, basic, channel, queue};
+use backbone_wire::method::{Method, basic, channel, exchange, queue};
 use backbone_wire::properties::{ContentHeader, Properties, PropertiesBuilder};
 use backbone_wire::table::{Table, TableBuf, Value};
 use backbone_wire::{ShortStr, content};
@@ -295,4 +295,44 @@ pub fn consume<'a>(
 /// No properties at all.
 pub fn plain() -> PropertiesBuilder<'static> {
     PropertiesBuilder::default()
+}
+
+/// A durable `exchange.declare`.
+pub fn exchange<'a>(name: &'a str, kind: &'a str) -> exchange::Declare<'a> {
+    exchange::Declare {
+        exchange: short(name),
+        type_: short(kind),
+        durable: true,
+        ..exchange::Declare::default()
+    }
+}
+
+/// Declares a durable exchange.
+pub fn declare_exchange(peer: &mut Raw, name: &str, kind: &str, arguments: &[(&str, Value<'_>)]) {
+    let arguments = table(arguments);
+    let declare = exchange::Declare {
+        arguments: arguments.as_table(),
+        ..exchange(name, kind)
+    };
+    peer.method(1, &Method::ExchangeDeclare(declare));
+    peer.expect("exchange.declare-ok");
+}
+
+/// A `queue.bind`.
+pub fn bind<'a>(queue: &'a str, exchange: &'a str, key: &'a str) -> Method<'a> {
+    Method::QueueBind(queue::Bind {
+        queue: short(queue),
+        exchange: short(exchange),
+        routing_key: short(key),
+        ..queue::Bind::default()
+    })
+}
+
+/// Declares durable queues `names` and binds them with the keys beside them.
+pub fn bind_all(peer: &mut Raw, exchange: &str, queues: &[(&str, &str)]) {
+    for (name, key) in queues {
+        peer.declare_with(name, true, &[]);
+        peer.method(1, &bind(name, exchange, key));
+        peer.expect("queue.bind-ok");
+    }
 }

@@ -55,7 +55,7 @@ use arguments::QueueType;
 use consumer::Consumer;
 pub(crate) use counts::{event, write_event};
 use levels::Levels;
-pub use outcome::{DeleteIf, Left, Refused};
+pub use outcome::{DeleteIf, Fetch, Left, QueueStats, Refused};
 use rules::Rules;
 pub(crate) use rules::{ALARM_KEY, Admission, Incoming, Lost, read_expiries};
 pub(crate) use schedule::Due;
@@ -118,30 +118,6 @@ impl Wakes {
         }
         self.0.clear();
     }
-}
-
-/// What [`Queue::fetch`] left behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fetch {
-    /// The bounds of the call were reached: call again.
-    More,
-    /// Nothing more can be had now: the bell will ring.
-    Armed,
-}
-
-/// Numbers about a queue at one instant.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct QueueStats {
-    /// Messages that wait.
-    pub ready: u64,
-    /// Those among them that wait in the log alone.
-    pub paged_out: u64,
-    /// Messages handed out and not settled.
-    pub unsettled: u64,
-    /// Consumers.
-    pub consumers: u32,
-    /// Messages ever put in.
-    pub published: u64,
 }
 
 /// A queue. Shared by the connections that publish to it and consume from it.

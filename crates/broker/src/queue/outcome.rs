@@ -32,3 +32,27 @@ pub enum Refused {
     /// The log did not take it.
     Unlogged,
 }
+
+/// What [`super::Queue::fetch`] left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    /// The bounds of the call were reached: call again.
+    More,
+    /// Nothing more can be had now: the bell will ring.
+    Armed,
+}
+
+/// Numbers about a queue at one instant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueStats {
+    /// Messages that wait.
+    pub ready: u64,
+    /// Those among them that wait in the log alone.
+    pub paged_out: u64,
+    /// Messages handed out and not settled.
+    pub unsettled: u64,
+    /// Consumers.
+    pub consumers: u32,
+    /// Messages ever put in.
+    pub published: u64,
+}

@@ -73,6 +73,9 @@ fn report(found: &Recovered, took: Duration) {
     tracing::info!(batches, took_ms, torn, damages, "the log is open");
 }
 
+/// The part of `limits.memory_bytes` that large bodies may take before they are messages.
+const BODIES_PART: u64 = 4;
+
 /// The vhosts as the log has them.
 pub fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhosts>, Arc<Gate>), RunError> {
     let arena = Arc::new(Arena::new());
@@ -81,6 +84,7 @@ pub fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhosts>, Arc<Gate>)
     let gate = Gate::new(Arc::clone(&arena), Some(Arc::clone(&durable)), limit_bytes);
     let vhost = Vhost::new("/", node_number(), arena);
     let vhost = vhost.with_consumer_timeout(config.limits.consumer_timeout_ms);
+    let vhost = vhost.with_bodies(limit_bytes as u64 / BODIES_PART);
     let (pager, wanted) = engine::pager(&vhost, &durable, limit_bytes / 2);
     let gate = gate.with_pager(Arc::clone(&pager));
     let gate = Arc::new(gate.with_disk(config.limits.disk_free_bytes));

@@ -500,7 +500,8 @@ impl Connection {
     }
 
     fn on_tick(&mut self) -> std::io::Result<()> {
-        if self.held_back.is_some() || self.out.pending() >= self.shared.out_bytes_max {
+        let unread = self.held_back.is_some() || self.session.waits_for_place();
+        if unread || self.out.pending() >= self.shared.out_bytes_max {
             self.heartbeat.received |= self.shows_life();
         }
         if !self.heartbeat.tick() {

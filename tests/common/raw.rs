@@ -243,6 +243,15 @@ impl Raw {
         self.expect("basic.consume-ok");
     }
 
+    /// Fills `out` with what comes next, whatever it is.
+    pub fn read_exact(&mut self, out: &mut [u8]) {
+        let here = out.len().min(self.input.len());
+        let (first, rest) = out.split_at_mut(here);
+        first.copy_from_slice(&self.input[..here]);
+        self.input.drain(..here);
+        self.stream.read_exact(rest).unwrap();
+    }
+
     /// The next frame: kind, channel, payload. `None` at the end of the stream.
     pub fn frame(&mut self) -> Option<Owned> {
         let (owned, used) = self.next_frame()?;

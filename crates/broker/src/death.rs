@@ -6,11 +6,14 @@
 use backbone_log::Reason;
 use backbone_wire::properties::PropertiesBuilder;
 use backbone_wire::table::{Array, ArrayBuf, Table, TableBuf, Value};
+use smallvec::SmallVec;
 
 use crate::queue::DeadLetterTo;
 use crate::record::{self, Record};
 
 const DEATHS: &str = "x-death";
+/// Bytes of all names of headers, and of the types and lengths of their values, at most.
+const FIXED_BYTES_MAX: usize = 384;
 /// Headers of the first death, and of the last one: reason, queue, exchange.
 const FIRST: [&str; 3] = [
     "x-first-death-reason",
@@ -57,6 +60,9 @@ impl Cause {
     }
 }
 
+/// Routing keys; mostly one.
+type Keys<'a> = SmallVec<[&'a [u8]; 2]>;
+
 /// A message as a dead letter: names and content header for its new record.
 pub(crate) struct Letter {
     /// The exchange that it is published to and its routing key, as two short strings.
@@ -95,8 +101,9 @@ impl Letter {
             expiration: None,
             ..PropertiesBuilder::from(properties)
         };
-        let mut header = Vec::new();
-        record::write_header(&mut header, message.body.len(), &builder.build());
+        let mut header = Vec::with_capacity(message.header.len() + headers.len() + 16);
+        header.extend_from_slice(&record::header_fixed(message.body.len()));
+        builder.write(&mut header);
         Self {
             names,
             header,
@@ -105,7 +112,7 @@ impl Letter {
     }
 
     /// The routing keys that it is published with: its own, and those of the header `CC`.
-    pub fn keys(&self) -> Vec<&[u8]> {
+    pub fn keys(&self) -> Keys<'_> {
         let key = &self.names[usize::from(self.names[0]) + 2..];
         keys_of(key, Table::assume_checked(&self.headers))
     }
@@ -138,7 +145,7 @@ struct Death<'a> {
     now_s: u64,
     /// What it had been published to.
     exchange: &'a [u8],
-    keys: Vec<&'a [u8]>,
+    keys: Keys<'a>,
     expiration: Option<&'a [u8]>,
 }
 
@@ -151,20 +158,16 @@ impl Death<'_> {
             self.exchange,
         ];
         let is_first = before.get(DEATHS).is_none();
-        let mut after = TableBuf::new();
-        for (name, value) in before.iter().flatten() {
+        let is_kept = |name: &[u8]| {
             let is = |one: &&str| one.as_bytes() == name;
-            let replaced = is(&DEATHS)
+            !(is(&DEATHS)
                 || LAST.iter().any(is)
                 || (is_first && FIRST.iter().any(is))
-                || (new_key && is(&"CC"));
-            if !replaced {
-                let put = after.try_put(name, &value);
-                put.expect("the name came from a table");
-            }
-        }
-        let array = self.array(deaths(before));
-        after.put(DEATHS, &Value::Array(array.as_array()));
+                || (new_key && is(&"CC")))
+        };
+        let mut after = TableBuf::with_capacity(before.as_bytes().len() + self.bytes_max());
+        after.put_some(before, is_kept);
+        after.put_array(DEATHS, |array| self.write_deaths(deaths(before), array));
         let first = FIRST.iter().take(if is_first { FIRST.len() } else { 0 });
         for (name, value) in first.zip(values).chain(LAST.iter().zip(values)) {
             after.put(name, &Value::LongStr(value));
@@ -172,8 +175,15 @@ impl Death<'_> {
         after.into_bytes()
     }
 
+    /// Bytes that it adds to the headers at most: queue, exchange and reason stand there three times.
+    fn bytes_max(&self) -> usize {
+        let names = self.queue.len() + self.exchange.len() + self.cause.name().len();
+        let keys: usize = self.keys.iter().map(|key| key.len() + 5).sum();
+        3 * names + keys + self.expiration.map_or(0, <[u8]>::len) + FIXED_BYTES_MAX
+    }
+
     /// The deaths with this one: counted if there was one like it, and in front.
-    fn array(&self, before: Array<'_>) -> ArrayBuf {
+    fn write_deaths(&self, before: Array<'_>, after: &mut ArrayBuf) {
         let is_same = |death: &Value<'_>| match death {
             Value::Table(death) => {
                 death.get("queue") == Some(Value::from(self.queue))
@@ -182,50 +192,42 @@ impl Death<'_> {
             _ => false,
         };
         let same = before.iter().flatten().position(|death| is_same(&death));
-        let mut after = ArrayBuf::new();
-        let entry = match same.and_then(|at| before.iter().flatten().nth(at)) {
-            Some(Value::Table(same)) => counted(same),
-            _ => self.entry(),
-        };
-        after.push(&Value::Table(entry.as_table()));
+        after.push_table(
+            |entry| match same.and_then(|at| before.iter().flatten().nth(at)) {
+                Some(Value::Table(same)) => write_counted(same, entry),
+                _ => self.write_entry(entry),
+            },
+        );
         for (at, death) in before.iter().flatten().enumerate() {
             if Some(at) != same {
                 after.push(&death);
             }
         }
-        after
     }
 
-    fn entry(&self) -> TableBuf {
-        let mut keys = ArrayBuf::new();
-        for key in &self.keys {
-            keys.push(&Value::LongStr(key));
-        }
-        let mut entry = TableBuf::new();
+    fn write_entry(&self, entry: &mut TableBuf) {
         entry
             .put("count", &Value::I64(1))
             .put("reason", &Value::from(self.cause.name()))
             .put("queue", &Value::from(self.queue))
             .put("time", &Value::Timestamp(self.now_s))
             .put("exchange", &Value::LongStr(self.exchange))
-            .put("routing-keys", &Value::Array(keys.as_array()));
+            .put_array("routing-keys", |keys| {
+                for key in &self.keys {
+                    keys.push(&Value::LongStr(key));
+                }
+            });
         if let Some(expiration) = self.expiration {
             entry.put("original-expiration", &Value::LongStr(expiration));
         }
-        entry
     }
 }
 
 /// The same death once more: only the count differs.
-fn counted(death: Table<'_>) -> TableBuf {
+fn write_counted(death: Table<'_>, entry: &mut TableBuf) {
     let count = death.get("count").and_then(|count| count.as_i64());
-    let mut entry = TableBuf::new();
     entry.put("count", &Value::I64(count.unwrap_or(0).saturating_add(1)));
-    for (name, value) in death.iter().flatten().filter(|(name, _)| *name != b"count") {
-        let put = entry.try_put(name, &value);
-        put.expect("the name came from a table");
-    }
-    entry
+    entry.put_some(death, |name| name != b"count");
 }
 
 fn deaths(headers: Table<'_>) -> Array<'_> {
@@ -236,8 +238,9 @@ fn deaths(headers: Table<'_>) -> Array<'_> {
 }
 
 /// A routing key, and those of the header `CC`.
-fn keys_of<'a>(key: &'a [u8], headers: Table<'a>) -> Vec<&'a [u8]> {
-    let mut keys = vec![key];
+fn keys_of<'a>(key: &'a [u8], headers: Table<'a>) -> Keys<'a> {
+    let mut keys = Keys::new();
+    keys.push(key);
     if let Some(Value::Array(more)) = headers.get("CC") {
         keys.extend(more.iter().flatten().filter_map(|key| match key {
             Value::LongStr(key) => Some(key),
@@ -334,7 +337,7 @@ mod tests {
             (dead.exchange(), dead.routing_key()),
             (&b"dlx"[..], &b"key"[..])
         );
-        assert_eq!(letter.keys(), [&b"key"[..], b"copy"]);
+        assert_eq!(letter.keys()[..], [&b"key"[..], b"copy"]);
         assert_eq!(dead.properties().expiration(), None);
         assert_eq!(dead.properties().delivery_mode(), Some(2));
         let headers = dead.properties().headers().unwrap();
@@ -387,7 +390,7 @@ mod tests {
         };
         let message = stored("", "key", &properties);
         let (dead, letter) = die(&message, "q", Cause::MaxLen, &to("", Some("other")));
-        assert_eq!(letter.keys(), [b"other"]);
+        assert_eq!(letter.keys()[..], [b"other"]);
         assert!(
             Record::read(&dead, 0)
                 .properties()

@@ -315,7 +315,9 @@ impl Drop for Mover {
 /// Gives back the copies that `entries` own, in runs of one segment.
 pub(crate) fn release(arena: &Arena, entries: &[Entry]) {
     for run in entries.chunk_by(|a, b| a.segment == b.segment) {
-        arena.release(run[0].segment, run.len() as u64);
+        if !run[0].is_away() {
+            arena.release(run[0].segment, run.len() as u64);
+        }
     }
 }
 

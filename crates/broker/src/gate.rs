@@ -90,7 +90,11 @@ impl Gate {
         self.disk_bytes_free.store(bytes, Ordering::Relaxed);
         let min = self.disk_bytes_min;
         let enough = min.saturating_add(min / 4);
-        self.disk.note(bytes < min, bytes >= enough)
+        let is_short = self.disk.note(bytes < min, bytes >= enough);
+        if let Some(pager) = &self.pager {
+            pager.tell_disk(is_short);
+        }
+        is_short
     }
 
     /// How much of the disk is free, as far as was told, and how much has to be.

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod acting;
 pub mod alarm;
+mod bodies;
 pub mod counters;
 pub mod death;
 mod declare;

@@ -71,6 +71,8 @@ pub struct Pager {
     /// Where among the queues giving up goes on.
     turn: AtomicUsize,
     asked: Arc<Asked>,
+    /// The disk has too little room for more.
+    disk_is_short: AtomicBool,
     /// Somebody said that memory is tight, and nothing was done about it yet.
     called: AtomicBool,
     paged_in: AtomicU64,
@@ -141,6 +143,7 @@ impl Pager {
             tight_bytes,
             turn: AtomicUsize::new(0),
             asked: Arc::new(asked),
+            disk_is_short: AtomicBool::new(false),
             called: AtomicBool::new(false),
             paged_in: AtomicU64::new(0),
             paged_out: AtomicU64::new(0),
@@ -159,6 +162,12 @@ impl Pager {
             queue: Arc::downgrade(queue),
             asked: Arc::clone(&self.asked),
         })
+    }
+
+    /// Says whether the disk has too little room for more: then nothing goes there that is not there yet, since each queue would
+    /// write a copy of its own of what is in memory once.
+    pub fn tell_disk(&self, is_short: bool) {
+        self.disk_is_short.store(is_short, Ordering::Relaxed);
     }
 
     /// Whether queues should keep less in memory.
@@ -202,6 +211,9 @@ impl Pager {
     /// # Errors
     /// The log cannot be read. The queue stays as it is, and does not ask again: whoever was asked has to try again.
     pub fn page_in(&self, queue: &Queue, wakes: &mut Wakes) -> Result<bool, LogError> {
+        if self.bring_back(queue, wakes)? {
+            return Ok(true);
+        }
         let Some(page) = queue.page_wanted(self.keep()) else {
             return Ok(false);
         };
@@ -280,7 +292,7 @@ impl Pager {
 
     /// Puts some messages of `queue` that are in memory alone into its shadow.
     fn unload(&self, queue: &Queue) -> Unloaded {
-        if self.durable.trouble().is_some() {
+        if self.durable.trouble().is_some() || self.disk_is_short.load(Ordering::Relaxed) {
             return Unloaded::Refused;
         }
         let mut dropped = Vec::new();

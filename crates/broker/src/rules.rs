@@ -212,7 +212,12 @@ impl Vhost {
         if !queue.is_ruled() {
             return queue.requeue(consumer, entries, wakes);
         }
-        let (rest, expiries) = self.sort_returned(queue, consumer, entries, now_ms, dead, wakes);
+        let (away, here) = part_away(entries);
+        if !away.is_empty() {
+            // The pager tells the rules of them. Of a queue that is deleted they are nobody's.
+            queue.requeue(consumer, &away, wakes);
+        }
+        let (rest, expiries) = self.sort_returned(queue, consumer, here, now_ms, dead, wakes);
         let mut lost = Lost::default();
         if rest.is_empty() {
             return true;
@@ -238,8 +243,9 @@ impl Vhost {
         if !queue.is_ruled() {
             return queue.leave(id, held, wakes);
         }
-        let (rest, expiries) = self.sort_returned(queue, None, held, now_ms, dead, wakes);
-        let left = queue.leave(id, &rest, wakes);
+        let (away, here) = part_away(held);
+        let (rest, expiries) = self.sort_returned(queue, None, here, now_ms, dead, wakes);
+        let left = queue.leave(id, &[&rest[..], &away].concat(), wakes);
         if left.taken {
             let mut lost = Lost::default();
             queue.came_back(&rest, &expiries, &mut lost, wakes);
@@ -259,12 +265,11 @@ impl Vhost {
         &self,
         queue: &Arc<Queue>,
         consumer: Option<ConsumerId>,
-        entries: &[Entry],
+        mut entries: Vec<Entry>,
         now_ms: u64,
         dead: &mut Vec<Dead>,
         wakes: &mut Wakes,
     ) -> (Vec<Entry>, Vec<u64>) {
-        let mut entries = entries.to_vec();
         let mut held: Option<Arc<Segment>> = None;
         for entry in &mut entries {
             let same = held
@@ -299,4 +304,9 @@ impl Vhost {
         }
         (rest, expiries)
     }
+}
+
+/// Those that are in the log alone, since the queue was plain when they were handed out, and the others.
+fn part_away(entries: &[Entry]) -> (Vec<Entry>, Vec<Entry>) {
+    entries.iter().partition(|entry| entry.is_away())
 }

@@ -17,6 +17,7 @@ use backbone_wire::table::Table;
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 
+use crate::bodies::Bodies;
 use crate::counters::{Counters, add};
 use crate::definitions::{Change, Journal, QueueDefinition, RETURNS, VhostDefinition};
 use crate::durable::{Durable, Level, Promise};
@@ -54,6 +55,7 @@ pub struct Vhost {
     node: u64,
     topology: Topology<Arc<Queue>>,
     arena: Arc<Arena>,
+    pub(crate) bodies: Arc<Bodies>,
     durable: Option<Arc<Durable>>,
     journal: Option<Arc<Journal>>,
     pager: Option<Arc<Pager>>,
@@ -119,6 +121,7 @@ impl Vhost {
             node,
             topology: Topology::new(name),
             arena,
+            bodies: Arc::default(),
             durable: None,
             journal: None,
             pager: None,
@@ -163,6 +166,7 @@ impl Vhost {
     /// Another vhost of the same node, which shares all that is not a vhost's own.
     pub(crate) fn beside(&self, name: &str, level: Level) -> Self {
         let mut other = Self::new(name, self.node, Arc::clone(&self.arena));
+        other.bodies = Arc::clone(&self.bodies);
         other.counters = Arc::clone(&self.counters);
         other.numbers = Arc::clone(&self.numbers);
         other.history_bytes = Arc::clone(&self.history_bytes);

@@ -203,7 +203,11 @@ impl Queue {
 impl State {
     /// The lowest number at hand.
     fn lowest(&self) -> u64 {
-        self.peek().map_or(self.next_seq, |entry| entry.seq)
+        match self.levels {
+            Some(_) => self.peek().map(|entry| entry.seq),
+            None => self.lowest_here(),
+        }
+        .unwrap_or(self.next_seq)
     }
 }
 

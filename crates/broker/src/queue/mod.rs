@@ -19,6 +19,7 @@
 
 pub mod arguments;
 mod at_hand;
+mod away;
 mod consumer;
 mod counts;
 mod credit;
@@ -392,9 +393,6 @@ impl Queue {
         state.settled(None, held.len() as u32);
         if !state.deleted {
             state.put_all_back(held);
-            if let Some(rules) = &mut state.rules {
-                rules.came(held);
-            }
             state.dispatch(wakes);
             if state.consumer_count == 0 {
                 self.left_unused(&mut state, wakes);
@@ -487,9 +485,6 @@ impl Queue {
             return false;
         }
         state.put_all_back(entries);
-        if let Some(rules) = &mut state.rules {
-            rules.came(entries);
-        }
         state.dispatch(wakes);
         self.after(&mut state, wakes);
         true
@@ -569,7 +564,7 @@ impl Queue {
 
     /// What is due after a change, under the lock.
     fn after(&self, state: &mut State, wakes: &mut Wakes) {
-        if state.spill.is_some() {
+        if state.spill.is_some() || !state.away.is_empty() {
             state.ask_for_page(wakes);
         }
         if !state.late.0.is_empty() {

@@ -144,12 +144,12 @@ impl State {
     /// Messages that are not among those at hand: in the log alone, or in memory between such.
     pub(super) fn spilled_len(&self) -> u64 {
         let spill = self.spill.as_ref();
-        spill.map_or(0, |spill| spill.count + spill.tail.len() as u64)
+        spill.map_or(0, |spill| spill.count + spill.tail.len() as u64) + self.away_len()
     }
 
     /// Messages that are in the log alone.
     pub(super) fn paged_out(&self) -> u64 {
-        self.spill.as_ref().map_or(0, |spill| spill.count)
+        self.spill.as_ref().map_or(0, |spill| spill.count) + self.away_len()
     }
 
     /// What is to be read next, if anything is there to be read.
@@ -187,7 +187,7 @@ impl State {
 
     /// Has the next page brought in if somebody will want it soon.
     pub(super) fn ask_for_page(&mut self, wakes: &mut Wakes) {
-        if self.page_asked || !self.wants_page() {
+        if self.page_asked || !(self.wants_away() || self.wants_page()) {
             return;
         }
         if let Some(bell) = &self.page_bell {
@@ -222,6 +222,7 @@ impl State {
             emptied.entries.extend(spill.tail);
             emptied.spilled = without(spill.from..self.next_seq, &self.in_flight);
         }
+        self.empty_away(&mut emptied);
         emptied
     }
 
@@ -453,7 +454,7 @@ impl Queue {
     /// Whether all that waits is in the log alone.
     pub(crate) fn is_all_spilled(&self) -> bool {
         let state = self.state.lock();
-        state.spill.is_some() && !state.waiting()
+        (state.spill.is_some() || !state.away.is_empty()) && !state.waiting()
     }
 
     /// Sets what the log knows of the queue, before anybody uses it: `live` messages from number `low` on, and the next

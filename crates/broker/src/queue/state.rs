@@ -1,6 +1,6 @@
 //! What a queue's lock guards, and how messages go from the ready ones to consumers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ pub(crate) struct State {
     /// Of the records in `ready`.
     pub(super) ready_bytes: usize,
     pub(super) returned: BTreeMap<u64, Entry>,
+    /// Numbers of those that came back and are in the log alone.
+    pub(super) away: BTreeSet<u64>,
     /// What waits in the log instead.
     pub(super) spill: Option<Box<Spill>>,
     /// Nothing below this number is in the queue's shadow, nor will be.
@@ -87,7 +89,8 @@ impl State {
 
     #[inline]
     pub(super) fn waiting(&self) -> bool {
-        !self.ready.is_empty() || !self.returned.is_empty() || self.levels_wait()
+        let here = !self.ready.is_empty() || !self.returned.is_empty() || self.levels_wait();
+        here && (self.away.is_empty() || !self.is_next_away())
     }
 
     /// Whether something waits in the levels of a priority queue.
@@ -101,6 +104,9 @@ impl State {
         if let Some(levels) = &self.levels {
             return levels.peek();
         }
+        if !self.away.is_empty() && self.is_next_away() {
+            return None;
+        }
         let first = self.ready.front();
         match self.returned.first_key_value() {
             Some((seq, entry)) if first.is_none_or(|first| *seq < first.seq) => Some(*entry),
@@ -112,6 +118,9 @@ impl State {
     pub(super) fn pop(&mut self) -> Option<Entry> {
         if self.levels.is_some() {
             return self.pop_of_levels();
+        }
+        if !self.away.is_empty() && self.is_next_away() {
+            return None;
         }
         // Asked first: the map has hardly ever something, and looking for its first is dear.
         let entry = match self.returned.is_empty() {
@@ -157,8 +166,15 @@ impl State {
     /// Puts back what was handed out, marked as redelivered.
     pub(super) fn put_all_back(&mut self, entries: &[Entry]) {
         for entry in entries {
+            if entry.is_away() {
+                self.put_back_away(entry.seq);
+                continue;
+            }
             let flags = entry.flags | Entry::REDELIVERED;
             self.put_back(Entry { flags, ..*entry });
+            if let Some(rules) = &mut self.rules {
+                rules.came(std::slice::from_ref(entry));
+            }
         }
     }
 
@@ -375,7 +391,7 @@ impl State {
         bytes_max: usize,
         out: &mut Vec<Entry>,
     ) -> Option<Fetch> {
-        let elsewhere = self.levels.is_some() || !self.returned.is_empty();
+        let elsewhere = self.levels.is_some() || !self.returned.is_empty() || !self.away.is_empty();
         let consumer = self.consumers.get_mut(id.slot as usize)?.as_mut()?;
         if elsewhere || consumer.serial != id.serial || !consumer.assigned.is_empty() {
             return None;
@@ -427,7 +443,8 @@ impl State {
         let room = consumer.take_credits(count_max.min(waiting));
         let (mut count, mut bytes) = (0, 0);
         while count < room && bytes < bytes_max {
-            let entry = self.pop().expect("no more is taken than waits");
+            // One that is away may be next.
+            let Some(entry) = self.pop() else { break };
             bytes += entry.len as usize;
             out.push(entry);
             count += 1;

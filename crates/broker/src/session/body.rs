@@ -60,7 +60,7 @@ impl Session {
         let incoming = self.channels.get_mut(channel);
         let incoming = incoming.and_then(|channel| channel.incoming.as_mut());
         let Some(Incoming {
-            stage: Stage::Body { stored, left },
+            stage: Stage::Body { stored, left, .. },
             ..
         }) = incoming
         else {

@@ -67,6 +67,7 @@ impl Session {
     pub fn progressed(&mut self, out: &mut OutBuf) {
         self.core.waits_for = Promise::KEPT;
         self.core.paced_by = Promise::KEPT;
+        self.core.place_told = false;
         self.core.barrier.told = false;
         self.go_on(out);
     }

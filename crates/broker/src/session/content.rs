@@ -8,6 +8,7 @@ use backbone_wire::properties::{ContentHeader, Properties};
 
 use super::channel::Channel;
 use super::{Core, Session};
+use crate::bodies::Place;
 use crate::counters::add;
 use crate::error::Error;
 use crate::out::OutBuf;
@@ -16,8 +17,8 @@ use crate::record::{self, Content, Record};
 
 /// Flags of the properties that are looked at before a message is taken, `reply-to` and `user-id`.
 const LOOKED_AT_FLAGS: u16 = 1 << 9 | 1 << 4;
-/// Memory set aside for a body before any of it came.
-const RESERVE_BYTES_MAX: u64 = 64 * 1024;
+/// Memory set aside for a body before any of it came. Larger ones need a place.
+pub(super) const RESERVE_BYTES_MAX: u64 = 64 * 1024;
 
 /// A publish that waits for the rest of its content.
 pub(super) struct Incoming {
@@ -29,7 +30,12 @@ pub(super) enum Stage {
     /// The header is due; these are the names, as they go into the record.
     Header(Vec<u8>),
     /// This much of the body is due.
-    Body { stored: Vec<u8>, left: u64 },
+    Body {
+        stored: Vec<u8>,
+        left: u64,
+        /// Of a large one.
+        place: Option<Place>,
+    },
     /// Too large: read to its end, then refused.
     Discard { size: u64, left: u64 },
 }
@@ -49,9 +55,17 @@ impl Session {
         let is_header = frame.kind == FrameKind::Header;
         let advanced = match incoming.stage {
             Stage::Header(names) if is_header => core.content_header(&names, frame.payload),
-            Stage::Body { stored, left } if !is_header => {
+            Stage::Body {
+                mut stored,
+                left,
+                place,
+            } if !is_header => {
                 let arena = core.publisher.vhost().arena();
-                content_body(arena, stored, left, frame.payload)
+                content_body(arena, &mut stored, left, frame.payload).map(|left| Stage::Body {
+                    stored,
+                    left,
+                    place,
+                })
             }
             Stage::Discard { size, left } if !is_header => discard(size, left, frame.payload),
             _ => Err(Error::new(
@@ -77,9 +91,12 @@ impl Core {
         out: &mut OutBuf,
     ) -> Result<(), Error> {
         match stage {
-            Stage::Body { stored, left: 0 } => {
-                self.publish_complete(channel, stored, mandatory, out)
-            }
+            // Its place is free once the message is stored, and counts as one.
+            Stage::Body {
+                stored,
+                left: 0,
+                place: _place,
+            } => self.publish_complete(channel, stored, mandatory, out),
             Stage::Discard { size, left: 0 } => Err(Error::precondition_failed(format!(
                 "message size {size} is larger than configured max size {}",
                 self.settings.message_bytes_max
@@ -135,7 +152,12 @@ impl Core {
             .large_buffer(fixed + size as usize);
         let mut stored = recycled.unwrap_or_else(|| Vec::with_capacity(fixed + reserve));
         record::begin(&mut stored, 0, names, payload, size as usize);
-        Ok(Stage::Body { stored, left: size })
+        let place = self.place.take();
+        Ok(Stage::Body {
+            stored,
+            left: size,
+            place,
+        })
     }
 
     fn publish_complete(
@@ -275,15 +297,15 @@ pub(super) fn is_looked_at(header: &[u8]) -> bool {
 
 fn content_body(
     arena: &Arena,
-    mut stored: Vec<u8>,
+    stored: &mut Vec<u8>,
     left: u64,
     payload: &[u8],
-) -> Result<Stage, Error> {
+) -> Result<u64, Error> {
     let due = left as usize;
     let left = take_off(left, payload)?;
-    make_room(arena, &mut stored, payload.len(), due);
+    make_room(arena, stored, payload.len(), due);
     stored.extend_from_slice(payload);
-    Ok(Stage::Body { stored, left })
+    Ok(left)
 }
 
 /// Makes room for `size` bytes in a record that misses `due`: twice as much as there is, but never more than

@@ -269,6 +269,11 @@ impl Core {
             round.manual_ack += count;
         }
         round.redelivered += redelivered;
+        let is_held_in_log = !source.no_ack && flags & Entry::LOGGED != 0;
+        if is_held_in_log && vhost.pager().is_some_and(|pager| pager.is_tight()) {
+            let queue = Arc::clone(&source.queue);
+            self.let_go(channel, &queue, before);
+        }
     }
 
     /// Writes the answer to a get that found `entry`.
@@ -322,6 +327,9 @@ impl Core {
                 .unacked
                 .push(Unacked::new(channel.last_tag, index, entry));
             add(&counters.messages_delivered_get_manual_ack, 1);
+            if entry.is_logged() && vhost.pager().is_some_and(|pager| pager.is_tight()) {
+                self.let_go(channel, queue, channel.last_tag - 1);
+            }
             self.note_delivered(index, channel.last_tag);
             self.wakes.ring();
         }

@@ -27,6 +27,7 @@ mod deliver;
 mod exchange;
 mod methods;
 mod overdue;
+mod place;
 mod queue;
 mod reply;
 pub mod report;
@@ -48,6 +49,7 @@ use backbone_wire::error::ReplyCode;
 use backbone_wire::frame::{self, Frame, FrameKind};
 use backbone_wire::method::{Method, channel as method, connection};
 
+use crate::bodies::Place;
 use crate::durable::Promise;
 use crate::error::Error;
 use crate::out::OutBuf;
@@ -145,6 +147,14 @@ struct Core {
     refused: u64,
     wakes: Wakes,
     barrier: Barrier,
+    /// For the body whose header is handled next.
+    place: Option<Place>,
+    /// A body waits for a place.
+    waits_for_place: bool,
+    /// What the log has to write before that is looked for.
+    place_after: Promise,
+    /// The bell will ring for it.
+    place_told: bool,
     now_ms: u64,
 }
 
@@ -175,6 +185,10 @@ impl Session {
                 refused: 0,
                 wakes: Wakes::default(),
                 barrier: Barrier::default(),
+                place: None,
+                waits_for_place: false,
+                place_after: Promise::KEPT,
+                place_told: false,
                 now_ms: 0,
             },
             channels: Channels::default(),
@@ -302,6 +316,9 @@ impl Session {
                 return input.len();
             }
         };
+        if frame.kind == FrameKind::Header && !self.has_place(frame, out) {
+            return 0;
+        }
         self.on_frame(frame, out);
         used
     }
@@ -393,6 +410,7 @@ impl Session {
 
     /// Gives everything back that the connection holds.
     fn release_all(&mut self) {
+        self.core.give_up_place();
         self.core.publisher.commit();
         for id in self.channels.numbers().to_vec() {
             self.end_channel(id);

@@ -55,7 +55,8 @@ impl Round {
         add(&counters.messages_redelivered, redelivered);
     }
 
-    fn leave_segment(&mut self, arena: &Arena) {
+    /// Forgets the segment, whose copies may be released then.
+    pub fn leave_segment(&mut self, arena: &Arena) {
         let copies = std::mem::take(&mut self.done);
         if let (Some(segment), true) = (self.segment.take(), copies > 0) {
             arena.release_held(segment, copies);

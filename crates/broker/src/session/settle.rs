@@ -14,6 +14,7 @@ use crate::counters::add;
 use crate::death::Cause;
 use crate::error::Error;
 use crate::publisher::{Dead, add_number, bury};
+use crate::queue::Queue;
 use crate::record::Entry;
 
 /// Sources that the memory of a list of them is kept for between batches.
@@ -107,7 +108,15 @@ impl Core {
         if !queue.has_dead_letters() {
             return self.done(channel, unacked);
         }
-        let entry = unacked.entry();
+        let entry = match unacked.entry() {
+            // The queue has got its dead letters since.
+            entry if entry.is_away() => match self.bring_one(&unacked) {
+                Some(entry) => entry,
+                None => return self.done(channel, unacked),
+            },
+            entry => entry,
+        };
+        let queue = &self.sources.get(unacked.source()).queue;
         match self.dead.last_mut() {
             Some(last) if Arc::ptr_eq(&last.queue, queue) => last.entries.push(entry),
             _ => self.dead.push(Dead {
@@ -117,6 +126,28 @@ impl Core {
             }),
         }
         self.settled_one(channel, unacked.source());
+    }
+
+    /// A message of which only the number was kept.
+    #[cold]
+    fn bring_one(&mut self, unacked: &Unacked) -> Option<Entry> {
+        let queue = Arc::clone(&self.sources.get(unacked.source()).queue);
+        let pager = self.publisher.vhost().pager()?;
+        pager.bring_one(&queue, unacked.seq)
+    }
+
+    /// While memory is tight, only the numbers of messages in the log are kept that were just delivered, with tags above `tag`.
+    #[cold]
+    pub(super) fn let_go(&mut self, channel: &mut Channel, queue: &Queue, tag: u64) {
+        if !queue.is_let_go_of() {
+            return;
+        }
+        let arena = self.publisher.vhost().arena();
+        // The round counts on a copy in its segment.
+        self.round.leave_segment(arena);
+        for (segment, count) in channel.unacked.let_go(tag) {
+            arena.release(segment, count);
+        }
     }
 
     #[inline]
@@ -260,7 +291,7 @@ impl Core {
 
     fn flush_release(&mut self) {
         let (segment, count) = std::mem::take(&mut self.release_run);
-        if count > 0 {
+        if count > 0 && segment != Entry::AWAY {
             self.publisher.vhost().arena().release(segment, count);
         }
     }

@@ -99,6 +99,25 @@ impl Ring {
         self.held += 1;
     }
 
+    /// Of the messages in the log with tags above `tag`, only the number is kept. Returns the segments in which that leaves copies,
+    /// with how many.
+    #[cold]
+    pub fn let_go(&mut self, tag: u64) -> Vec<(u32, u64)> {
+        let mut copies: Vec<(u32, u64)> = Vec::new();
+        let new = self.slots.iter_mut().rev();
+        for slot in new.take_while(|slot| slot.tag > tag) {
+            if slot.source == SETTLED || !slot.is_logged() || slot.segment == Entry::AWAY {
+                continue;
+            }
+            let segment = std::mem::replace(&mut slot.segment, Entry::AWAY);
+            match copies.last_mut() {
+                Some((last, count)) if *last == segment => *count += 1,
+                _ => copies.push((segment, 1)),
+            }
+        }
+        copies
+    }
+
     /// Takes out the message with `tag`; `None` when there is none to be settled.
     #[inline]
     pub fn take(&mut self, tag: u64) -> Option<Unacked> {

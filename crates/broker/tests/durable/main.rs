@@ -10,6 +10,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod away;
 mod levels;
 mod model;
 mod node;

@@ -253,3 +253,20 @@ fn a_restart_forgets_them_and_their_numbers_are_not_used_again() {
     due.extend(published);
     assert_eq!(after.drain(&queue), due);
 }
+
+#[test]
+fn nothing_more_goes_to_a_disk_that_is_short_of_room() {
+    let (mut flood, queues) = Flood::new();
+    flood.node.pager.tell_disk(true);
+    let mut published = Vec::new();
+    for _ in 0..10 {
+        published.extend(flood.batch(2, |_| false));
+    }
+    assert_eq!(queues[2].stats().paged_out, 0);
+    assert!(flood.node.pager.is_tight() && flood.node.shadows() == 0);
+    flood.node.pager.tell_disk(false);
+    published.extend(flood.batch(2, |_| false));
+    assert!(!flood.node.pager.is_tight());
+    assert_eq!(flood.drain(&queues[2]), published);
+    flood.ends();
+}

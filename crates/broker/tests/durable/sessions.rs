@@ -20,7 +20,7 @@ const CASES: u64 = 150;
 const STEPS: usize = 150;
 /// All but the one with a flow.
 const PLAIN: usize = 4;
-const SETTINGS: Settings = Settings {
+pub const SETTINGS: Settings = Settings {
     frame_max: 4096,
     channel_max: 0,
     message_bytes_max: 1 << 20,

@@ -21,6 +21,48 @@ impl TableBuf {
         Self::default()
     }
 
+    /// A table without entries, with room for so many bytes of them.
+    pub fn with_capacity(bytes: usize) -> Self {
+        let bytes = Vec::with_capacity(bytes);
+        Self { bytes }
+    }
+
+    /// Appends the entries of another table, as they are.
+    pub fn put_all(&mut self, entries: Table<'_>) -> &mut Self {
+        self.bytes.extend_from_slice(entries.as_bytes());
+        self
+    }
+
+    /// Appends the entries of another table of which `keeps` says so by their names, as they are.
+    pub fn put_some(&mut self, entries: Table<'_>, keeps: impl Fn(&[u8]) -> bool) -> &mut Self {
+        let (mut raw, mut start) = (entries.raw_entries(), 0);
+        while let Some(entry) = raw.next() {
+            let end = raw.offset();
+            if keeps(entry.name) {
+                self.bytes
+                    .extend_from_slice(&entries.as_bytes()[start..end]);
+            }
+            start = end;
+        }
+        self
+    }
+
+    /// Appends an array, which `fill` writes in its place: without a buffer of its own. What `fill` gets is to be pushed to, not
+    /// read.
+    ///
+    /// # Panics
+    /// If `key` has more than 255 bytes.
+    pub fn put_array(&mut self, key: &str, fill: impl FnOnce(&mut ArrayBuf)) -> &mut Self {
+        let key = ShortStr::new(key.as_bytes()).expect("a field name fits 255 bytes");
+        put_short_str(&mut self.bytes, key);
+        nest(&mut self.bytes, b'A', |bytes| {
+            let mut array = ArrayBuf { bytes };
+            fill(&mut array);
+            array.bytes
+        });
+        self
+    }
+
     /// Appends an entry.
     ///
     /// # Panics
@@ -69,8 +111,27 @@ impl ArrayBuf {
         self
     }
 
+    /// Appends a table, which `fill` writes in its place. What `fill` gets is to be put into, not read.
+    pub fn push_table(&mut self, fill: impl FnOnce(&mut TableBuf)) -> &mut Self {
+        nest(&mut self.bytes, b'F', |bytes| {
+            let mut table = TableBuf { bytes };
+            fill(&mut table);
+            table.bytes
+        });
+        self
+    }
+
     /// What has been pushed so far.
     pub fn as_array(&self) -> Array<'_> {
         Array::assume_checked(&self.bytes)
     }
+}
+
+/// Appends a value of type `tag` that begins with its length; `fill` appends what is behind that.
+fn nest(bytes: &mut Vec<u8>, tag: u8, fill: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+    bytes.extend_from_slice(&[tag, 0, 0, 0, 0]);
+    let start = bytes.len();
+    *bytes = fill(std::mem::take(bytes));
+    let len = (bytes.len() - start) as u32;
+    bytes[start - 4..start].copy_from_slice(&len.to_be_bytes());
 }

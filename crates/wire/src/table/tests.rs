@@ -55,6 +55,46 @@ fn nested(levels: usize, arrays: bool) -> Vec<u8> {
 }
 
 #[test]
+fn what_is_written_in_its_place_is_as_if_it_had_been_built_before() {
+    let mut keys = ArrayBuf::new();
+    keys.push(&Value::from("a")).push(&Value::I32(1));
+    let mut inner = TableBuf::new();
+    inner
+        .put("count", &Value::I64(1))
+        .put("keys", &Value::Array(keys.as_array()));
+    let mut array = ArrayBuf::new();
+    array
+        .push(&Value::Table(inner.as_table()))
+        .push(&Value::Bool(true));
+    let mut before = TableBuf::new();
+    before
+        .put("first", &Value::from("1"))
+        .put("array", &Value::Array(array.as_array()))
+        .put("last", &Value::Void);
+    let mut after = TableBuf::with_capacity(64);
+    after.put("first", &Value::from("1"));
+    after.put_array("array", |array| {
+        array.push_table(|inner| {
+            inner.put("count", &Value::I64(1));
+            inner.put_array("keys", |keys| {
+                keys.push(&Value::from("a")).push(&Value::I32(1));
+            });
+        });
+        array.push(&Value::Bool(true));
+    });
+    after.put("last", &Value::Void);
+    assert_eq!(after, before);
+    let (mut all, mut some) = (TableBuf::new(), TableBuf::new());
+    all.put_all(before.as_table());
+    assert_eq!(all, before);
+    some.put_some(before.as_table(), |name| name != b"array");
+    let mut rest = TableBuf::new();
+    rest.put("first", &Value::from("1"))
+        .put("last", &Value::Void);
+    assert_eq!(some, rest);
+}
+
+#[test]
 fn every_type_keeps_value_and_tag() {
     let built = one_of_each();
     let table = Table::from_bytes(built.as_table().as_bytes()).unwrap();

@@ -89,16 +89,24 @@ impl<'a, T: Clone> Walk<'a, T> {
         let own = self.message;
         let mut found_any = self.take_matches(own, routes);
         if !own.further.is_empty() && routes.look_at_keys() {
-            for key in own.further {
-                found_any |= self.take_matches(&Message { key, ..*own }, routes);
-            }
+            found_any |= self.take_further(routes);
         }
         if !found_any && let Some(alternate) = slot.alternate() {
             self.found.pending.push(alternate);
         }
     }
 
-    /// The same by the one key of `message`. False: nothing matches.
+    /// Takes what the exchange matches by the further keys. False: nothing.
+    #[cold]
+    fn take_further(&mut self, routes: &Routes<T>) -> bool {
+        let own = self.message;
+        own.further.iter().fold(false, |found_any, key| {
+            self.take_matches(&Message { key, ..*own }, routes) || found_any
+        })
+    }
+
+    /// The same by the one key of `message`.
+    #[inline(always)]
     fn take_matches(&mut self, message: &Message<'_>, routes: &Routes<T>) -> bool {
         let mut scratch = Matched::new();
         let (table, headers, found) = (self.message.headers, &self.headers, &mut self.found);

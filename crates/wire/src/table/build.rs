@@ -27,12 +27,6 @@ impl TableBuf {
         Self { bytes }
     }
 
-    /// Appends the entries of another table, as they are.
-    pub fn put_all(&mut self, entries: Table<'_>) -> &mut Self {
-        self.bytes.extend_from_slice(entries.as_bytes());
-        self
-    }
-
     /// Appends the entries of another table of which `keeps` says so by their names, as they are.
     pub fn put_some(&mut self, entries: Table<'_>, keeps: impl Fn(&[u8]) -> bool) -> &mut Self {
         let (mut raw, mut start) = (entries.raw_entries(), 0);

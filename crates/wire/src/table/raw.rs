@@ -69,7 +69,7 @@ pub(super) fn cut_entry(bytes: &[u8]) -> Result<(RawEntry<'_>, &[u8]), Malformed
 }
 
 /// Type octet and value at the front of `bytes`, and what follows them.
-#[inline]
+#[inline(always)]
 pub(super) fn cut_value(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), Malformed> {
     let (&tag, rest) = bytes.split_first().ok_or(Malformed::Truncated)?;
     let (len, rest) = match tag {

@@ -32,6 +32,7 @@ fn allocations(name: &str) -> u64 {
 fn publish_to_delivery_allocates_nothing_but_the_batch_that_is_stored() {
     let plain = [
         "publish_deliver_16",
+        "publish_deliver_confirm_ack_16",
         "queues_1000_in_turn",
         "publish_deliver_as_bus_16",
         "publish_deliver_as_bus_topics_16",

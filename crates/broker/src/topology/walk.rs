@@ -99,10 +99,11 @@ impl<'a, T: Clone> Walk<'a, T> {
     /// Takes what the exchange matches by the further keys. False: nothing.
     #[cold]
     fn take_further(&mut self, routes: &Routes<T>) -> bool {
-        let own = self.message;
-        own.further.iter().fold(false, |found_any, key| {
-            self.take_matches(&Message { key, ..*own }, routes) || found_any
-        })
+        let (own, mut found_any) = (self.message, false);
+        for key in own.further {
+            found_any |= self.take_matches(&Message { key, ..*own }, routes);
+        }
+        found_any
     }
 
     /// The same by the one key of `message`.

@@ -18,7 +18,7 @@ use crate::delay;
 use crate::error::Error;
 use crate::publisher::{Dead, Going, Transfer, bury};
 use crate::queue::{Queue, Wakes, arguments};
-use crate::record::{Content, HEADER_FIXED_LEN, Record};
+use crate::record::{HEADER_FIXED_LEN, Record};
 use crate::topology::{Targets, clean_name};
 use crate::vhost::Vhost;
 
@@ -139,11 +139,7 @@ impl Vhost {
             let expiration = expiration.map(|text| arguments::expiration(text.as_bytes()));
             let going = Going {
                 source: None,
-                content: Content {
-                    names: message.names,
-                    header: message.header,
-                    body: message.body,
-                },
+                content: message.content(),
                 expiration: expiration.and_then(Result::ok),
             };
             transfer.add(self, &going, targets, self.now_ms());

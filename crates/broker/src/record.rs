@@ -296,6 +296,16 @@ impl<'a> Record<'a> {
         &segment[offset as usize..record.body_offset + record.body.len() + time]
     }
 
+    /// The message as it was published.
+    #[inline]
+    pub fn content(&self) -> Content<'a> {
+        Content {
+            names: self.names,
+            header: self.header,
+            body: self.body,
+        }
+    }
+
     /// The exchange that the message was published to.
     pub fn exchange(&self) -> &'a [u8] {
         let len = usize::from(self.names[0]);

@@ -171,16 +171,8 @@ pub(crate) fn shown(content: &Content<'_>) -> Option<Vec<u8>> {
 /// The content header without `BCC`.
 fn without_bcc(properties: Properties<'_>, body_len: usize) -> Vec<u8> {
     let mut kept = TableBuf::new();
-    for (name, value) in properties
-        .headers()
-        .into_iter()
-        .flat_map(|h| h.iter())
-        .flatten()
-    {
-        if name != b"BCC" {
-            kept.try_put(name, &value)
-                .expect("the name came from a table");
-        }
+    if let Some(headers) = properties.headers() {
+        kept.put_some(headers, |name| name != b"BCC");
     }
     let builder = PropertiesBuilder {
         headers: Some(kept.as_table()),

@@ -335,11 +335,7 @@ impl Publisher {
     /// buffer of its own: a large one is stored as it is, without another copy.
     pub fn publish_record(&mut self, stored: Vec<u8>, now_ms: u64) -> Result<Routed, Error> {
         let message = Record::read(&stored, 0);
-        let content = Content {
-            names: message.names,
-            header: message.header,
-            body: message.body,
-        };
+        let content = message.content();
         let headers = Headers::of(content.header)?;
         let is_special = headers.carbon || headers.expiration.is_some();
         if stored.len() < LARGE_FROM_BYTES || is_special {

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::firehose::Party;
 use crate::out::OutBuf;
 use crate::queue::Queue;
-use crate::record::{Content, Entry, Record};
+use crate::record::{Entry, Record};
 
 impl Core {
     /// Looks whether the vhost is traced now.
@@ -25,12 +25,7 @@ impl Core {
         mandatory: bool,
         out: &mut OutBuf,
     ) -> Result<(), Error> {
-        let message = Record::read(stored, 0);
-        let content = Content {
-            names: message.names,
-            header: message.header,
-            body: message.body,
-        };
+        let content = Record::read(stored, 0).content();
         self.publish(channel, content, mandatory, out)?;
         let by = self.party(channel.id);
         self.publisher.trace_published(by, content, self.now_ms);

@@ -6,7 +6,7 @@ use super::Core;
 use super::channel::Channel;
 use crate::error::Error;
 use crate::out::OutBuf;
-use crate::record::{self, Content, Record};
+use crate::record::{self, Record};
 
 /// Bytes of messages that a transaction may hold; beyond, the connection is closed (506).
 const TX_BYTES_MAX: usize = 256 << 20;
@@ -70,7 +70,8 @@ impl Core {
         let tx = take_tx(channel)?;
         // An exchange may have gone since, or the right to publish there: then nothing happens.
         for (stored, _) in &tx.publishes {
-            self.publisher.check_exchange(content_of(stored))?;
+            self.publisher
+                .check_exchange(Record::read(stored, 0).content())?;
         }
         let refused = self.refused;
         for (stored, mandatory) in tx.publishes {
@@ -119,7 +120,7 @@ impl Core {
         mandatory: bool,
     ) -> Result<(), Error> {
         let message = Record::read(&stored, 0);
-        let content = content_of(&stored);
+        let content = message.content();
         self.publisher.check_exchange(content)?;
         self.check_user(message.header)?;
         let body = message.body;
@@ -139,15 +140,6 @@ impl Core {
         });
         let tx = channel.tx.as_mut().expect("only called on a tx channel");
         tx.publish(changed.unwrap_or(stored), mandatory)
-    }
-}
-
-fn content_of(stored: &[u8]) -> Content<'_> {
-    let message = Record::read(stored, 0);
-    Content {
-        names: message.names,
-        header: message.header,
-        body: message.body,
     }
 }
 

@@ -34,6 +34,18 @@ pub(super) struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// One with a key and headers alone.
+    #[inline]
+    pub(super) fn of(key: &'a [u8], headers: Option<Table<'a>>) -> Self {
+        Self {
+            key,
+            further: &[],
+            headers,
+            properties: None,
+            waited: false,
+        }
+    }
+
     /// All of its keys, its own first.
     pub(super) fn keys(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         std::iter::once(self.key).chain(self.further.iter().copied())
@@ -294,13 +306,7 @@ mod tests {
         let pick = consistent(weights);
         let of = |n: u32| {
             let key = format!("key-{n}");
-            let message = Message {
-                key: key.as_bytes(),
-                further: &[],
-                headers: None,
-                properties: None,
-                waited: false,
-            };
+            let message = Message::of(key.as_bytes(), None);
             weights[pick.of(&message).unwrap() as usize].0
         };
         (0..10_000).map(of).collect()
@@ -357,13 +363,7 @@ mod tests {
 
     #[test]
     fn nothing_is_picked_from_nothing() {
-        let message = Message {
-            key: b"k",
-            further: &[],
-            headers: None,
-            properties: None,
-            waited: false,
-        };
+        let message = Message::of(b"k", None);
         for kind in [
             ExchangeKind::ConsistentHash,
             ExchangeKind::ModulusHash,

@@ -29,13 +29,7 @@ impl<T: Clone> Topology<T> {
         headers: Option<Table<'_>>,
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
-        let message = Message {
-            key,
-            further: &[],
-            headers,
-            properties: None,
-            waited: false,
-        };
+        let message = Message::of(key, headers);
         self.route_from(exchange, &message, out, false)
     }
 
@@ -52,11 +46,9 @@ impl<T: Clone> Topology<T> {
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
         let message = Message {
-            key,
             further,
-            headers: properties.headers(),
             properties: Some(properties),
-            waited: false,
+            ..Message::of(key, properties.headers())
         };
         self.route_from(exchange, &message, out, false)
     }
@@ -72,13 +64,7 @@ impl<T: Clone> Topology<T> {
         headers: Option<Table<'_>>,
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
-        let message = Message {
-            key,
-            further: &[],
-            headers,
-            properties: None,
-            waited: false,
-        };
+        let message = Message::of(key, headers);
         self.route_from(exchange, &message, out, true)
     }
 
@@ -94,11 +80,8 @@ impl<T: Clone> Topology<T> {
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
         let message = Message {
-            key,
             further,
-            headers: Some(headers),
-            properties: None,
-            waited: false,
+            ..Message::of(key, Some(headers))
         };
         self.route_from(exchange, &message, out, true)
     }
@@ -116,11 +99,10 @@ impl<T: Clone> Topology<T> {
         out: &mut Targets<T>,
     ) -> Result<Route, Error> {
         let message = Message {
-            key,
             further,
-            headers: properties.headers(),
             properties: Some(properties),
             waited,
+            ..Message::of(key, properties.headers())
         };
         self.route_from(exchange, &message, out, true)
     }

@@ -47,6 +47,7 @@ mod sync {
     pub(super) use futures_util::task::AtomicWaker;
     pub(super) use parking_lot::Mutex;
 }
+use proxy::Speaker;
 use stream::Stream;
 use tls::Tls;
 
@@ -295,6 +296,7 @@ fn dispatch(stream: TcpStream, peer: SocketAddr, transport: Transport, shared: &
 async fn serve(mut stream: TcpStream, transport: Transport, mut registered: Registered) {
     let shared = Arc::clone(&registered.shared);
     let address = registered.peer.ip().to_canonical();
+    let mut is_known = true;
     if shared
         .proxies
         .iter()
@@ -302,8 +304,9 @@ async fn serve(mut stream: TcpStream, transport: Transport, mut registered: Regi
     {
         let header = proxy::read_header(&mut stream);
         match tokio::time::timeout(shared.handshake_timeout, header).await {
-            Ok(Ok(Some(peer))) => registered.peer = peer,
-            Ok(Ok(None)) => {}
+            Ok(Ok(Speaker::Peer(peer))) => registered.peer = peer,
+            Ok(Ok(Speaker::Itself)) => {}
+            Ok(Ok(Speaker::Unknown)) => is_known = false,
             Ok(Err(_)) | Err(_) => return,
         }
     }
@@ -315,7 +318,7 @@ async fn serve(mut stream: TcpStream, transport: Transport, mut registered: Regi
         (Transport::Tls, None) => unreachable!("a listener with TLS has certificates"),
     };
     if let Ok(stream) = stream {
-        let loopback = is_loopback(registered.peer.ip());
+        let loopback = is_known && is_loopback(registered.peer.ip());
         connection::serve(stream, shared, registered, loopback).await;
     }
 }

@@ -71,7 +71,7 @@ pub struct Amqp {
     pub bind: Vec<SocketAddr>,
     /// Addresses to listen on with TLS.
     pub tls_bind: Vec<SocketAddr>,
-    /// Networks of proxies, which have to say for whom they speak (PROXY protocol, version 2).
+    /// Networks of proxies, which have to say for whom they speak (PROXY protocol).
     pub proxies: Vec<IpNet>,
     /// Heartbeat interval offered to clients, seconds; 0 offers none.
     pub heartbeat_s: u16,

@@ -1,0 +1,62 @@
+//! `[amqp]`.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::loopback;
+
+/// `[amqp]`: listeners and what they offer in `connection.tune`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Amqp {
+    /// Addresses to listen on; port 0 takes a free one.
+    pub bind: Vec<SocketAddr>,
+    /// Addresses to listen on with TLS.
+    pub tls_bind: Vec<SocketAddr>,
+    /// Networks of proxies, which have to say for whom they speak (PROXY protocol).
+    pub proxies: Vec<IpNet>,
+    /// Heartbeat interval offered to clients, seconds; 0 offers none.
+    pub heartbeat_s: u16,
+    /// Channels of one connection, offered to clients.
+    pub channel_max: u16,
+    /// Size of one frame, offered to clients, bytes.
+    pub frame_max_bytes: u32,
+    /// How long a peer may take from connecting to `connection.open`, milliseconds.
+    pub handshake_timeout_ms: u64,
+    /// Whether a delivery that is not acknowledged in time closes its channel, as RabbitMQ does it; otherwise it goes back to its
+    /// queue alone.
+    pub consumer_timeout_closes_channel: bool,
+}
+
+impl Default for Amqp {
+    fn default() -> Self {
+        Self {
+            bind: vec![loopback(5672)],
+            tls_bind: Vec::new(),
+            proxies: Vec::new(),
+            heartbeat_s: 60,
+            channel_max: 2047,
+            frame_max_bytes: 131_072,
+            handshake_timeout_ms: 10_000,
+            consumer_timeout_closes_channel: false,
+        }
+    }
+}
+
+impl Amqp {
+    pub(super) fn validate(&self) -> Result<(), (&'static str, String)> {
+        if self.channel_max == 0 {
+            return Err(("amqp.channel_max", "must be at least 1".into()));
+        }
+        // 4096 is the frame size that every AMQP peer must accept (AMQP 0-9-1 §4.2.3, frame-min-size).
+        if self.frame_max_bytes < 4096 {
+            return Err(("amqp.frame_max_bytes", "must be at least 4096".into()));
+        }
+        if self.handshake_timeout_ms == 0 {
+            return Err(("amqp.handshake_timeout_ms", "must be at least 1".into()));
+        }
+        Ok(())
+    }
+}

@@ -25,7 +25,7 @@ pub use amqp::Amqp;
 pub use environment::Environment;
 pub use load::{ConfigError, Flags, load};
 pub use secret::Secret;
-pub use tls::{ClientCertificates, LoginFrom, Tls};
+pub use tls::{CertificateFiles, ClientCertificates, LoginFrom, Tls};
 
 /// The most that `limits.max_body_bytes` may be: a message has to fit into one segment of the log, which is 1 GiB at most.
 const MAX_BODY_BYTES_MAX: u64 = 512 << 20;

@@ -8,16 +8,28 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// The server's certificate and those between it and its authority, PEM.
+    /// The server's certificate, for who asks for no name or one that no certificate has, and those between it and its authority, PEM.
     pub certificate_file: PathBuf,
     /// The key of the server's certificate, PEM.
     pub key_file: PathBuf,
+    /// Further certificates: which one a client is shown, the name that it asks for says (SNI).
+    pub certificates: Vec<CertificateFiles>,
     /// The authorities that sign clients' certificates, PEM.
     pub client_ca_file: PathBuf,
     /// Whether clients show certificates.
     pub client_certificates: ClientCertificates,
     /// What in a client's certificate is its user's name (mechanism `EXTERNAL`).
     pub login_from: LoginFrom,
+}
+
+/// A certificate for the hosts that it names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFiles {
+    /// The certificate and those between it and its authority, PEM.
+    pub certificate_file: PathBuf,
+    /// Its key, PEM.
+    pub key_file: PathBuf,
 }
 
 /// Whether clients show certificates.

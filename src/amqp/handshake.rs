@@ -51,8 +51,7 @@ impl Opened {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
         About {
             id: registered.id,
-            peer: registered.peer,
-            local: registered.local,
+            ends: registered.ends.clone(),
             user: Arc::clone(&self.user),
             vhost: Arc::clone(self.vhost.name()),
             mechanism: String::from_utf8_lossy(&self.mechanism).into_owned(),
@@ -211,7 +210,7 @@ impl Handshake<'_> {
     ) -> Result<Identity, Failed> {
         let auth = &self.shared.auth;
         let peer = Peer {
-            address: registered.peer.ip(),
+            address: registered.ends.peer_address(),
             is_local: loopback,
         };
         let credentials = match &login.mechanism[..] {

@@ -1,6 +1,7 @@
 //! `[amqp]`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,10 @@ pub struct Amqp {
     pub bind: Vec<SocketAddr>,
     /// Addresses to listen on with TLS.
     pub tls_bind: Vec<SocketAddr>,
+    /// A UNIX socket to listen on, without TLS; empty for none.
+    pub unix_socket: PathBuf,
+    /// Who may connect to it.
+    pub unix_socket_mode: FileMode,
     /// Networks of proxies, which have to say for whom they speak (PROXY protocol).
     pub proxies: Vec<IpNet>,
     /// Heartbeat interval offered to clients, seconds; 0 offers none.
@@ -35,6 +40,8 @@ impl Default for Amqp {
         Self {
             bind: vec![loopback(5672)],
             tls_bind: Vec::new(),
+            unix_socket: PathBuf::new(),
+            unix_socket_mode: FileMode(0o660),
             proxies: Vec::new(),
             heartbeat_s: 60,
             channel_max: 2047,
@@ -58,5 +65,52 @@ impl Amqp {
             return Err(("amqp.handshake_timeout_ms", "must be at least 1".into()));
         }
         Ok(())
+    }
+}
+
+/// The permissions of a file, written as for chmod: `"660"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FileMode(u32);
+
+impl FileMode {
+    /// Its bits.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<String> for FileMode {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let digits = text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+        let bits = u32::from_str_radix(&text, 8).ok().filter(|_| digits);
+        let bits = bits.filter(|bits| *bits <= 0o777);
+        bits.map(Self)
+            .ok_or("must be permissions in octal as text, such as \"660\"")
+    }
+}
+
+impl From<FileMode> for String {
+    fn from(mode: FileMode) -> Self {
+        format!("{:03o}", mode.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_octal() {
+        let read = |text: &str| FileMode::try_from(text.to_owned()).map(FileMode::bits).ok();
+        assert_eq!(read("660"), Some(0o660));
+        assert_eq!(read("0600"), Some(0o600));
+        assert_eq!(read("0"), Some(0));
+        for wrong in ["", "888", "1777", "+660", "0o660", "rw-rw----"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+        assert_eq!(String::from(FileMode(0o66)), "066");
     }
 }

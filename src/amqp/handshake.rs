@@ -20,6 +20,8 @@ use super::stream::Stream;
 use super::{Registered, Shared};
 use crate::auth::{Identity, Peer};
 
+/// AMQP 0-9, whose frames and methods are those of 0-9-1.
+const HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\0\x09";
 /// Smallest frame-max that a peer may ask for (AMQP 0-9-1 §4.2.3).
 const FRAME_MAX_MIN: u32 = 4096;
 /// Largest frame before the connection is open: whoever has no credentials holds no more memory.
@@ -152,7 +154,8 @@ impl Handshake<'_> {
         loop {
             let got = self.input.filled();
             let prefix = got.len().min(8);
-            if got[..prefix] != PROTOCOL_HEADER[..prefix] {
+            let is_ours = |header: [u8; 8]| header[..prefix] == got[..prefix];
+            if !is_ours(PROTOCOL_HEADER) && !is_ours(HEADER_0_9) {
                 return Err(Failed::OtherProtocol);
             }
             if prefix == 8 {

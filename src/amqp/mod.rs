@@ -13,6 +13,7 @@ mod ends;
 mod handshake;
 mod last_words;
 mod listeners;
+mod mechanism;
 mod proxy;
 mod stream;
 mod tls;
@@ -29,7 +30,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use crate::auth::Authenticator;
-use crate::config::Config;
+use crate::config::{Config, Mechanism};
 use crate::runtime::arbiters::Arbiters;
 use crate::runtime::{Certificates, OpenFiles};
 use crate::telemetry::{Events, Samples};
@@ -69,6 +70,7 @@ struct Shared {
     /// Where there is a listener with TLS.
     certificates: Option<Arc<Certificates>>,
     proxies: Vec<IpNet>,
+    mechanisms: Vec<Mechanism>,
     handshake_timeout: Duration,
     message_bytes_max: u64,
     unacked_max: usize,
@@ -119,6 +121,7 @@ impl Amqp {
             },
             certificates,
             proxies: config.amqp.proxies.clone(),
+            mechanisms: config.amqp.mechanisms.clone(),
             handshake_timeout: Duration::from_millis(config.amqp.handshake_timeout_ms),
             message_bytes_max: config.limits.max_body_bytes,
             unacked_max: config.limits.unacked_per_channel as usize,

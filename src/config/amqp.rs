@@ -22,6 +22,8 @@ pub struct Amqp {
     pub unix_socket_mode: FileMode,
     /// Networks of proxies, which have to say for whom they speak (PROXY protocol).
     pub proxies: Vec<IpNet>,
+    /// How clients may prove who they are, as offered to them.
+    pub mechanisms: Vec<Mechanism>,
     /// Heartbeat interval offered to clients, seconds; 0 offers none.
     pub heartbeat_s: u16,
     /// Channels of one connection, offered to clients.
@@ -43,6 +45,7 @@ impl Default for Amqp {
             unix_socket: PathBuf::new(),
             unix_socket_mode: FileMode(0o660),
             proxies: Vec::new(),
+            mechanisms: vec![Mechanism::Plain, Mechanism::AmqPlain, Mechanism::External],
             heartbeat_s: 60,
             channel_max: 2047,
             frame_max_bytes: 131_072,
@@ -54,6 +57,9 @@ impl Default for Amqp {
 
 impl Amqp {
     pub(super) fn validate(&self) -> Result<(), (&'static str, String)> {
+        if self.mechanisms.is_empty() {
+            return Err(("amqp.mechanisms", "needs at least one mechanism".into()));
+        }
         if self.channel_max == 0 {
             return Err(("amqp.channel_max", "must be at least 1".into()));
         }
@@ -65,6 +71,35 @@ impl Amqp {
             return Err(("amqp.handshake_timeout_ms", "must be at least 1".into()));
         }
         Ok(())
+    }
+}
+
+/// How a client proves who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mechanism {
+    /// Name and password (RFC 4616).
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// The same in a field table.
+    #[serde(rename = "AMQPLAIN")]
+    AmqPlain,
+    /// The client's certificate.
+    #[serde(rename = "EXTERNAL")]
+    External,
+    /// The name, and then the password when it is asked for.
+    #[serde(rename = "RABBIT-CR-DEMO")]
+    RabbitCrDemo,
+}
+
+impl Mechanism {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::AmqPlain => "AMQPLAIN",
+            Self::External => "EXTERNAL",
+            Self::RabbitCrDemo => "RABBIT-CR-DEMO",
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-pub use amqp::{Amqp, FileMode};
+pub use amqp::{Amqp, FileMode, Mechanism};
 pub use environment::Environment;
 pub use load::{ConfigError, Flags, load};
 pub use secret::Secret;

@@ -1,5 +1,10 @@
 //! `backbone client`: the clients of the bus.
 
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value};
@@ -23,6 +28,10 @@ enum ClientCommand {
         client_id: String,
         #[command(flatten)]
         fields: Fields,
+        /// Write the record, secret included, to a new file that only you can read, e.g. soar-config.json
+        // Named like the flag for the server's configuration, which means nothing here, and takes its place.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// List all clients
     List {
@@ -90,6 +99,10 @@ impl Fields {
 
 /// Runs one of the verbs.
 pub(super) async fn run(args: ClientArgs, environment: &Environment) -> Result<(), Failure> {
+    let file = match &args.command {
+        ClientCommand::Add { config, .. } => config.as_deref().map(NewFile::create).transpose()?,
+        _ => None,
+    };
     let Call {
         remote,
         method,
@@ -105,8 +118,56 @@ pub(super) async fn run(args: ClientArgs, environment: &Environment) -> Result<(
             body.map(|fields| Value::Object(fields).to_string()),
         )
         .await?;
-    print(&answer, remote.json, line);
-    Ok(())
+    match file {
+        Some(file) => file.fill(&format!("{answer:#}\n")),
+        None => {
+            print(&answer, remote.json, line);
+            Ok(())
+        }
+    }
+}
+
+/// A file for a secret: made before the server is asked, since that tells the secret only once, and gone again if there is
+/// nothing to put into it.
+struct NewFile {
+    file: File,
+    path: Option<PathBuf>,
+}
+
+impl NewFile {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(path);
+        let file = file.map_err(|error| failed(path, &error))?;
+        let path = Some(path.to_owned());
+        Ok(Self { file, path })
+    }
+
+    fn fill(mut self, text: &str) -> Result<(), Failure> {
+        let path = self.path.take().expect("it is filled once");
+        let written = self.file.write_all(text.as_bytes());
+        let written = written.and_then(|()| self.file.sync_all());
+        if written.is_err() {
+            // The secret must not be lost with the file.
+            println!("{text}");
+        }
+        written.map_err(|error| failed(&path, &error))?;
+        println!("written: {}", path.display());
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Who removed it before was faster.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::File(path.display().to_string(), error.to_string())
 }
 
 /// Prints an answer: as JSON, or a list in lines and a record field by field.
@@ -164,6 +225,7 @@ impl TryFrom<ClientCommand> for Call {
                 remote,
                 client_id,
                 fields,
+                config: _,
             } => {
                 let mut body = fields.into_json();
                 body.insert("client_id".into(), client_id.into());

@@ -24,7 +24,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::config::{self, Config, ConfigError, Environment, Flags};
 use api::Api;
@@ -92,6 +93,11 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print a script that completes commands, e.g. for `source <(backbone completions bash)`
+    Completions {
+        /// The shell that it is for
+        shell: Shell,
+    },
 }
 
 #[derive(Subcommand)]
@@ -132,7 +138,7 @@ enum Failure {
     Usage(String),
     #[error("{0}: {1}")]
     File(String, String),
-    #[error("cannot read standard input: {0}")]
+    #[error("standard input or output: {0}")]
     Input(#[from] std::io::Error),
     #[error("the message cannot be written as JSON: {0}")]
     Encode(#[from] serde_json::Error),
@@ -202,6 +208,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
             print!("{}", toml::to_string(&load()?)?);
             Ok(())
         }
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "backbone",
+                &mut std::io::stdout(),
+            );
+            Ok(())
+        }
     }
 }
 
@@ -259,8 +274,6 @@ impl RemoteArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -65,6 +65,11 @@ impl Engine {
                 total.consumers,
             ),
             ("backbone_queues", "Queues", total.queues),
+            (
+                "backbone_queues_paused",
+                "Queues that are paused: they take messages and hand out none",
+                total.paused,
+            ),
             ("backbone_exchanges", "Exchanges", total.exchanges),
             (
                 "backbone_bindings",
@@ -168,6 +173,7 @@ struct Totals {
     consumers: u64,
     published: u64,
     queues: u64,
+    paused: u64,
     exchanges: u64,
     bindings: u64,
     /// Queues of each level, in the order of [`Level::ALL`].
@@ -190,6 +196,7 @@ impl Totals {
             totals.unacked += stats.unsettled;
             totals.consumers += u64::from(stats.consumers);
             totals.published += stats.published;
+            totals.paused += u64::from(stats.paused);
             for (level, count) in Level::ALL.into_iter().zip(&mut totals.by_level) {
                 *count += u64::from(level == queue.level());
             }
@@ -204,6 +211,7 @@ impl Totals {
         self.consumers += other.consumers;
         self.published += other.published;
         self.queues += other.queues;
+        self.paused += other.paused;
         self.exchanges += other.exchanges;
         self.bindings += other.bindings;
         for (mine, others) in self.by_level.iter_mut().zip(other.by_level) {

@@ -24,6 +24,7 @@ mod numbers;
 pub mod out;
 pub mod pager;
 pub mod pattern;
+mod pause;
 pub mod policy;
 pub mod publisher;
 pub mod queue;

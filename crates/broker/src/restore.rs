@@ -12,7 +12,7 @@ use crate::definitions::{
 };
 use crate::error::Error;
 use crate::policy::{Author, Policies, Policy, PolicyDefinition};
-use crate::queue::{Features, Queue, QueueOptions};
+use crate::queue::{Features, Queue, QueueOptions, Wakes};
 use crate::vhost::Vhost;
 
 /// What a restore did.
@@ -145,6 +145,7 @@ impl Vhost {
             };
             let (name, id) = (&definition.name, definition.id);
             let queue = Queue::shared(name, id, options, features, self.pager());
+            queue.set_paused(definition.paused, &mut Wakes::default());
             for (id, level) in definition.ids().zip(0..) {
                 let (live, low, next) = numbers_of(id, stored);
                 match definition.priority_max {

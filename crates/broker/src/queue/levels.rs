@@ -327,6 +327,12 @@ impl Queue {
         queue
     }
 
+    /// The highest priority of a priority queue.
+    pub(crate) fn priority_max(&self) -> Option<u8> {
+        let levels = self.levels.as_ref()?;
+        Some((levels.queues.len() - 1) as u8)
+    }
+
     /// Whether it is a priority queue.
     pub(crate) fn is_ranked(&self) -> bool {
         self.levels.is_some()

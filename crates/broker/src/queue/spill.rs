@@ -179,7 +179,7 @@ impl State {
         };
         let page = spill.keep.page();
         let watched = !self.waiting() && self.is_watched();
-        (self.consumer_count > 0 || self.front.is_some() || watched)
+        (self.has_takers() || self.front.is_some() || watched)
             && self.ready.len() < page.messages
             && self.ready_bytes < page.bytes
             && self.next_page().is_some()

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use backbone_broker::dedup::Deduplication;
 use backbone_broker::durable::Level;
 use backbone_broker::vhost::Vhost;
 
@@ -97,6 +98,16 @@ impl Engine {
                 total.delayed,
             ),
             (
+                "backbone_deduplication_keys",
+                "Keys of messages that queues and exchanges remember, to drop those that come again",
+                total.remembered.keys,
+            ),
+            (
+                "backbone_deduplication_bytes",
+                "Memory that these keys take",
+                total.remembered.bytes,
+            ),
+            (
                 "backbone_exchange_history_bytes",
                 "Memory that messages take which recent-history exchanges keep",
                 vhost.history_bytes(),
@@ -174,6 +185,8 @@ struct Totals {
     published: u64,
     queues: u64,
     paused: u64,
+    /// What is remembered of messages that came.
+    remembered: Deduplication,
     exchanges: u64,
     bindings: u64,
     /// Queues of each level, in the order of [`Level::ALL`].
@@ -188,6 +201,7 @@ impl Totals {
             exchanges: counts.exchanges as u64,
             bindings: counts.bindings as u64,
             delayed: vhost.delayed_in_all(),
+            remembered: vhost.deduplication(),
             ..Self::default()
         };
         for queue in vhost.topology().queues() {
@@ -212,6 +226,7 @@ impl Totals {
         self.published += other.published;
         self.queues += other.queues;
         self.paused += other.paused;
+        self.remembered = self.remembered.and(other.remembered);
         self.exchanges += other.exchanges;
         self.bindings += other.bindings;
         for (mine, others) in self.by_level.iter_mut().zip(other.by_level) {

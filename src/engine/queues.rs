@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use backbone_broker::dedup::Deduplication;
 use backbone_broker::policy::{Chosen, Policy, effective};
 use backbone_broker::queue::QueueStats;
 use backbone_broker::vhost::Vhost;
@@ -38,6 +39,8 @@ pub struct QueueInfo {
     pub durability: &'static str,
     /// What is in it.
     pub stats: QueueStats,
+    /// What it remembers, if it drops messages that came before.
+    pub deduplication: Option<Deduplication>,
 }
 
 impl Engine {
@@ -93,6 +96,7 @@ fn describe(vhost: &Vhost, queue: &Queue) -> QueueInfo {
         arguments: object(arguments),
         durability: queue.level().name(),
         stats: queue.stats(),
+        deduplication: queue.deduplication(),
     }
 }
 

@@ -86,6 +86,9 @@ pub struct QueueBody {
 struct MessageStats {
     /// Messages put into it.
     publish: u64,
+    /// Of a queue that drops messages that came before: how many it dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dedup: Option<u64>,
 }
 
 /// A queue as it is to be.
@@ -129,6 +132,7 @@ impl From<QueueInfo> for QueueBody {
             consumers: stats.consumers,
             message_stats: MessageStats {
                 publish: stats.published,
+                dedup: info.deduplication.map(|it| it.repeats),
             },
             consumer_details: None,
             owner_pid_details: None,

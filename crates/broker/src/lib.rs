@@ -11,6 +11,7 @@ mod bodies;
 pub mod counters;
 pub mod death;
 mod declare;
+pub mod dedup;
 pub mod definitions;
 mod delay;
 pub mod durable;

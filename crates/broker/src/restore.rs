@@ -148,6 +148,9 @@ impl Vhost {
             queue.set_paused(definition.paused, &mut Wakes::default());
             for (id, level) in definition.ids().zip(0..) {
                 let (live, low, next) = numbers_of(id, stored);
+                if live > 0 && queue.dedup().is_some() {
+                    self.restore_keys(&queue.part(level), low..next);
+                }
                 match definition.priority_max {
                     None => queue.restore(live, low, next),
                     Some(_) if next == 0 => {}

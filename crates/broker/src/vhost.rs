@@ -170,6 +170,7 @@ impl Vhost {
         other.counters = Arc::clone(&self.counters);
         other.numbers = Arc::clone(&self.numbers);
         other.history_bytes = Arc::clone(&self.history_bytes);
+        other.now_ms = AtomicU64::new(self.now_ms());
         other.timetable = self.timetable.beside();
         other.consumer_timeout_ms = self.consumer_timeout_ms;
         match (&self.durable, &self.pager) {
@@ -497,9 +498,12 @@ impl Vhost {
         }
     }
 
-    /// Drops the ready messages of a queue; returns how many.
+    /// Drops the ready messages of a queue, and forgets their keys; returns how many.
     pub fn purge(&self, queue: &Queue) -> u64 {
         let mut count = 0;
+        if let Some(dedup) = queue.dedup() {
+            dedup.forget();
+        }
         queue.each_part(|part| {
             let emptied = part.purge();
             flow::release(&self.arena, &emptied.entries);

@@ -29,6 +29,7 @@ mod history;
 mod levels;
 mod outcome;
 mod pause;
+mod repeats;
 mod rules;
 mod schedule;
 mod settings;
@@ -51,6 +52,7 @@ pub use credit::SharedCredit;
 pub use features::Activity;
 pub(crate) use features::{Features, consumer_priority};
 
+use crate::dedup::{Dedup, Deduplication};
 use crate::durable::Level;
 use crate::flow::Flow;
 use crate::record::Entry;
@@ -138,6 +140,8 @@ pub struct Queue {
     /// Written under the lock.
     published: AtomicU64,
     kind: QueueType,
+    /// What it remembers of messages that came, if it drops those that come again. Levels share it.
+    dedup: Option<Arc<Dedup>>,
     /// What is special about it: [`rules::rule`]. Written under the lock.
     rules: AtomicU16,
     /// When the timetable will look at it. Written under the lock.
@@ -164,8 +168,10 @@ impl Queue {
 
     /// A queue with the settings that its arguments say.
     fn declared(name: &Arc<str>, id: u64, options: QueueOptions, features: Features) -> Self {
-        let settings = Settings::of(Table::assume_checked(&options.arguments));
-        Self::with(name, id, options, features, settings)
+        let arguments = Table::assume_checked(&options.arguments);
+        let (settings, dedup) = (Settings::of(arguments), Dedup::of(arguments));
+        let queue = Self::with(name, id, options, features, settings);
+        queue.with_dedup(dedup.map(Arc::new))
     }
 
     fn with(
@@ -187,6 +193,7 @@ impl Queue {
             name: Arc::clone(name),
             id,
             kind,
+            dedup: None,
             rules: AtomicU16::new(bits),
             booked: AtomicU64::new(u64::MAX),
             options,

@@ -365,7 +365,21 @@ impl Queue {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
             return Pushed::Taken;
         };
-        state.end_flight(&(first.seq..last.seq + 1));
+        let numbers = first.seq..last.seq + 1;
+        self.push_some_reserved(state, &numbers, entries, keep, dropped, wakes)
+    }
+
+    /// The same where not all of the numbers that were reserved have entries.
+    pub(crate) fn push_some_reserved(
+        &self,
+        state: &mut State,
+        numbers: &Range<u64>,
+        entries: &[Entry],
+        keep: Room,
+        dropped: &mut Vec<Entry>,
+        wakes: &mut Wakes,
+    ) -> Pushed {
+        state.end_flight(numbers);
         if state.deleted {
             let last = state.in_flight.is_empty();
             return Pushed::Deleted { last };

@@ -22,6 +22,7 @@ use backbone_wire::properties::Properties;
 use backbone_wire::table::{Table, Value};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::durable::Promise;
 use crate::queue::Queue;
 use crate::record::{HEADER_FIXED_LEN, Record};
 use crate::vhost::Vhost;
@@ -75,6 +76,8 @@ pub(crate) struct Seen {
     /// What `keys` take.
     bytes: usize,
     next: u64,
+    /// Of an exchange: that all messages that it remembers are as safe as their queues want them.
+    promise: Promise,
 }
 
 #[derive(Clone, Copy)]
@@ -258,6 +261,16 @@ impl Seen {
             };
             self.order.retain(counts);
         }
+    }
+
+    /// That what is remembered is as safe as it has to be.
+    pub fn promise(&self) -> Promise {
+        self.promise
+    }
+
+    /// The last message is as safe as it has to be when this is kept.
+    pub fn promised(&mut self, promise: Promise) {
+        self.promise = self.promise.and(promise);
     }
 
     fn forget_key(&mut self, key: &[u8]) {

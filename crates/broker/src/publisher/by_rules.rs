@@ -28,18 +28,34 @@ impl Publisher {
         headers: &Headers<'_>,
         now_ms: u64,
     ) -> Routed {
-        let route = self.current(number);
-        if let Some(dedup) = route.dedup.clone() {
-            let level = route.level();
-            let taken = self.once(&dedup, level, content, now_ms, |this| {
-                Ok(this.take_now(number, content, headers, now_ms))
-            });
-            return taken.expect("what is taken here is never an error");
+        match self.current(number).dedup.is_some() {
+            false => self.take_now(number, content, headers, now_ms),
+            true => self.take_once(number, content, headers, now_ms),
         }
-        self.take_now(number, content, headers, now_ms)
     }
 
-    /// The same of a message that did not come before.
+    /// The same where the exchange drops repeats.
+    #[cold]
+    #[inline(never)]
+    fn take_once(
+        &mut self,
+        number: usize,
+        content: Content<'_>,
+        headers: &Headers<'_>,
+        now_ms: u64,
+    ) -> Routed {
+        let dedup = self.current(number).dedup.clone();
+        let dedup = dedup.expect("the caller has seen it");
+        let taken = self.once(&dedup, content, now_ms, |this| {
+            Ok(this.take_now(number, content, headers, now_ms))
+        });
+        let taken = taken.expect("what is taken here is never an error");
+        taken.unwrap_or(Routed::Queues)
+    }
+
+    /// Takes a message that did not come before.
+    // Once a message: a call more is measured (benches/instructions.txt).
+    #[inline(always)]
     fn take_now(
         &mut self,
         number: usize,
@@ -228,20 +244,35 @@ fn push_by_rules(
     if queue.is_history() {
         return remember(vhost, list);
     }
-    let mut entries = list.entries.clone();
+    let entries = list.entries.clone();
     if entries.is_empty() {
         return 0;
     }
-    let Some(dedup) = queue.dedup() else {
-        return push_rest(vhost, list, entries, dead, wakes);
-    };
+    match queue.dedup() {
+        None => push_entries(vhost, list, entries, dead, wakes),
+        Some(dedup) => push_once(vhost, dedup, list, now_ms, dead, wakes),
+    }
+}
+
+/// The same into a queue that drops repeats.
+#[cold]
+#[inline(never)]
+fn push_once(
+    vhost: &Vhost,
+    dedup: &Dedup,
+    list: &List,
+    now_ms: u64,
+    dead: &mut Vec<Dead>,
+    wakes: &mut Wakes,
+) -> u64 {
+    let mut entries = list.entries.clone();
     // Held until they are pushed, so that of two with one key the first one is.
     let mut seen = dedup.lock();
     let mut repeats = take_repeats(vhost, dedup, &mut seen, &mut entries, now_ms);
     if !repeats.is_empty() && !drop_repeats(vhost, list, &repeats) {
         (entries, repeats) = (list.entries.clone(), Vec::new());
     }
-    let pushed = push_rest(vhost, list, entries, dead, wakes);
+    let pushed = push_entries(vhost, list, entries, dead, wakes);
     drop(seen);
     if pushed == 0 {
         return 0;
@@ -298,7 +329,8 @@ fn drop_repeats(vhost: &Vhost, list: &List, repeats: &[Entry]) -> bool {
 }
 
 /// Pushes `entries`, which are those of the list or some of them. If the queue is deleted, all of the list's copies are given up.
-fn push_rest(
+#[inline(always)]
+fn push_entries(
     vhost: &Vhost,
     list: &List,
     mut entries: Vec<Entry>,

@@ -88,11 +88,13 @@ impl Publisher {
         let Some(dedup) = self.vhost.topology().dedup(exchange) else {
             return self.publish_found(&carbon, found, content, now_ms);
         };
-        let levels = found.iter().map(|(_, queue)| queue.level());
-        let level = levels.max().unwrap_or_default();
-        self.once(&dedup, level, content, now_ms, |this| {
+        let taken = self.once(&dedup, content, now_ms, |this| {
             this.publish_found(&carbon, found, content, now_ms)
-        })
+        })?;
+        Ok(taken.unwrap_or_else(|| {
+            self.messages += 1;
+            Routed::Queues
+        }))
     }
 
     fn publish_found(

@@ -7,53 +7,45 @@
 use std::sync::Arc;
 
 use super::{Publisher, Routed};
+use crate::counters::add;
 use crate::dedup::{Dedup, Key, Seen};
-use crate::durable::{Level, Promise};
 use crate::error::Error;
 use crate::record::{self, Content};
 
 impl Publisher {
-    /// Has `take` take a message that was published to an exchange with these keys, unless it came before. `level` is that of
-    /// the safest queue that the message goes to.
+    /// Has `take` take a message that was published to an exchange with these keys. `None`: it came before, and is dropped.
     pub(super) fn once(
         &mut self,
         dedup: &Arc<Dedup>,
-        level: Level,
         content: Content<'_>,
         now_ms: u64,
         take: impl FnOnce(&mut Self) -> Result<Routed, Error>,
-    ) -> Result<Routed, Error> {
+    ) -> Result<Option<Routed>, Error> {
         let Some(key) = dedup.key(content.header) else {
-            return take(self);
+            return take(self).map(Some);
         };
         let mut seen = dedup.lock();
         if seen.knows(&key, now_ms) {
             dedup.count(1);
-            self.repeated(level, content.header);
-            return Ok(Routed::Queues);
+            add(&self.vhost.counters().messages_deduplicated, 1);
+            if record::is_persistent(content.header) {
+                self.promise = self.promise.and(seen.promise());
+            }
+            return Ok(None);
         }
         let routed = take(self)?;
         self.took(&mut seen, key, routed, now_ms);
-        Ok(routed)
-    }
-
-    /// Drops a message that came before. Who waits for it waits for all that the log has by now, where the first one is.
-    fn repeated(&mut self, level: Level, header: &[u8]) {
-        crate::counters::add(&self.vhost.counters().messages_deduplicated, 1);
-        if record::is_persistent(header)
-            && let Some(durable) = self.vhost.durable()
-        {
-            let first = Promise::new(durable.log().appended(), level);
-            self.promise = self.promise.and(first);
-        }
+        Ok(Some(routed))
     }
 
     fn took(&mut self, seen: &mut Seen, key: Key, routed: Routed, now_ms: u64) {
-        if routed == Routed::Queues {
-            self.commit();
-            if !self.stalled {
-                seen.note(key, now_ms);
-            }
+        if routed != Routed::Queues {
+            return;
+        }
+        self.commit();
+        if !self.stalled {
+            seen.note(key, now_ms);
+            seen.promised(self.promise);
         }
     }
 }

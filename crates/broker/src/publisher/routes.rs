@@ -287,12 +287,6 @@ impl Route {
         self.by_rules |= dedup.is_some();
         self.dedup = dedup;
     }
-
-    /// The level of the safest of its queues.
-    pub fn level(&self) -> Level {
-        let levels = self.targets.iter().map(|it| it.queue.level());
-        levels.max().unwrap_or_default()
-    }
 }
 
 #[cfg(test)]

@@ -1,31 +1,16 @@
 //! Pausing a queue: it hands out nothing, to nobody, until it is resumed.
 //!
 //! Everything else goes on: messages come in, expire, are pushed out by limits, are acknowledged and put back; consumers
-//! come, go, and keep their places in the rotation. For deliveries a paused queue is one whose consumers take turns at
-//! nothing ([`Serves::Nobody`]), so that a queue that is not paused pays nothing for it.
+//! come, go, and keep their places in the rotation. For deliveries a paused queue is one that serves a single active
+//! consumer and has none ([`State::serves_one`]), so that a queue that is not paused pays nothing for it.
 
 use super::{Queue, State, Wakes};
 
-/// Who gets messages. Follows from what the state says of consumers and of the pause: [`State::look_who_is_served`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Serves {
-    /// All consumers in turn.
-    #[default]
-    All,
-    /// The one in this slot: the single active consumer.
-    Only(u32),
-    /// Nobody: the queue is paused, or has no active consumer.
-    Nobody,
-}
-
 impl State {
-    /// Keeps in step who gets messages; called after each change of the active consumer, or of the pause.
+    /// Keeps in step who is served; called after each change of the active consumer, or of the pause.
     pub(super) fn look_who_is_served(&mut self) {
-        self.serves = match (self.paused, self.single_active, self.active) {
-            (false, false, _) => Serves::All,
-            (false, true, Some(slot)) => Serves::Only(slot),
-            _ => Serves::Nobody,
-        };
+        self.serves_one = self.single_active || self.paused;
+        self.served = if self.paused { None } else { self.active };
     }
 
     /// Whether somebody consumes who would get messages.

@@ -8,7 +8,6 @@ use smallvec::SmallVec;
 
 use super::consumer::Consumer;
 use super::levels::Levels;
-use super::pause::Serves;
 use super::rules::Rules;
 use super::schedule::Schedule;
 use super::spill::{Room, Spill};
@@ -66,8 +65,9 @@ pub(crate) struct State {
     pub(super) active: Option<u32>,
     /// Nothing is handed out.
     pub(super) paused: bool,
-    /// What follows from these three.
-    pub(super) serves: Serves,
+    /// What follows from these three: not all consumers get messages, and which one does.
+    pub(super) serves_one: bool,
+    pub(super) served: Option<u32>,
     pub(super) exclusive: bool,
     /// Of a priority queue: where its messages are.
     pub(super) levels: Option<Arc<Levels>>,
@@ -291,7 +291,7 @@ impl State {
     /// Gives what waits to the consumers with room: the only one is woken to fetch by itself,
     /// several get it assigned in rotation.
     pub(super) fn dispatch(&mut self, wakes: &mut Wakes) {
-        if self.consumer_count == 1 || self.serves != Serves::All {
+        if self.consumer_count == 1 || self.serves_one {
             self.wake_only(wakes);
             return;
         }
@@ -323,10 +323,11 @@ impl State {
 
     pub(super) fn wake_only(&mut self, wakes: &mut Wakes) {
         let waiting = self.waiting();
-        let consumer = match self.serves {
-            Serves::All => self.consumers.iter_mut().flatten().next(),
-            Serves::Only(slot) => self.consumers[slot as usize].as_mut(),
-            Serves::Nobody => None,
+        let consumer = match self.serves_one {
+            false => self.consumers.iter_mut().flatten().next(),
+            true => self
+                .served
+                .and_then(|slot| self.consumers[slot as usize].as_mut()),
         };
         // Most often it knows already, and comes by itself.
         let Some(consumer) = consumer.filter(|consumer| consumer.armed) else {
@@ -345,10 +346,9 @@ impl State {
         out: &mut Vec<Entry>,
         wakes: &mut Wakes,
     ) -> Fetch {
-        let only = match self.serves {
-            Serves::All => self.consumer_count == 1,
-            Serves::Only(slot) => slot == id.slot,
-            Serves::Nobody => false,
+        let only = match self.serves_one {
+            false => self.consumer_count == 1,
+            true => self.served == Some(id.slot),
         };
         if only && let Some(end) = self.fetch_alone(id, count_max, bytes_max, out) {
             return end;

@@ -346,7 +346,8 @@ impl Engine {
     }
 }
 
-fn now_ms() -> u64 {
+/// Unix time, in ms.
+pub(crate) fn now_ms() -> u64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     since_1970.map_or(0, |time| time.as_millis() as u64)
 }

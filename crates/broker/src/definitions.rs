@@ -133,6 +133,9 @@ pub struct QueueDefinition {
     /// Of a priority queue: the highest priority. Messages of priority k are known by `id` + k.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority_max: Option<u8>,
+    /// It hands out nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 impl QueueDefinition {
@@ -495,6 +498,7 @@ mod tests {
             level: Level::Written,
             protected: false,
             priority_max: None,
+            paused: true,
         };
         let value = serde_json::to_vec(&queue).unwrap();
         let text = String::from_utf8(value.clone()).unwrap();

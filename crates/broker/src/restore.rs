@@ -12,7 +12,7 @@ use crate::definitions::{
 };
 use crate::error::Error;
 use crate::policy::{Author, Policies, Policy, PolicyDefinition};
-use crate::queue::{Features, Queue, QueueOptions};
+use crate::queue::{Features, Queue, QueueOptions, Wakes};
 use crate::vhost::Vhost;
 
 /// What a restore did.
@@ -145,8 +145,12 @@ impl Vhost {
             };
             let (name, id) = (&definition.name, definition.id);
             let queue = Queue::shared(name, id, options, features, self.pager());
+            queue.set_paused(definition.paused, &mut Wakes::default());
             for (id, level) in definition.ids().zip(0..) {
                 let (live, low, next) = numbers_of(id, stored);
+                if live > 0 && queue.dedup().is_some() {
+                    self.restore_keys(&queue.part(level), low..next);
+                }
                 match definition.priority_max {
                     None => queue.restore(live, low, next),
                     Some(_) if next == 0 => {}

@@ -8,8 +8,12 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::TokenError;
+
 /// The management interface's code for what a known caller may not do; its status is 401 all the same.
 pub(super) const NOT_AUTHORISED: &str = "not_authorised";
+/// OAuth's code for a grant that is not offered.
+pub(super) const UNSUPPORTED_GRANT: &str = "unsupported_grant_type";
 
 /// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub struct ApiError {
     status: StatusCode,
     body: ErrorBody,
     retry_after_s: Option<u32>,
+    /// Why a token was refused, in words that can stand in a header.
+    bad_token: Option<String>,
 }
 
 /// The body of every error answer.
@@ -32,6 +38,9 @@ pub struct ErrorBody {
     /// The message again, under the name that RabbitMQ's tools look for, below `/api`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// The message again, under the name that OAuth's clients look for, at `/token`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_description: Option<String>,
 }
 
 impl ApiError {
@@ -42,11 +51,13 @@ impl ApiError {
             message: message.into(),
             field: None,
             reason: None,
+            error_description: None,
         };
         Self {
             status,
             body,
             retry_after_s: None,
+            bad_token: None,
         }
     }
 
@@ -110,10 +121,28 @@ impl ApiError {
         match self.status {
             StatusCode::UNAUTHORIZED => {
                 let made = Self::management(self.status, "not_authorized", "Login failed");
-                made.with_message(self.body.message)
+                let bad_token = self.bad_token;
+                let made = made.with_message(self.body.message);
+                Self { bad_token, ..made }
             }
             _ => self,
         }
+    }
+
+    /// The same with the codes of OAuth's token endpoint (RFC 6749 §5.2).
+    pub(super) fn in_oauth(mut self) -> Self {
+        let code = match self.status {
+            StatusCode::UNAUTHORIZED => Some("invalid_client"),
+            StatusCode::BAD_REQUEST if self.body.error != UNSUPPORTED_GRANT => {
+                Some("invalid_request")
+            }
+            _ => None,
+        };
+        if let Some(code) = code {
+            self.body.error = code.to_owned();
+        }
+        self.body.error_description = Some(self.body.message.clone());
+        self
     }
 
     /// Says more than the reason that RabbitMQ gives.
@@ -128,6 +157,21 @@ impl ApiError {
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
         self.body.field = Some(field.into());
         self
+    }
+}
+
+/// RFC 6750 §3.1, with a code for each reason.
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        let code = match error {
+            TokenError::Malformed => "token_malformed",
+            TokenError::Expired => "token_expired",
+            TokenError::Revoked => "token_revoked",
+            TokenError::Elsewhere => "token_not_local",
+        };
+        let bad_token = Some(error.to_string());
+        let made = Self::unauthorized(code, error.to_string()).with_field("Authorization");
+        Self { bad_token, ..made }
     }
 }
 
@@ -148,10 +192,15 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(self.status);
         // Who is known and may not do something need not say again who it is.
         if self.status == StatusCode::UNAUTHORIZED && self.body.error != NOT_AUTHORISED {
-            response.insert_header((
-                header::WWW_AUTHENTICATE,
-                "Basic realm=\"backbone\", charset=\"UTF-8\"",
-            ));
+            let basic = "Basic realm=\"backbone\", charset=\"UTF-8\"";
+            let bearer = match &self.bad_token {
+                Some(why) => format!(
+                    "Bearer realm=\"backbone\", error=\"invalid_token\", error_description=\"{why}\""
+                ),
+                None => "Bearer realm=\"backbone\"".to_owned(),
+            };
+            response.append_header((header::WWW_AUTHENTICATE, basic));
+            response.append_header((header::WWW_AUTHENTICATE, bearer));
         }
         if let Some(seconds) = self.retry_after_s {
             response.insert_header((header::RETRY_AFTER, seconds));

@@ -37,6 +37,7 @@ mod send;
 mod server;
 #[cfg(test)]
 mod testing;
+mod token;
 mod topic_permissions;
 mod users;
 mod vhosts;
@@ -97,6 +98,7 @@ fn configure(config: &mut ServiceConfig) {
     health::configure(config);
     metrics::configure(config);
     docs::configure(config);
+    token::configure(config);
     clients::configure(config);
     exchanges::configure(config);
     queues::configure(config);

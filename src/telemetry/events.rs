@@ -1,5 +1,6 @@
 //! Happenings: each is one method that both writes the log line and counts.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,8 @@ const NAME_BYTES_MAX: usize = 100;
 #[derive(Debug, Default)]
 pub struct Events {
     logins_failed: AtomicU64,
+    tokens_made: AtomicU64,
+    tokens_refused: AtomicU64,
     connections_opened: AtomicU64,
     connections_closed: AtomicU64,
     connections_refused: AtomicU64,
@@ -64,6 +67,18 @@ impl Events {
         warn!(name = ?name, "login failed");
     }
 
+    /// Somebody who had logged in got a token.
+    pub fn token_made(&self, name: &str) {
+        count(&self.tokens_made);
+        debug!(name, "token made");
+    }
+
+    /// Somebody showed a token that does not count. That it is over is nothing to worry about.
+    pub fn token_refused(&self, why: &dyn Display) {
+        count(&self.tokens_refused);
+        debug!(%why, "token refused");
+    }
+
     /// An AMQP connection passed its handshake.
     pub fn connection_opened(&self, peer: SocketAddr, user: &str) {
         count(&self.connections_opened);
@@ -110,6 +125,16 @@ impl Events {
                 "backbone_auth_attempts_failed_total",
                 "Logins refused, over AMQP and HTTP",
                 &self.logins_failed,
+            ),
+            (
+                "backbone_auth_tokens_made_total",
+                "Tokens handed out",
+                &self.tokens_made,
+            ),
+            (
+                "backbone_auth_tokens_refused_total",
+                "Tokens refused: malformed, expired or revoked",
+                &self.tokens_refused,
             ),
             (
                 "backbone_connections_opened_total",

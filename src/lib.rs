@@ -153,13 +153,17 @@ impl Server {
         follow_users(&auth, &engine, &amqp).await?;
         let definitions = Definitions::new(engine.clone(), Arc::clone(&auth), state.clone());
         let connections = amqp.connections().clone();
-        let closing = connections.clone();
+        let (closing, logins) = (connections.clone(), Arc::clone(&auth));
         let bus = Bus::open(BusParts {
             engine: engine.clone(),
             state,
             auth: Arc::clone(&auth),
             arbiters: arbiters.handles(),
-            disconnect: Arc::new(move |client, reason| closing.close_user(client, reason)),
+            disconnect: Arc::new(move |client, reason| {
+                closing.close_logins(client, reason, |secret| {
+                    logins.client_counts(client, secret)
+                });
+            }),
             lenient_declare: config.bus.lenient_declare,
         })
         .await?;

@@ -230,6 +230,7 @@ impl Handshake<'_> {
             identity = auth.login_certified(&user).ok();
         }
         if let Some(identity) = identity {
+            self.shared.connections.proved(registered.id, &identity);
             registered.known.store(true, Ordering::Release);
             return Ok(identity);
         }

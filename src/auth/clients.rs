@@ -5,12 +5,32 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::secret::{SecretHash, generate_secret};
 use super::token::{Fingerprint, TokenKey};
 use super::{Identity, IdentityKind};
 use crate::state::{StateError, StateStore, Table};
+
+/// How a client logs in: a part of its record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientLogin {
+    /// The hash of its secret.
+    pub secret_hash: SecretHash,
+    /// It may not log in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
+}
+
+impl ClientLogin {
+    /// With the secret behind `secret_hash`.
+    pub fn with(secret_hash: SecretHash) -> Self {
+        Self {
+            secret_hash,
+            disabled: false,
+        }
+    }
+}
 
 /// All clients, by id.
 pub(super) struct Clients {
@@ -19,17 +39,19 @@ pub(super) struct Clients {
     nobody: SecretHash,
 }
 
-/// What is known of a client's secret.
+/// What is known of a client.
 #[derive(Clone)]
 struct Known {
     hash: SecretHash,
     fingerprint: Fingerprint,
+    disabled: bool,
 }
 
-/// The part of a client's record that matters here; the rest is the bus's.
-#[derive(Deserialize)]
-struct Record {
-    secret_hash: SecretHash,
+impl Known {
+    /// Whether it may log in, and has, by this secret. None: by a certificate.
+    fn counts(&self, secret: Option<Fingerprint>) -> bool {
+        !self.disabled && secret.is_none_or(|it| self.fingerprint.is(it))
+    }
 }
 
 impl Clients {
@@ -39,15 +61,20 @@ impl Clients {
             known: DashMap::new(),
             nobody: SecretHash::of(&generate_secret()),
         };
-        for (id, record) in state.list::<Record>(Table::Clients).await? {
-            clients.put(&id, record.secret_hash, key);
+        for (id, login) in state.list::<ClientLogin>(Table::Clients).await? {
+            clients.put(&id, &login, key);
         }
         Ok(clients)
     }
 
-    pub fn put(&self, id: &str, hash: SecretHash, key: &TokenKey) {
-        let fingerprint = key.fingerprint(&hash.to_string());
-        self.known.insert(id.into(), Known { hash, fingerprint });
+    pub fn put(&self, id: &str, login: &ClientLogin, key: &TokenKey) {
+        let hash = login.secret_hash.clone();
+        let known = Known {
+            fingerprint: key.fingerprint(&hash.to_string()),
+            hash,
+            disabled: login.disabled,
+        };
+        self.known.insert(id.into(), known);
     }
 
     pub fn remove(&self, id: &str) {
@@ -63,21 +90,14 @@ impl Clients {
         let found = self.find(id);
         let hash = found.as_ref().map_or(&self.nobody, |(_, it)| &it.hash);
         let matches = hash.matches(secret);
-        let (name, known) = found.filter(|_| matches)?;
+        let (name, known) = found.filter(|(_, it)| matches && !it.disabled)?;
         Some(identity(name, Some(known.fingerprint)))
     }
 
-    /// The client of whom a certificate says that it is the peer.
-    pub fn certified(&self, id: &str) -> Option<Identity> {
-        let (name, _) = self.find(id)?;
-        Some(identity(name, None))
-    }
-
-    /// The client whose secret has, or had when a token was made with it, this fingerprint.
-    pub fn holder(&self, id: &str, fingerprint: Fingerprint) -> Option<Identity> {
+    /// The client of that name, if this secret of it counts. None: a certificate says that it is the peer.
+    pub fn by_secret(&self, id: &str, secret: Option<Fingerprint>) -> Option<Identity> {
         let (name, known) = self.find(id)?;
-        let counts = known.fingerprint.is(fingerprint);
-        counts.then(|| identity(name, Some(fingerprint)))
+        known.counts(secret).then(|| identity(name, secret))
     }
 
     /// Copied out: nothing is computed while the map is locked.

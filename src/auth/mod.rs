@@ -2,7 +2,7 @@
 //!
 //! Users ([`users`]) have tags, and permissions in vhosts. The administrator of the configuration is one, whose secret
 //! comes from there or is made at the first start and shown once; `guest`/`guest` is another, for peers on this machine
-//! only. Clients' hashes are the `secret_hash` fields of the client records, read at start and kept up
+//! only. How clients log in ([`ClientLogin`]) is a part of their records, read at start and kept up
 //! to date by the bus; they have no permissions but the bus's own rules.
 //!
 //! Logins tell nothing about which names exist, not even by their time: where somebody has a password that is slow to
@@ -39,6 +39,7 @@ use crate::config::Config;
 pub use crate::config::Secret;
 use crate::state::{StateError, StateStore};
 use crate::telemetry::Events;
+pub use clients::ClientLogin;
 use clients::Clients;
 pub use many::{Granted, ManyUsers};
 pub use password::{BadHash, PasswordHash};
@@ -216,7 +217,7 @@ impl Authenticator {
     /// Whom a token is for, if what it was made with still counts.
     fn holder(&self, claims: &Claims, peer: Peer) -> Result<Identity, TokenError> {
         if claims.kind == Holder::Client {
-            let client = self.clients.holder(&claims.sub, claims.fp);
+            let client = self.clients.by_secret(&claims.sub, Some(claims.fp));
             return client.ok_or(TokenError::Revoked);
         }
         let user = self.users.get(&claims.sub).ok_or(TokenError::Revoked)?;
@@ -258,7 +259,7 @@ impl Authenticator {
     pub fn login_certified(&self, user: &str) -> Result<Identity, Denied> {
         let identity = match self.users.get(user) {
             Some(user) => (!user.loopback_only).then(|| user.identity(None)),
-            None => self.clients.certified(user),
+            None => self.clients.by_secret(user, None),
         };
         identity.ok_or_else(|| {
             self.events.login_failed(user);
@@ -266,10 +267,15 @@ impl Authenticator {
         })
     }
 
-    /// Makes `client_id` able to log in from now on with the secret behind `hash`, and with no other.
+    /// Makes `client_id` able to log in from now on as `login` says, and not otherwise.
     /// The record in the state store is the caller's to write, before this call.
-    pub fn put_client_secret(&self, client_id: &str, hash: SecretHash) {
-        self.clients.put(client_id, hash, &self.token_key);
+    pub fn put_client(&self, client_id: &str, login: &ClientLogin) {
+        self.clients.put(client_id, login, &self.token_key);
+    }
+
+    /// Whether what a client has logged in with still counts; no secret: a certificate.
+    pub fn client_counts(&self, client_id: &str, secret: Option<Fingerprint>) -> bool {
+        self.clients.by_secret(client_id, secret).is_some()
     }
 
     /// Ends logins of `client_id`.

@@ -211,7 +211,7 @@ async fn clients_are_loaded_replaced_and_removed() {
         (&*identity.name, identity.kind),
         ("noc", IdentityKind::Client)
     );
-    auth.put_client_secret("noc", SecretHash::of(&new));
+    auth.put_client("noc", &ClientLogin::with(SecretHash::of(&new)));
     assert_eq!(
         auth.login("noc", old.expose().as_bytes(), ELSEWHERE).await,
         Err(Denied)
@@ -245,15 +245,15 @@ async fn a_token_lives_as_long_as_the_secret_it_was_made_with() {
     let (auth, _) = open(&Config::default(), dir.path()).await;
     let secret = generate_secret();
     let hash = SecretHash::of(&secret);
-    auth.put_client_secret("noc", hash.clone());
+    auth.put_client("noc", &ClientLogin::with(hash.clone()));
     let noc = auth.login("noc", secret.expose().as_bytes(), ELSEWHERE);
     let noc = noc.await.unwrap();
     let of_client = token(&auth, &noc);
     assert_eq!(auth.login_token(&of_client, ELSEWHERE), Ok(noc));
-    auth.put_client_secret("noc", SecretHash::of(&secret));
+    auth.put_client("noc", &ClientLogin::with(SecretHash::of(&secret)));
     let revoked = Err(TokenError::Revoked);
     assert_eq!(auth.login_token(&of_client, HERE), revoked, "another hash");
-    auth.put_client_secret("noc", hash);
+    auth.put_client("noc", &ClientLogin::with(hash));
     assert!(auth.login_token(&of_client, HERE).is_ok());
     auth.remove_client("noc");
     assert_eq!(auth.login_token(&of_client, HERE), revoked);
@@ -282,7 +282,7 @@ async fn nobody_inherits_a_token() {
     put(&auth, "x", PasswordHash::Machine(hash.clone()), &[]).await;
     let of_user = token(&auth, &auth.login("x", b"p", HERE).await.unwrap());
     auth.users().delete(&["x".to_owned()]).await.unwrap();
-    auth.put_client_secret("x", hash);
+    auth.put_client("x", &ClientLogin::with(hash));
     assert_eq!(
         auth.login_token(&of_user, HERE),
         Err(TokenError::Revoked),
@@ -329,4 +329,27 @@ async fn a_certificate_makes_no_token() {
     let (auth, _) = open(&Config::default(), dir.path()).await;
     let admin = auth.login_certified("admin").unwrap();
     assert!(auth.make_token(&admin).is_none());
+}
+
+#[actix_web::test]
+async fn a_disabled_client_is_as_unknown_as_nobody_until_it_is_enabled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (auth, _) = open(&Config::default(), dir.path()).await;
+    let secret = generate_secret();
+    let mut login = ClientLogin::with(SecretHash::of(&secret));
+    auth.put_client("noc", &login);
+    let enter = || auth.login("noc", secret.expose().as_bytes(), HERE);
+    let noc = enter().await.unwrap();
+    let of_client = token(&auth, &noc);
+    login.disabled = true;
+    auth.put_client("noc", &login);
+    assert_eq!(enter().await, Err(Denied));
+    assert_eq!(auth.login_certified("noc"), Err(Denied));
+    assert_eq!(auth.login_token(&of_client, HERE), Err(TokenError::Revoked));
+    assert!(!auth.client_counts("noc", noc.secret) && !auth.client_counts("noc", None));
+    assert!(auth.is_client("noc"), "nobody else gets its name");
+    login.disabled = false;
+    auth.put_client("noc", &login);
+    assert!(enter().await.is_ok() && auth.login_certified("noc").is_ok());
+    assert!(auth.login_token(&of_client, HERE).is_ok());
 }

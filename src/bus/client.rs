@@ -121,6 +121,9 @@ impl ClientActor {
         self.store(new, ctx, move |this, stored, ctx| {
             let engine = this.shared.engine.clone();
             let changed = stored.and_then(|new| {
+                if new.login.disabled {
+                    (this.shared.disconnect)(&new.client_id, "the client is disabled");
+                }
                 this.client.change(&engine, &old, &new)?;
                 Ok(new)
             });
@@ -138,12 +141,10 @@ impl ClientActor {
     ) {
         let secret = generate_secret();
         let mut new = ClientRecord::clone(&self.client.record());
-        new.secret_hash = SecretHash::of(&secret);
+        new.login.secret_hash = SecretHash::of(&secret);
         self.store(new, ctx, move |this, stored, _| {
             let rotated = stored.map(|new| {
-                let (id, shared) = (&new.client_id, &this.shared);
-                shared.auth.put_client_secret(id, new.secret_hash.clone());
-                (shared.disconnect)(id, "the client's secret was changed");
+                (this.shared.disconnect)(&new.client_id, "the client's secret was changed");
                 (new, secret)
             });
             reply.send(rotated);
@@ -166,6 +167,8 @@ impl ClientActor {
         ctx.wait(work, |this, stored, ctx| {
             if let Ok(record) = &stored {
                 this.client.record.store(Arc::clone(record));
+                let auth = &this.shared.auth;
+                auth.put_client(&record.client_id, &record.login);
             }
             then(this, stored, ctx);
         });

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::BusError;
-use crate::auth::SecretHash;
+use crate::auth::ClientLogin;
 
 /// Longest `client_id`, bytes: queue names made of it must fit AMQP's 255.
 pub const CLIENT_ID_BYTES_MAX: usize = 100;
@@ -38,8 +38,9 @@ pub struct ClientRecord {
     /// Where the client would like its messages pushed; kept, not used by this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_url: Option<String>,
-    /// The hash of the secret with which the client logs in.
-    pub secret_hash: SecretHash,
+    /// How the client logs in, and whether it may. What goes on without it, such as deliveries to its inbox, goes on.
+    #[serde(flatten)]
+    pub login: ClientLogin,
 }
 
 impl ClientRecord {
@@ -62,6 +63,8 @@ pub struct NewClient {
     pub exclude_own: bool,
     /// See [`ClientRecord::webhook_url`].
     pub webhook_url: Option<String>,
+    /// See [`ClientLogin::disabled`].
+    pub disabled: bool,
 }
 
 /// A checked change; what is `None` stays.
@@ -75,6 +78,8 @@ pub struct ClientPatch {
     pub exclude_own: Option<bool>,
     /// A new address, or `Some(None)` to forget it.
     pub webhook_url: Option<Option<String>>,
+    /// See [`ClientLogin::disabled`].
+    pub disabled: Option<bool>,
 }
 
 impl NewClient {
@@ -97,6 +102,7 @@ impl NewClient {
             subscriptions: patch.subscriptions.unwrap_or_default(),
             exclude_own: patch.exclude_own.unwrap_or_default(),
             webhook_url: patch.webhook_url.flatten(),
+            disabled: patch.disabled.unwrap_or_default(),
         })
     }
 
@@ -131,12 +137,9 @@ impl ClientPatch {
         Ok(Self {
             client_name: client_name.map(str::to_owned),
             subscriptions: subscriptions(object)?,
-            exclude_own: match object.get("exclude_own") {
-                None | Some(Value::Null) => None,
-                Some(Value::Bool(value)) => Some(*value),
-                Some(_) => return Err(invalid("exclude_own", "must be true or false")),
-            },
+            exclude_own: flag(object, "exclude_own")?,
             webhook_url: webhook_url(object)?,
+            disabled: flag(object, "disabled")?,
         })
     }
 
@@ -153,6 +156,9 @@ impl ClientPatch {
         }
         if let Some(webhook_url) = self.webhook_url {
             record.webhook_url = webhook_url;
+        }
+        if let Some(disabled) = self.disabled {
+            record.login.disabled = disabled;
         }
     }
 }
@@ -231,6 +237,15 @@ fn text<'a>(
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
         Some(_) => Err(invalid(field, "must be a text")),
+    }
+}
+
+/// Yes or no; null counts as absent.
+fn flag(object: &Map<String, Value>, field: &'static str) -> Result<Option<bool>, BusError> {
+    match object.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(value)) => Ok(Some(*value)),
+        Some(_) => Err(invalid(field, "must be true or false")),
     }
 }
 
@@ -398,6 +413,7 @@ mod tests {
                 "subscription",
             ),
             (json!({"exclude_own": "yes"}), "exclude_own"),
+            (json!({"disabled": 1}), "disabled"),
             (json!({"webhook": "ftp://x"}), "webhook"),
             (json!({"push_url": 3}), "push_url"),
             (json!({"webhook": {}}), "webhook"),

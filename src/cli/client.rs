@@ -37,7 +37,7 @@ enum ClientCommand {
         #[arg(value_parser = path_segment)]
         client_id: String,
     },
-    /// Change a client's name or subscriptions
+    /// Change a client's name or subscriptions, or whether it may log in
     Update {
         #[command(flatten)]
         remote: RemoteArgs,
@@ -46,6 +46,9 @@ enum ClientCommand {
         client_id: String,
         #[command(flatten)]
         fields: Fields,
+        /// Whether the client may not log in; its inbox is filled all the same
+        #[arg(long)]
+        disabled: Option<bool>,
     },
     /// Remove a client with its queues
     Remove {
@@ -177,11 +180,15 @@ impl TryFrom<ClientCommand> for Call {
                 remote,
                 client_id,
                 fields,
+                disabled,
             } => {
-                let body = fields.into_json();
+                let mut body = fields.into_json();
+                if let Some(disabled) = disabled {
+                    body.insert("disabled".into(), disabled.into());
+                }
                 if body.is_empty() {
                     return Err(Failure::Usage(
-                        "nothing to change: give --name or --subscription".into(),
+                        "nothing to change: give --name, --subscription or --disabled".into(),
                     ));
                 }
                 Self::new(remote, Method::PATCH, &[&client_id]).with_body(body)
@@ -206,8 +213,13 @@ pub(super) fn path_segment(name: &str) -> Result<String, &'static str> {
 
 fn line(client: &Value) -> String {
     let field = |name: &str| plain(&client[name]);
+    let disabled = if client["disabled"] == true {
+        "\tdisabled"
+    } else {
+        ""
+    };
     format!(
-        "{}\t{}\t{}",
+        "{}\t{}\t{}{disabled}",
         field("client_id"),
         field("client_name"),
         field("subscriptions")
@@ -240,5 +252,7 @@ mod tests {
     fn values_are_shown_as_people_write_them() {
         let client = json!({"client_id": "a", "client_name": null, "subscriptions": ["x.#", "y"]});
         assert_eq!(line(&client), "a\t\tx.# y");
+        let client = json!({"client_id": "a", "subscriptions": [], "disabled": true});
+        assert_eq!(line(&client), "a\t\t\tdisabled");
     }
 }

@@ -27,6 +27,8 @@ pub struct ClientBody {
     subscriptions: Vec<String>,
     /// Whether the client's own messages stay out of its inbox.
     exclude_own: bool,
+    /// Whether it may not log in. Its inbox is filled all the same.
+    disabled: bool,
     /// Kept for the client; messages are not pushed there by this version.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_url: Option<String>,
@@ -56,6 +58,8 @@ struct ClientFields {
     subscriptions: Option<Vec<String>>,
     /// Whether the client's own messages stay out of its inbox.
     exclude_own: Option<bool>,
+    /// Whether it may not log in. Its connections end; its inbox is filled all the same.
+    disabled: Option<bool>,
     /// Kept for the client, begins with http:// or https://. Also `webhook`, `push_url`, `callback_url`.
     webhook_url: Option<String>,
 }
@@ -68,6 +72,7 @@ impl ClientBody {
             subscription: record.subscription().to_owned(),
             subscriptions: record.subscriptions.clone(),
             exclude_own: record.exclude_own,
+            disabled: record.login.disabled,
             webhook_url: record.webhook_url.clone(),
             secret: None,
             api: None,
@@ -146,7 +151,8 @@ async fn show(
 }
 
 /// Changes a client; what is not given stays. Subscriptions are in force at once, and messages for
-/// patterns that stay are neither lost nor doubled.
+/// patterns that stay are neither lost nor doubled. A client that is `disabled` cannot log in, and its tokens and AMQP
+/// connections end; messages for it are kept in its inbox.
 #[utoipa::path(patch, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
     params(("client_id" = String, Path)),
     request_body(content = ClientFields, content_type = "application/json", example = json!({"subscription": "soar.#"})),

@@ -172,3 +172,105 @@ async fn a_call_that_waits_ends_when_its_client_is_disabled() {
     api.as_admin(Method::PATCH, "/clients/noc", enable).await;
     assert_eq!(api.receive("noc", &secret).await, Ok(vec![1]));
 }
+
+#[actix_web::test]
+async fn an_old_secret_works_everywhere_until_its_grace_is_over() {
+    let mut api = Api::start().await;
+    let old = api.client("noc").await;
+    let token = api.token("noc", &old).await;
+    let mut by_old = api.amqp("noc", &old).unwrap();
+    let rotate = async |api: &Api, secret: &str, grace_s: u64| {
+        let body = json!({"grace_s": grace_s});
+        let rotated = api.call(("noc", secret), Method::POST, "/clients/noc/secret", body);
+        let (status, record) = rotated.await;
+        assert_eq!(status, 200, "{record}");
+        assert_eq!(
+            record["old_secret_expires_at"].is_string(),
+            grace_s > 0,
+            "{record}"
+        );
+        record["secret"].as_str().unwrap().to_owned()
+    };
+    let new = rotate(&api, &old, 3600).await;
+    let asked = api.call(("noc", &old), Method::POST, "/token", json!({}));
+    let lifetime_s = asked.await.1["expires_in"].as_u64().unwrap();
+    assert!(
+        (3000..=3600).contains(&lifetime_s),
+        "it ends with its secret: {lifetime_s}"
+    );
+    for secret in [&old, &new] {
+        assert_eq!(api.receive("noc", secret).await, Ok(vec![]));
+        drop(api.amqp("noc", secret).unwrap());
+    }
+    assert!(api.token_counts(&token).await);
+    by_old.ready("noc-inbox");
+
+    let dir = api.server.data_dir();
+    api.server.kill();
+    let api = Api::of(Server::on(dir, &[]).await);
+    assert!(api.token_counts(&token).await, "after a restart");
+    let mut by_old = api.amqp("noc", &old).unwrap();
+    // What is older than the one before ends at once.
+    let newest = rotate(&api, &new, 1).await;
+    assert_eq!(by_old.read_to_end(), Some(320));
+    assert_eq!(api.receive("noc", &old).await, Err(401));
+    assert!(!api.token_counts(&token).await);
+    let mut by_newest = api.amqp("noc", &newest).unwrap();
+    // By now its grace may be over, in which case it does not get in.
+    if let Ok(mut by_new) = api.amqp("noc", &new) {
+        assert_eq!(by_new.read_to_end(), Some(320));
+    }
+    let begin = Instant::now();
+    while api.receive("noc", &new).await != Err(401) {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it lives on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    by_newest.ready("noc-inbox");
+    let shown = api.as_admin(Method::GET, "/clients/noc", json!({})).await;
+    assert!(shown.1.get("old_secret_expires_at").is_none(), "{shown:?}");
+
+    let token = api.token("noc", &newest).await;
+    let last = rotate(&api, &newest, 0).await;
+    assert_eq!(by_newest.read_to_end(), Some(320), "at once");
+    assert_eq!(api.receive("noc", &newest).await, Err(401));
+    assert!(!api.token_counts(&token).await);
+    assert_eq!(api.receive("noc", &last).await, Ok(vec![]));
+}
+
+#[actix_web::test]
+async fn a_rotation_that_cannot_be_leaves_the_secret() {
+    let api = Api::start().await;
+    let secret = api.client("noc").await;
+    let other = api.client("other").await;
+    let noc = ("noc", &*secret);
+    for grace in [
+        json!(-1),
+        json!(1.5),
+        json!("soon"),
+        json!(604_801),
+        json!({}),
+        json!(1e30),
+    ] {
+        let body = json!({"grace_s": grace});
+        let refused = api
+            .call(noc, Method::POST, "/clients/noc/secret", body)
+            .await;
+        assert_eq!(
+            (refused.0, &refused.1["field"]),
+            (400, &json!("grace_s")),
+            "{grace}"
+        );
+    }
+    let list = api
+        .call(noc, Method::POST, "/clients/noc/secret", json!([1]))
+        .await;
+    assert_eq!((list.0, &list.1["error"]), (400, &json!("invalid_body")));
+    let not_its_own = api.call(
+        ("other", &other),
+        Method::POST,
+        "/clients/noc/secret",
+        json!({}),
+    );
+    assert_eq!(not_its_own.await.0, 403);
+    assert_eq!(api.receive("noc", &secret).await, Ok(vec![]));
+}

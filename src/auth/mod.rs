@@ -39,8 +39,8 @@ use crate::config::Config;
 pub use crate::config::Secret;
 use crate::state::{StateError, StateStore};
 use crate::telemetry::Events;
-pub use clients::ClientLogin;
 use clients::Clients;
+pub use clients::{ClientLogin, OldSecret};
 pub use many::{Granted, ManyUsers};
 pub use password::{BadHash, PasswordHash};
 pub use records::{Grant, Permission, TopicPermission, UserLimits};
@@ -184,8 +184,13 @@ impl Authenticator {
 
     /// A token with which `identity` can call until it ends, or what it has logged in with does. None for a certificate.
     pub fn make_token(&self, identity: &Identity) -> Option<Token> {
-        let now_s = unix_now_s();
-        let expires_s = now_s + self.token_lifetime_s;
+        let (now_s, secret) = (unix_now_s(), identity.secret?);
+        let mut expires_s = now_s + self.token_lifetime_s;
+        if identity.kind == IdentityKind::Client
+            && let Some(ends_s) = self.clients.ends_s(&identity.name, secret)
+        {
+            expires_s = expires_s.min(ends_s);
+        }
         let claims = Claims {
             sub: identity.name.to_string(),
             kind: match identity.kind {
@@ -194,12 +199,12 @@ impl Authenticator {
             },
             iat: now_s,
             exp: expires_s,
-            fp: identity.secret?,
+            fp: secret,
         };
         self.events.token_made(&identity.name);
         Some(Token {
             text: self.token_key.sign(&claims),
-            lifetime_s: expires_s - now_s,
+            lifetime_s: expires_s.saturating_sub(now_s),
             expires_s,
         })
     }

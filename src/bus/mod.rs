@@ -240,15 +240,18 @@ impl Bus {
             .await?
     }
 
-    /// Gives a client a new secret. The old one ends at once, and with it AMQP connections.
+    /// Gives a client a new secret. The old one ends after `grace`, and with it tokens and AMQP connections that were
+    /// made with it; one from before that ends at once.
     ///
     /// # Errors
     /// [`BusError::NoClient`], or a failed store: the old secret stays then.
     pub async fn rotate_secret(
         &self,
         client_id: &str,
+        grace: Duration,
     ) -> Result<(Arc<ClientRecord>, Secret), BusError> {
-        self.ask(client_id, ClientMessage::RotateSecret).await?
+        let rotate = |reply| ClientMessage::RotateSecret(grace, reply);
+        self.ask(client_id, rotate).await?
     }
 
     /// Stops (or lets go on) the moving of a client's outbox and notify queue: messages wait there.

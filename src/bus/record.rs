@@ -3,6 +3,8 @@
 //! Owns the rules for ids, names, topics and patterns. Pure: everything here is decided from the input
 //! alone; whether an id is taken is the registry's matter.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -17,6 +19,8 @@ pub const CLIENT_NAME_BYTES_MAX: usize = 255;
 pub const TOPIC_BYTES_MAX: usize = 255;
 /// Patterns of one client.
 pub const SUBSCRIPTIONS_MAX: usize = 100;
+/// How long an old secret may count beside a new one, seconds: a week.
+pub const GRACE_S_MAX: u64 = 7 * 24 * 3600;
 /// Longest `webhook_url`, bytes.
 pub const WEBHOOK_URL_BYTES_MAX: usize = 2048;
 
@@ -197,6 +201,25 @@ pub fn check_client_id(id: &str) -> Result<(), BusError> {
         ));
     }
     Ok(())
+}
+
+/// How long the old secret counts yet when a new one is made: `grace_s`, whole seconds; absent: not at all.
+///
+/// # Errors
+/// [`BusError::Invalid`] with the field `grace_s`.
+pub fn grace(object: &Map<String, Value>) -> Result<Duration, BusError> {
+    const FIELD: &str = "grace_s";
+    let seconds = match object.get(FIELD) {
+        None | Some(Value::Null) => Some(0),
+        // A form has texts only.
+        Some(Value::String(text)) => text.parse().ok(),
+        Some(value) => value.as_u64(),
+    };
+    let seconds = seconds.filter(|seconds| *seconds <= GRACE_S_MAX);
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        let reason = format!("must be a whole number of seconds, 0 to {GRACE_S_MAX}");
+        invalid(FIELD, reason)
+    })
 }
 
 /// Checks a topic: 1 to 255 bytes.
@@ -422,6 +445,34 @@ mod tests {
         }
         let many: Vec<String> = (0..=SUBSCRIPTIONS_MAX).map(|n| n.to_string()).collect();
         assert_eq!(field_of(json!({"subscriptions": many})), "subscriptions");
+    }
+
+    #[test]
+    fn a_grace_is_bounded() {
+        let of = |value: Value| grace(json!({"grace_s": value}).as_object().unwrap());
+        assert_eq!(grace(&Map::new()).unwrap(), Duration::ZERO);
+        assert_eq!(of(json!(null)).unwrap(), Duration::ZERO);
+        assert_eq!(of(json!(GRACE_S_MAX)).unwrap().as_secs(), GRACE_S_MAX);
+        assert_eq!(of(json!("60")).unwrap().as_secs(), 60);
+        for wrong in [
+            json!(GRACE_S_MAX + 1),
+            json!(-1),
+            json!(1.5),
+            json!("x"),
+            json!([1]),
+        ] {
+            let refused = of(wrong.clone());
+            assert!(
+                matches!(
+                    refused,
+                    Err(BusError::Invalid {
+                        field: "grace_s",
+                        ..
+                    })
+                ),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

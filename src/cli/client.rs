@@ -58,13 +58,16 @@ enum ClientCommand {
         #[arg(value_parser = path_segment)]
         client_id: String,
     },
-    /// Give a client a new secret; the old one ends at once
+    /// Give a client a new secret; the old one ends, at once or after a grace
     Rotate {
         #[command(flatten)]
         remote: RemoteArgs,
         /// The client's id
         #[arg(value_parser = path_segment)]
         client_id: String,
+        /// How long the old secret counts yet, seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        grace: u64,
     },
 }
 
@@ -196,8 +199,13 @@ impl TryFrom<ClientCommand> for Call {
             ClientCommand::Remove { remote, client_id } => {
                 Self::new(remote, Method::DELETE, &[&client_id])
             }
-            ClientCommand::Rotate { remote, client_id } => {
-                Self::new(remote, Method::POST, &[&client_id, "secret"])
+            ClientCommand::Rotate {
+                remote,
+                client_id,
+                grace,
+            } => {
+                let fields = Map::from_iter([("grace_s".to_owned(), grace.into())]);
+                Self::new(remote, Method::POST, &[&client_id, "secret"]).with_body(fields)
             }
         })
     }

@@ -1,5 +1,7 @@
 //! `/clients`: the register of the bus's clients, for operators.
 
+use std::time::Duration;
+
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
@@ -7,9 +9,10 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::body::{BodyKind, body_kind, form_pairs, parse_json};
+use super::token::iso_time;
 use super::{ApiError, Caller, ErrorBody, Operator, Registrar, Services};
 use crate::auth::Secret;
-use crate::bus::{ClientPatch, ClientRecord, NewClient};
+use crate::bus::{ClientPatch, ClientRecord, NewClient, grace};
 
 /// A client's record as JSON is far smaller; a tree of parsed values is far larger than its text, bytes.
 const RECORD_BYTES_MAX: usize = 1024 * 1024;
@@ -32,6 +35,10 @@ pub struct ClientBody {
     /// Kept for the client; messages are not pushed there by this version.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_url: Option<String>,
+    /// Until when the secret before counts too, if it does: ISO 8601 with offset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    old_secret_expires_at: Option<String>,
     /// Shown only when it was made just now.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
@@ -64,8 +71,19 @@ struct ClientFields {
     webhook_url: Option<String>,
 }
 
+/// How a secret is to be changed.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "documentation")]
+struct RotationFields {
+    /// How long the old secret counts yet, seconds. Without it, not at all.
+    #[schema(minimum = 0, maximum = 604_800)]
+    grace_s: Option<u64>,
+}
+
 impl ClientBody {
     fn of(record: &ClientRecord) -> Self {
+        let old = record.login.old_secret.as_ref();
+        let old = old.filter(|old| old.left().is_some());
         Self {
             client_id: record.client_id.clone(),
             client_name: record.client_name.clone(),
@@ -74,6 +92,7 @@ impl ClientBody {
             exclude_own: record.exclude_own,
             disabled: record.login.disabled,
             webhook_url: record.webhook_url.clone(),
+            old_secret_expires_at: old.and_then(|old| iso_time(old.ends_s)),
             secret: None,
             api: None,
         }
@@ -204,12 +223,14 @@ async fn remove(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Makes a new secret, for an operator or the client itself. The old one ends at once, and with it the
-/// client's AMQP connections. The new one is in this answer and never again.
+/// Makes a new secret, for an operator or the client itself. The old one ends after `grace_s` seconds, at once without it, and
+/// with it the tokens and AMQP connections that were made with it. One from before that ends at once. The new one is in
+/// this answer and never again.
 #[utoipa::path(post, path = "/clients/{client_id}/secret", tag = "clients", security(("basic" = [])),
     params(("client_id" = String, Path)),
-    responses((status = 200, body = ClientBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 404, body = ErrorBody)))]
+    request_body(content = Option<RotationFields>, content_type = "application/json", example = json!({"grace_s": 3600})),
+    responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn rotate(
     services: web::Data<Services>,
     request: HttpRequest,
@@ -220,7 +241,11 @@ async fn rotate(
     if !identity.is_operator() && *identity.name != **client_id {
         return Err(ApiError::forbidden("a client changes its own secret only"));
     }
-    let (record, secret) = services.bus.rotate_secret(&client_id).await?;
+    let grace = match caller.body.is_empty() {
+        true => Duration::ZERO,
+        false => grace(&object(&request, &caller.body)?)?,
+    };
+    let (record, secret) = services.bus.rotate_secret(&client_id, grace).await?;
     let client = ClientBody::with_secret(&record, &secret, api(&services, &request));
     Ok(secret_answer(StatusCode::OK, &client))
 }

@@ -61,13 +61,8 @@ struct GrantField<'a> {
 
 impl TokenBody {
     fn of(token: &Token, holder: &str) -> Result<Self, ApiError> {
-        let expires_s = i64::try_from(token.expires_s).unwrap_or(i64::MAX);
-        let expires = jiff::Timestamp::from_second(expires_s);
-        let expires = expires.map_err(|error| ApiError::internal(&error))?;
-        // Python's parser refuses a `Z`, and more than six decimals.
-        let expiry = expires
-            .strftime("%Y-%m-%dT%H:%M:%S.000000+00:00")
-            .to_string();
+        let expiry = iso_time(token.expires_s);
+        let expiry = expiry.ok_or_else(|| ApiError::internal(&"a time that no calendar has"))?;
         Ok(Self {
             token: token.text.expose().to_owned(),
             access_token: token.text.expose().to_owned(),
@@ -174,6 +169,12 @@ fn check_grant(request: &HttpRequest, body: &[u8]) -> Result<(), ApiError> {
             Err(ApiError::invalid_field(GRANT, message))
         }
     }
+}
+
+/// ISO 8601 with offset: Python's parser refuses a `Z`, and more than six decimals. None for times that no calendar has.
+pub(super) fn iso_time(seconds: u64) -> Option<String> {
+    let time = jiff::Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
+    Some(time.strftime("%Y-%m-%dT%H:%M:%S.000000+00:00").to_string())
 }
 
 /// The routes' documentation.

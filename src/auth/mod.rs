@@ -80,7 +80,7 @@ pub enum IdentityKind {
 
 impl Identity {
     /// Whether it may do everything that is not in a vhost.
-    pub fn is_operator(&self) -> bool {
+    pub fn is_administrator(&self) -> bool {
         self.tags().has(tags::ADMINISTRATOR)
     }
 

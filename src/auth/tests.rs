@@ -31,7 +31,7 @@ async fn admin_secret_is_made_once_and_stays() {
         .login("admin", secret.expose().as_bytes(), ELSEWHERE)
         .await
         .unwrap();
-    assert!(identity.is_operator() && &*identity.name == "admin");
+    assert!(identity.is_administrator() && &*identity.name == "admin");
     assert_eq!(auth.login("admin", b"wrong", HERE).await, Err(Denied));
 }
 
@@ -60,7 +60,7 @@ async fn guest_works_from_loopback_only_and_can_be_turned_off() {
         auth.login("guest", b"guest", HERE)
             .await
             .unwrap()
-            .is_operator()
+            .is_administrator()
     );
     assert_eq!(auth.login("guest", b"guest", ELSEWHERE).await, Err(Denied));
     drop(auth);
@@ -101,7 +101,7 @@ async fn users_log_in_with_what_they_chose_until_it_changes() {
     // The second time it is remembered.
     for _ in 0..2 {
         let identity = auth.login("u", b"p", ELSEWHERE).await.unwrap();
-        assert!(identity.tags().may_manage() && !identity.is_operator());
+        assert!(identity.tags().may_manage() && !identity.is_administrator());
         assert_eq!(auth.login("u", b"q", ELSEWHERE).await, Err(Denied));
     }
     assert!(!put(&auth, "u", PasswordHash::of(b"q"), &[]).await);
@@ -267,7 +267,7 @@ async fn a_token_lives_as_long_as_the_secret_it_was_made_with() {
     };
     auth.users().put("u", update).await.unwrap();
     let user = auth.login_token(&of_user, ELSEWHERE).unwrap();
-    assert!(user.is_operator(), "its tags are those of now");
+    assert!(user.is_administrator(), "its tags are those of now");
     assert!(!put(&auth, "u", PasswordHash::of(b"p"), &[]).await);
     assert_eq!(auth.login_token(&of_user, HERE), revoked);
     auth.users().delete(&["u".to_owned()]).await.unwrap();

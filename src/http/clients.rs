@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::body::{BodyKind, body_kind, form_pairs, parse_json};
 use super::token::iso_time;
-use super::{ApiError, Caller, ErrorBody, Operator, Registrar, Services};
+use super::{ApiError, Caller, ErrorBody, Monitor, Operator, Registrar, Services};
 use crate::auth::Secret;
 use crate::bus::{ClientPatch, ClientRecord, NewClient, grace};
 
@@ -126,7 +126,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
 }
 
 /// Registers a client: it works at once. The secret is in this answer and never again.
-#[utoipa::path(post, path = "/clients", tag = "clients", security(("basic" = [])),
+#[utoipa::path(post, path = "/clients", tag = "clients", security(("basic" = ["operator"])),
     request_body(content = ClientFields, content_type = "application/json",
         example = json!({"client_id": "noc-c2", "client_name": "NocC2", "subscription": "soar.noc.#"})),
     responses((status = 201, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -144,9 +144,9 @@ async fn create(
 }
 
 /// All clients, by id, without secrets.
-#[utoipa::path(get, path = "/clients", tag = "clients", security(("basic" = [])),
+#[utoipa::path(get, path = "/clients", tag = "clients", security(("basic" = ["monitor"])),
     responses((status = 200, body = Vec<ClientBody>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn list(services: web::Data<Services>, _: Operator) -> HttpResponse {
+async fn list(services: web::Data<Services>, _: Monitor) -> HttpResponse {
     let records = services.bus.clients();
     let clients: Vec<_> = records
         .iter()
@@ -156,14 +156,14 @@ async fn list(services: web::Data<Services>, _: Operator) -> HttpResponse {
 }
 
 /// One client, without its secret.
-#[utoipa::path(get, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
+#[utoipa::path(get, path = "/clients/{client_id}", tag = "clients", security(("basic" = ["monitor"])),
     params(("client_id" = String, Path)),
     responses((status = 200, body = ClientBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn show(
     services: web::Data<Services>,
     client_id: web::Path<String>,
-    _: Operator,
+    _: Monitor,
 ) -> Result<HttpResponse, ApiError> {
     let record = services.bus.client(&client_id)?;
     Ok(HttpResponse::Ok().json(ClientBody::of(&record)))
@@ -172,7 +172,7 @@ async fn show(
 /// Changes a client; what is not given stays. Subscriptions are in force at once, and messages for
 /// patterns that stay are neither lost nor doubled. A client that is `disabled` cannot log in, and its tokens and AMQP
 /// connections end; messages for it are kept in its inbox.
-#[utoipa::path(patch, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
+#[utoipa::path(patch, path = "/clients/{client_id}", tag = "clients", security(("basic" = ["operator"])),
     params(("client_id" = String, Path)),
     request_body(content = ClientFields, content_type = "application/json", example = json!({"subscription": "soar.#"})),
     responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -195,7 +195,7 @@ async fn update(
 }
 
 /// The same as PATCH: what is not given stays.
-#[utoipa::path(put, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
+#[utoipa::path(put, path = "/clients/{client_id}", tag = "clients", security(("basic" = ["operator"])),
     params(("client_id" = String, Path)),
     request_body(content = ClientFields, content_type = "application/json", example = json!({"subscription": "soar.#"})),
     responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -210,7 +210,7 @@ async fn change(
 }
 
 /// Removes a client with its queues, messages, bindings and rights; its connections are closed.
-#[utoipa::path(delete, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
+#[utoipa::path(delete, path = "/clients/{client_id}", tag = "clients", security(("basic" = ["operator"])),
     params(("client_id" = String, Path)),
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
@@ -226,7 +226,7 @@ async fn remove(
 /// Makes a new secret, for an operator or the client itself. The old one ends after `grace_s` seconds, at once without it, and
 /// with it the tokens and AMQP connections that were made with it. One from before that ends at once. The new one is in
 /// this answer and never again.
-#[utoipa::path(post, path = "/clients/{client_id}/secret", tag = "clients", security(("basic" = [])),
+#[utoipa::path(post, path = "/clients/{client_id}/secret", tag = "clients", security(("basic" = ["operator"])),
     params(("client_id" = String, Path)),
     request_body(content = Option<RotationFields>, content_type = "application/json", example = json!({"grace_s": 3600})),
     responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -238,7 +238,7 @@ async fn rotate(
     caller: Caller,
 ) -> Result<HttpResponse, ApiError> {
     let identity = &caller.identity;
-    if !identity.is_operator() && *identity.name != **client_id {
+    if !identity.tags().may_operate() && *identity.name != **client_id {
         return Err(ApiError::forbidden("a client changes its own secret only"));
     }
     let grace = match caller.body.is_empty() {

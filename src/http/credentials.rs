@@ -44,7 +44,11 @@ pub struct Caller {
     pub body: Bytes,
 }
 
-/// An operator, which is a user with the tag `administrator`; others get 403.
+/// A user with the role `monitor`, which has the tag `monitoring`, `operator` or `administrator`; others get 403.
+#[derive(Debug)]
+pub struct Monitor(pub Caller);
+
+/// A user with the role `operator`, which has the tag `operator` or `administrator`; others get 403.
 #[derive(Debug)]
 pub struct Operator(pub Caller);
 
@@ -93,6 +97,24 @@ impl FromRequest for Caller {
     fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
         let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move { identify(&request, payload).await?.ok_or_else(missing) })
+    }
+}
+
+impl FromRequest for Monitor {
+    type Error = ApiError;
+    type Future = Extraction<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let caller = Caller::from_request(request, payload);
+        Box::pin(async move {
+            let caller = caller.await?;
+            match caller.identity.tags().may_watch() {
+                true => Ok(Self(caller)),
+                false => Err(ApiError::forbidden(
+                    "this needs a user with the tag monitoring, operator or administrator",
+                )),
+            }
+        })
     }
 }
 
@@ -198,10 +220,10 @@ fn body_limit(services: &Services) -> u64 {
 }
 
 fn operator(caller: Caller) -> Result<Caller, ApiError> {
-    match caller.identity.is_operator() {
+    match caller.identity.tags().may_operate() {
         true => Ok(caller),
         false => Err(ApiError::forbidden(
-            "this needs an administrator's credentials",
+            "this needs a user with the tag operator or administrator",
         )),
     }
 }

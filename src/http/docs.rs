@@ -92,10 +92,8 @@ impl Modify for Schemes {
     }
 }
 
-/// Wherever a secret is taken, a token is, but where it is made.
+/// Wherever a secret is taken, a token is, but where it is made. Behind each stands the role that it needs.
 fn take_tokens(api: &mut OpenApi) {
-    let none: [&str; 0] = [];
-    let basic = SecurityRequirement::new(BASIC, none);
     let paths = api.paths.paths.iter_mut();
     for (_, item) in paths.filter(|(path, _)| *path != token::PATH) {
         let methods = [
@@ -107,13 +105,18 @@ fn take_tokens(api: &mut OpenApi) {
             &mut item.head,
         ];
         for operation in methods.into_iter().flatten() {
-            if let Some(security) = &mut operation.security
-                && security.contains(&basic)
-            {
-                security.push(SecurityRequirement::new(BEARER, none));
-            }
+            let security = operation.security.get_or_insert_default();
+            let roles: Vec<_> = security.iter().filter_map(roles_by_secret).collect();
+            let bearer = |roles| SecurityRequirement::new(BEARER, roles);
+            security.extend(roles.into_iter().map(bearer));
         }
     }
+}
+
+/// The roles that may call with a secret; none: nobody does. The type shows them as JSON only.
+fn roles_by_secret(requirement: &SecurityRequirement) -> Option<Vec<String>> {
+    let requirement = serde_json::to_value(requirement).ok()?;
+    serde_json::from_value(requirement.get(BASIC)?.clone()).ok()
 }
 
 async fn openapi(services: web::Data<Services>) -> HttpResponse {

@@ -50,7 +50,7 @@ use std::sync::atomic::AtomicBool;
 use actix_web::web::ServiceConfig;
 
 pub use body::{BodyKind, body_kind, parse_json, parse_query};
-pub use credentials::{Caller, ClientIdentity, Operator, Registrar};
+pub use credentials::{Caller, ClientIdentity, Monitor, Operator, Registrar};
 pub use error::{ApiError, ErrorBody};
 pub use overview::Listener;
 pub use server::start;

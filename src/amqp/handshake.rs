@@ -227,7 +227,7 @@ impl Handshake<'_> {
             && let Some(user) = self.stream.certified_name()
         {
             self.shared.connections.claim(registered.id, &user);
-            identity = auth.login_certified(&user).ok();
+            identity = auth.login_certified(&user, peer).ok();
         }
         if let Some(identity) = identity {
             self.shared.connections.proved(registered.id, &identity);

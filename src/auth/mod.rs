@@ -178,7 +178,7 @@ impl Authenticator {
             }
             self.throttle.failed(peer.address, user);
         }
-        self.events.login_failed(user);
+        self.events.login_failed(user, peer.address);
         Err(Denied)
     }
 
@@ -261,13 +261,13 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`Denied`] for an unknown name, and for `guest`, who has no certificate.
-    pub fn login_certified(&self, user: &str) -> Result<Identity, Denied> {
+    pub fn login_certified(&self, user: &str, peer: Peer) -> Result<Identity, Denied> {
         let identity = match self.users.get(user) {
             Some(user) => (!user.loopback_only).then(|| user.identity(None)),
             None => self.clients.by_secret(user, None),
         };
         identity.ok_or_else(|| {
-            self.events.login_failed(user);
+            self.events.login_failed(user, peer.address);
             Denied
         })
     }

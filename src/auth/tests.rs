@@ -327,7 +327,7 @@ async fn tokens_outlive_a_restart_but_not_another_key_or_configured_secret() {
 async fn a_certificate_makes_no_token() {
     let dir = tempfile::tempdir().unwrap();
     let (auth, _) = open(&Config::default(), dir.path()).await;
-    let admin = auth.login_certified("admin").unwrap();
+    let admin = auth.login_certified("admin", HERE).unwrap();
     assert!(auth.make_token(&admin).is_none());
 }
 
@@ -344,12 +344,12 @@ async fn a_disabled_client_is_as_unknown_as_nobody_until_it_is_enabled() {
     login.disabled = true;
     auth.put_client("noc", &login);
     assert_eq!(enter().await, Err(Denied));
-    assert_eq!(auth.login_certified("noc"), Err(Denied));
+    assert_eq!(auth.login_certified("noc", HERE), Err(Denied));
     assert_eq!(auth.login_token(&of_client, HERE), Err(TokenError::Revoked));
     assert!(!auth.client_counts("noc", noc.secret) && !auth.client_counts("noc", None));
     assert!(auth.is_client("noc"), "nobody else gets its name");
     login.disabled = false;
     auth.put_client("noc", &login);
-    assert!(enter().await.is_ok() && auth.login_certified("noc").is_ok());
+    assert!(enter().await.is_ok() && auth.login_certified("noc", HERE).is_ok());
     assert!(auth.login_token(&of_client, HERE).is_ok());
 }

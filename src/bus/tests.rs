@@ -1,3 +1,4 @@
+// Long because: one subject, and the fixture that all its tests share.
 //! The bus with its actors on the embedded broker, without listeners.
 
 use std::time::Instant;

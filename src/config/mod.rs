@@ -6,6 +6,7 @@
 //!
 //! Names carry their unit (`_ms`, `_s`, `_bytes`, `_hours`); what has none counts things.
 
+mod audit;
 mod environment;
 mod load;
 mod secret;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+pub use audit::Audit;
 pub use environment::Environment;
 pub use load::{ConfigError, Flags, load};
 pub use secret::Secret;
@@ -58,6 +60,8 @@ pub struct Config {
     pub definitions: Definitions,
     /// Bearer tokens.
     pub token: Token,
+    /// Who did what.
+    pub audit: Audit,
     /// The log on standard error.
     pub log: Log,
     /// Threads.
@@ -302,6 +306,7 @@ impl Default for Config {
             durability: Durability::default(),
             definitions: Definitions::default(),
             token: Token::default(),
+            audit: Audit::default(),
             log: Log::default(),
             runtime: Runtime::default(),
             shutdown: Shutdown::default(),

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use actix_web::http::{StatusCode, header};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::audit::About;
 use super::body::{BodyKind, body_kind, form_pairs, parse_json};
 use super::token::iso_time;
 use super::{ApiError, Caller, ErrorBody, Monitor, Operator, Registrar, Services};
@@ -16,6 +17,19 @@ use crate::bus::{ClientPatch, ClientRecord, NewClient, grace};
 
 /// A client's record as JSON is far smaller; a tree of parsed values is far larger than its text, bytes.
 const RECORD_BYTES_MAX: usize = 1024 * 1024;
+
+/// The fields that the audit names when they are changed.
+const FIELDS: [&str; 9] = [
+    "client_name",
+    "subscription",
+    "subscriptions",
+    "exclude_own",
+    "disabled",
+    "webhook_url",
+    "webhook",
+    "push_url",
+    "callback_url",
+];
 
 /// A client. With `secret` and `api` it is a complete configuration file for the client's side.
 #[derive(Serialize, ToSchema)]
@@ -139,6 +153,10 @@ async fn create(
 ) -> Result<HttpResponse, ApiError> {
     let new = NewClient::from_json(&object(&request, &registrar.body)?)?;
     let (record, secret) = services.bus.create_client(new).await?;
+    request.extensions_mut().insert(About {
+        client: Some(record.client_id.clone()),
+        fields: Vec::new(),
+    });
     let client = ClientBody::with_secret(&record, &secret, api(&services, &request));
     Ok(secret_answer(StatusCode::CREATED, &client))
 }
@@ -190,6 +208,11 @@ async fn update(
         return Err(ApiError::invalid_field("client_id", message));
     }
     let patch = ClientPatch::from_json(&fields)?;
+    let given = FIELDS.into_iter().filter(|it| fields.contains_key(*it));
+    request.extensions_mut().insert(About {
+        client: None,
+        fields: given.map(str::to_owned).collect(),
+    });
     let record = services.bus.update_client(&client_id, patch).await?;
     Ok(HttpResponse::Ok().json(ClientBody::of(&record)))
 }

@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::pin::Pin;
 
 use actix_web::http::header;
-use actix_web::{FromRequest, HttpRequest, dev, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev, web};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -165,7 +165,7 @@ impl FromRequest for Registrar {
     }
 }
 
-/// The caller by the first credentials present; `None` when there are none at all.
+/// The caller by the first credentials present, who is noted with the request for the audit; `None` when there are none at all.
 async fn identify(
     request: &HttpRequest,
     mut payload: dev::Payload,
@@ -174,6 +174,7 @@ async fn identify(
     if let Some(credentials) = outside_body(request, services)? {
         // The sender proves itself before anything is read from it.
         let identity = login(request, services, &credentials).await?;
+        request.extensions_mut().insert(identity.clone());
         let body = body::read(request, &mut payload, body_limit(services)).await?;
         check_same_client(request, &identity, &body)?;
         return Ok(Some(Caller { identity, body }));
@@ -186,6 +187,7 @@ async fn identify(
         return Ok(None);
     };
     let identity = login(request, services, &credentials).await?;
+    request.extensions_mut().insert(identity.clone());
     check_same_client(request, &identity, &body)?;
     Ok(Some(Caller { identity, body }))
 }

@@ -6,6 +6,7 @@
 //! clients turn a redirected POST into a GET. There is no access log: queries may hold secrets.
 
 mod amqp_socket;
+mod audit;
 mod bindings;
 mod body;
 mod bus_errors;
@@ -56,6 +57,7 @@ pub use overview::Listener;
 pub use server::start;
 
 use crate::amqp::Connections;
+use crate::audit::Audit;
 use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::config::Config;
@@ -80,6 +82,8 @@ pub struct Services {
     pub listeners: Vec<Listener>,
     /// The AMQP connections.
     pub connections: Connections,
+    /// Who did what.
+    pub audit: Arc<Audit>,
     /// The communications bus.
     pub bus: Bus,
     /// Everything but messages, out and in.
@@ -95,6 +99,7 @@ pub struct Services {
 /// Registers the routes of every module: a new feature adds its line here.
 fn configure(config: &mut ServiceConfig) {
     amqp_socket::configure(config);
+    audit::configure(config);
     health::configure(config);
     metrics::configure(config);
     docs::configure(config);

@@ -6,6 +6,7 @@ use actix_web::web;
 
 use super::Services;
 use crate::amqp::Connections;
+use crate::audit::Audit;
 use crate::auth::{Authenticator, ClientLogin, Secret, SecretHash};
 use crate::bus::{Bus, BusParts};
 use crate::config::Config;
@@ -41,7 +42,9 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
     });
     let bus = bus.await.unwrap();
     let lifecycle = Lifecycle::default();
+    let audit = Audit::open(&engine, config.audit.clone(), telemetry.events());
     web::Data::new(Services {
+        audit: Arc::new(audit),
         config: Arc::new(config),
         serve_amqp: Box::new(|_, _, _| Arc::default()),
         auth,

@@ -21,8 +21,8 @@ pub struct ApiError {
     status: StatusCode,
     body: ErrorBody,
     retry_after_s: Option<u32>,
-    /// Why a token was refused, in words that can stand in a header.
-    bad_token: Option<String>,
+    /// A token was refused; the message can stand in a header.
+    is_bad_token: bool,
 }
 
 /// The body of every error answer.
@@ -37,10 +37,12 @@ pub struct ErrorBody {
     field: Option<String>,
     /// The message again, under the name that RabbitMQ's tools look for, below `/api`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    #[schema(value_type = Option<String>)]
+    reason: Option<Box<str>>,
     /// The message again, under the name that OAuth's clients look for, at `/token`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    error_description: Option<String>,
+    #[schema(value_type = Option<String>)]
+    error_description: Option<Box<str>>,
 }
 
 impl ApiError {
@@ -57,7 +59,7 @@ impl ApiError {
             status,
             body,
             retry_after_s: None,
-            bad_token: None,
+            is_bad_token: false,
         }
     }
 
@@ -65,7 +67,7 @@ impl ApiError {
     pub fn management(status: StatusCode, error: &str, reason: impl Into<String>) -> Self {
         let reason = reason.into();
         let mut made = Self::new(status, error, reason.clone());
-        made.body.reason = Some(reason);
+        made.body.reason = Some(reason.into());
         made
     }
 
@@ -121,9 +123,12 @@ impl ApiError {
         match self.status {
             StatusCode::UNAUTHORIZED => {
                 let made = Self::management(self.status, "not_authorized", "Login failed");
-                let bad_token = self.bad_token;
+                let is_bad_token = self.is_bad_token;
                 let made = made.with_message(self.body.message);
-                Self { bad_token, ..made }
+                Self {
+                    is_bad_token,
+                    ..made
+                }
             }
             _ => self,
         }
@@ -141,7 +146,7 @@ impl ApiError {
         if let Some(code) = code {
             self.body.error = code.to_owned();
         }
-        self.body.error_description = Some(self.body.message.clone());
+        self.body.error_description = Some(self.body.message.as_str().into());
         self
     }
 
@@ -169,9 +174,11 @@ impl From<TokenError> for ApiError {
             TokenError::Revoked => "token_revoked",
             TokenError::Elsewhere => "token_not_local",
         };
-        let bad_token = Some(error.to_string());
         let made = Self::unauthorized(code, error.to_string()).with_field("Authorization");
-        Self { bad_token, ..made }
+        Self {
+            is_bad_token: true,
+            ..made
+        }
     }
 }
 
@@ -193,11 +200,12 @@ impl ResponseError for ApiError {
         // Who is known and may not do something need not say again who it is.
         if self.status == StatusCode::UNAUTHORIZED && self.body.error != NOT_AUTHORISED {
             let basic = "Basic realm=\"backbone\", charset=\"UTF-8\"";
-            let bearer = match &self.bad_token {
-                Some(why) => format!(
-                    "Bearer realm=\"backbone\", error=\"invalid_token\", error_description=\"{why}\""
+            let bearer = match self.is_bad_token {
+                true => format!(
+                    "Bearer realm=\"backbone\", error=\"invalid_token\", error_description=\"{}\"",
+                    self.body.message
                 ),
-                None => "Bearer realm=\"backbone\"".to_owned(),
+                false => "Bearer realm=\"backbone\"".to_owned(),
             };
             response.append_header((header::WWW_AUTHENTICATE, basic));
             response.append_header((header::WWW_AUTHENTICATE, bearer));

@@ -211,6 +211,22 @@ async fn who_cannot_log_in_gets_no_token_and_no_hint() {
 }
 
 #[actix_web::test]
+async fn where_secrets_stand_in_headers_only_a_token_is_got_by_basic() {
+    let api = Api::start(&[("BACKBONE_HTTP__INLINE_CREDENTIALS", "false")]).await;
+    let secret = api.client("noc").await;
+    for call in [
+        api.get(&format!("/token?client_id=noc&secret={secret}")),
+        api.post("/token")
+            .json(&json!({"client_id": "noc", "secret": secret})),
+    ] {
+        let answer = json_of(call.send().await.unwrap(), 401).await;
+        assert_eq!(answer["error"], "invalid_client");
+    }
+    let token = api.token("noc", &secret).await;
+    assert_eq!(api.with(&token, Method::GET, "/receive").await.0, 200);
+}
+
+#[actix_web::test]
 async fn what_is_no_request_for_a_token_is_told_so() {
     let api = Api::start(&[]).await;
     let secret = api.client("noc").await;

@@ -12,8 +12,6 @@ use crate::state::{StateError, StateStore, Table};
 const ADMINISTRATOR: &str = "administrator";
 /// What [`Table::Meta`] has once `guest` was made: whoever deletes it does not get it back.
 const GUEST_MADE: &str = "guest_made";
-/// Where it has the hash of the administrator's secret in the configuration.
-const CONFIGURED_SECRET: &str = "configured_admin_secret";
 /// Where it has the key of tokens that was made here.
 const TOKEN_KEY: &str = "token_key";
 
@@ -78,6 +76,7 @@ pub(super) async fn take_configured_secret(
     config: &Config,
     state: &StateStore,
     users: &Users,
+    key: &TokenKey,
 ) -> Result<(), StateError> {
     let secret = &config.admin.secret;
     if secret.is_empty() {
@@ -86,17 +85,8 @@ pub(super) async fn take_configured_secret(
     let name = &config.admin.id;
     let found = state.get::<UserRecord>(Table::Users, name).await?;
     let mut record = found.unwrap_or_default();
-    // The same hash at each start, since tokens live as long as it does.
-    let kept = state.get::<SecretHash>(Table::Meta, CONFIGURED_SECRET);
-    let kept = kept.await?;
-    let hash = match kept.filter(|hash| hash.matches(secret.expose().as_bytes())) {
-        Some(hash) => hash,
-        None => {
-            let hash = SecretHash::of(secret);
-            state.put(Table::Meta, CONFIGURED_SECRET, &hash).await?;
-            hash
-        }
-    };
+    // The same at each start, since tokens live as long as it does; and nowhere on the disk.
+    let hash = SecretHash::salted(key.salt(), secret);
     record.password = Some(PasswordHash::Machine(hash));
     users.put_in_memory(name, record);
     Ok(())

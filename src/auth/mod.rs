@@ -142,8 +142,8 @@ impl Authenticator {
         let users = Users::new(state.clone(), configured);
         let skip: &[&str] = if config.guest.enabled { &[] } else { &[GUEST] };
         users.load(skip).await?;
-        first::take_configured_secret(config, state, &users).await?;
         let token_key = first::token_key(config, state).await?;
+        first::take_configured_secret(config, state, &users, &token_key).await?;
         let auth = Self {
             users,
             clients: Clients::load(state, &token_key).await?,

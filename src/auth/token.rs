@@ -24,6 +24,8 @@ const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 /// What fingerprints begin with before they are hashed; no token does.
 const FINGERPRINT: &[u8] = b"fingerprint\0";
 const FINGERPRINT_BYTES: usize = 16;
+/// What the salt is made of; neither a token nor what a fingerprint is made of begins so.
+const SALT: &[u8] = b"salt\0";
 /// The longest token that is looked at, bytes: more than the longest name makes.
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -97,6 +99,13 @@ impl TokenKey {
     pub fn generate() -> Secret {
         let key = Zeroizing::new(random::<32>());
         Secret::new(URL_SAFE_NO_PAD.encode(key.as_slice()))
+    }
+
+    /// A salt that nobody else knows, for what is hashed anew at each start and has to be the same.
+    pub fn salt(&self) -> [u8; FINGERPRINT_BYTES] {
+        let code = hmac_sha256(&self.0, &[SALT]);
+        let (begin, _) = code.split_at(FINGERPRINT_BYTES);
+        begin.try_into().expect("a code has 32 bytes")
     }
 
     /// The fingerprint of what is stored of a secret. Who holds a token cannot try secrets on it.

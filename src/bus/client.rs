@@ -31,6 +31,11 @@ impl Client {
         }
     }
 
+    /// Whether it may not send and receive.
+    pub fn is_disabled(&self) -> bool {
+        self.record.load().login.disabled
+    }
+
     /// The record now in force.
     pub fn record(&self) -> Arc<ClientRecord> {
         self.record.load_full()

@@ -368,7 +368,7 @@ impl Bus {
     /// The client, if it may send and receive. One that was disabled while it waited may not any more.
     fn enabled(&self, client_id: &str) -> Result<Arc<Client>, BusError> {
         let client = self.registered(client_id)?.client;
-        match client.record().login.disabled {
+        match client.is_disabled() {
             true => Err(BusError::Disabled(client_id.to_owned())),
             false => Ok(client),
         }

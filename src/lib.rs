@@ -21,10 +21,11 @@ pub mod telemetry;
 use std::fmt::Display;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amqp::{Amqp, Transport};
+use amqp::{Amqp, Ends, Transport};
 use audit::Audit;
 use auth::{Authenticator, UserChange, UserError};
 use backbone_log::{LogError, Running};
@@ -33,7 +34,7 @@ use config::Config;
 use definitions::{Definitions, DefinitionsError};
 use engine::Engine;
 use runtime::arbiters::Arbiters;
-use runtime::{Certificates, Lifecycle, Phase, TlsError};
+use runtime::{Certificates, Lifecycle, Phase, SocketFile, TlsError};
 use state::{StateError, StateStore};
 use telemetry::Telemetry;
 
@@ -92,6 +93,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         http,
         engine,
         log,
+        socket_file,
         ..
     } = server;
     let http_handle = http.handle();
@@ -103,6 +105,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         _ = &mut http_task => return Err(RunError::HttpEnded),
     }
     lifecycle.advance(Phase::Draining);
+    drop(socket_file);
     tracing::info!(drain_ms = drain.as_millis() as u64, "draining");
     let deadline = tokio::time::Instant::now() + drain;
     let left = amqp.drain(drain).await;
@@ -127,6 +130,8 @@ struct Server {
     engine: Engine,
     log: Running,
     certificates: Option<Arc<Certificates>>,
+    /// Removed as soon as it is not listened on any more.
+    socket_file: Option<SocketFile>,
 }
 
 impl Server {
@@ -176,13 +181,16 @@ impl Server {
         let listeners = Listeners::bind(&config)?;
         let shown = listeners.shown()?;
         listen_amqp(&amqp, listeners.amqp, listeners.amqps, lifecycle)?;
+        let socket_file = listen_unix(&amqp, &config, listeners.unix, lifecycle);
         let services = http::Services {
             config: Arc::clone(&config),
             listeners: shown,
             connections,
             serve_amqp: {
                 let amqp = amqp.clone();
-                Box::new(move |stream, peer, local| amqp.serve_local(stream, peer, local))
+                Box::new(move |stream, peer, local| {
+                    amqp.serve_local(stream, Ends::Websocket { peer }, local)
+                })
             },
             audit,
             auth,
@@ -209,6 +217,7 @@ impl Server {
             engine,
             log: running,
             certificates,
+            socket_file,
         })
     }
 }
@@ -217,6 +226,7 @@ impl Server {
 struct Listeners {
     amqp: Vec<TcpListener>,
     amqps: Vec<TcpListener>,
+    unix: Option<(UnixListener, SocketFile)>,
     http: Vec<TcpListener>,
     https: Vec<TcpListener>,
 }
@@ -227,6 +237,13 @@ impl Listeners {
         Ok(Self {
             amqp: runtime::bind("amqp.bind", &config.amqp.bind)?,
             amqps: runtime::bind("amqp.tls_bind", &config.amqp.tls_bind)?,
+            unix: match &config.amqp.unix_socket {
+                none if none.as_os_str().is_empty() => None,
+                path => {
+                    let mode = config.amqp.unix_socket_mode.bits();
+                    Some(runtime::bind_unix("amqp.unix_socket", path, mode)?)
+                }
+            },
             http: runtime::bind("http.bind", &config.http.bind)?,
             https: runtime::bind("http.tls_bind", &config.http.tls_bind)?,
         })
@@ -268,6 +285,20 @@ fn listen_amqp(
         amqp.listen(listener, Transport::Tls, lifecycle);
     }
     Ok(())
+}
+
+/// Serves the UNIX socket, whose file is returned.
+fn listen_unix(
+    amqp: &Amqp,
+    config: &Config,
+    unix: Option<(UnixListener, SocketFile)>,
+    lifecycle: &Lifecycle,
+) -> Option<SocketFile> {
+    let (listener, file) = unix?;
+    let path = config.amqp.unix_socket.display().to_string();
+    say(format_args!("listening amqp+unix {path}"));
+    amqp.listen_unix(listener, path.into(), lifecycle);
+    Some(file)
 }
 
 fn listen_http(

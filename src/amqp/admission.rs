@@ -5,10 +5,9 @@
 //! socket tells how many are open at least, without counting. Whoever comes when there are too many is told so after its
 //! login, a few at a time; others are closed without a word, so that nobody waits in vain.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
-use super::Shared;
+use super::{Ends, Shared};
 use crate::runtime::OpenFiles;
 
 /// Peers who are told that there are too many, at a time.
@@ -69,9 +68,9 @@ impl Admission {
     }
 }
 
-/// Whether `peer`, who came on `socket`, may stay; see [`Admission::of`].
+/// Whether who came on `socket` may stay; see [`Admission::of`].
 pub(super) fn admit(
-    peer: SocketAddr,
+    ends: &Ends,
     socket: &impl AsRawFd,
     shared: &Shared,
 ) -> Option<Option<TooMany>> {
@@ -79,7 +78,7 @@ pub(super) fn admit(
     let number = usize::try_from(number).unwrap_or_default();
     let admitted = shared.admission.of(shared.connections.count(), number);
     if admitted != Some(None) {
-        shared.events.connection_refused(peer);
+        shared.events.connection_refused(ends);
     }
     admitted
 }

@@ -3,7 +3,6 @@
 //! Owns the registry. A connection is in it from its first octet to its end. What is asked of a connection is left at its
 //! [`Doorbell`], and its task answers between two turns: nothing is counted on the way of a message.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use dashmap::DashMap;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::Doorbell;
+use super::{Doorbell, Ends};
 use crate::auth::{Fingerprint, Identity};
 
 /// How long connections may take to answer. One that does not is shown without what it did not say.
@@ -37,10 +36,8 @@ struct Entry {
 pub struct About {
     /// Its number in this process.
     pub id: u64,
-    /// Who calls.
-    pub peer: SocketAddr,
-    /// Where it came to; none for websockets.
-    pub local: Option<SocketAddr>,
+    /// Who calls, and where it came to.
+    pub ends: Ends,
     /// The user, or the client of the bus.
     pub user: Arc<str>,
     /// The vhost.
@@ -64,10 +61,7 @@ pub struct About {
 impl About {
     /// RabbitMQ's name for it: both ends.
     pub fn name(&self) -> String {
-        match self.local {
-            Some(local) => format!("{} -> {local}", self.peer),
-            None => format!("{} -> websocket", self.peer),
-        }
+        self.ends.name(self.id)
     }
 }
 
@@ -229,8 +223,12 @@ mod tests {
         let connections = Connections::default();
         let about = |id| About {
             id,
-            peer: "127.0.0.1:7".parse().unwrap(),
-            local: None,
+            ends: match id {
+                1 => Ends::Unix("/run/b".into()),
+                _ => Ends::Websocket {
+                    peer: "127.0.0.1:7".parse().unwrap(),
+                },
+            },
             user: "u".into(),
             vhost: "/".into(),
             mechanism: "PLAIN".into(),
@@ -249,7 +247,11 @@ mod tests {
         connections.opened(about(1));
         let list = connections.list();
         let names: Vec<_> = list.iter().map(|it| (it.id, it.name())).collect();
-        assert_eq!(names[0], (1, "127.0.0.1:7 -> websocket".to_owned()));
+        let shown = [
+            (1, "unix:1 -> /run/b".to_owned()),
+            (2, "127.0.0.1:7 -> websocket".to_owned()),
+        ];
+        assert_eq!(names, shown);
         connections.remove(1);
         let remover = connections.clone();
         let removing = actix_rt::spawn(async move { remover.remove(2) });

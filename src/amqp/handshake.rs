@@ -17,9 +17,12 @@ use backbone_wire::{PROTOCOL_HEADER, ShortStr};
 use super::buffers::ReadBuffer;
 use super::connections::About;
 use super::stream::Stream;
-use super::{Registered, Shared};
+use super::{Registered, Shared, mechanism};
 use crate::auth::{Identity, Peer};
+use crate::config::Mechanism;
 
+/// AMQP 0-9, whose frames and methods are those of 0-9-1.
+const HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\0\x09";
 /// Smallest frame-max that a peer may ask for (AMQP 0-9-1 §4.2.3).
 const FRAME_MAX_MIN: u32 = 4096;
 /// Largest frame before the connection is open: whoever has no credentials holds no more memory.
@@ -51,8 +54,7 @@ impl Opened {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
         About {
             id: registered.id,
-            peer: registered.peer,
-            local: registered.local,
+            ends: registered.ends.clone(),
             user: Arc::clone(&self.user),
             vhost: Arc::clone(self.vhost.name()),
             mechanism: String::from_utf8_lossy(&self.mechanism).into_owned(),
@@ -153,7 +155,8 @@ impl Handshake<'_> {
         loop {
             let got = self.input.filled();
             let prefix = got.len().min(8);
-            if got[..prefix] != PROTOCOL_HEADER[..prefix] {
+            let is_ours = |header: [u8; 8]| header[..prefix] == got[..prefix];
+            if !is_ours(PROTOCOL_HEADER) && !is_ours(HEADER_0_9) {
                 return Err(Failed::OtherProtocol);
             }
             if prefix == 8 {
@@ -166,15 +169,17 @@ impl Handshake<'_> {
 
     async fn write_start(&mut self) -> Result<(), Failed> {
         let properties = server_properties();
+        let certified = self.stream.certified_name().is_some();
+        let offered = self.shared.mechanisms.iter();
+        let offered = offered.filter(|it| certified || **it != Mechanism::External);
+        let offered: Vec<_> = offered.map(|it| it.name()).collect();
+        let mechanisms = offered.join(" ");
         let mut out = Vec::new();
         let start = connection::Start {
             version_major: 0,
             version_minor: 9,
             server_properties: properties.as_table(),
-            mechanisms: match self.stream.certified_name() {
-                Some(_) => b"PLAIN AMQPLAIN EXTERNAL",
-                None => b"PLAIN AMQPLAIN",
-            },
+            mechanisms: mechanisms.as_bytes(),
             locales: b"en_US",
         };
         start.write(0, &mut out);
@@ -209,23 +214,30 @@ impl Handshake<'_> {
         registered: &Registered,
         loopback: bool,
     ) -> Result<Identity, Failed> {
-        let auth = &self.shared.auth;
         let peer = Peer {
-            address: registered.peer.ip(),
+            address: registered.ends.peer_address(),
             is_local: loopback,
         };
-        let credentials = match &login.mechanism[..] {
-            b"PLAIN" => plain(&login.response),
-            b"AMQPLAIN" => amqplain(&login.response),
+        let mut offered = self.shared.mechanisms.iter();
+        let mechanism = offered.find(|it| it.name().as_bytes() == login.mechanism);
+        let certified = match mechanism {
+            Some(Mechanism::External) => self.stream.certified_name(),
             _ => None,
         };
+        let credentials = match mechanism {
+            Some(Mechanism::Plain) => mechanism::plain(&login.response),
+            Some(Mechanism::AmqPlain) => mechanism::amqplain(&login.response),
+            Some(Mechanism::RabbitCrDemo) => {
+                mechanism::answered(&login.response, &self.password().await?)
+            }
+            Some(Mechanism::External) | None => None,
+        };
+        let auth = &self.shared.auth;
         let mut identity = None;
         if let Some((user, password)) = credentials {
             self.shared.connections.claim(registered.id, &user);
             identity = auth.login(&user, &password, peer).await.ok();
-        } else if login.mechanism == b"EXTERNAL"
-            && let Some(user) = self.stream.certified_name()
-        {
+        } else if let Some(user) = certified {
             self.shared.connections.claim(registered.id, &user);
             identity = auth.login_certified(&user, peer).ok();
         }
@@ -247,6 +259,19 @@ impl Handshake<'_> {
             class: 0,
             method: 0,
         })
+    }
+
+    /// The answer to who is asked for its password.
+    async fn password(&mut self) -> Result<Vec<u8>, Failed> {
+        let mut out = Vec::new();
+        let challenge = mechanism::CHALLENGE;
+        connection::Secure { challenge }.write(0, &mut out);
+        self.write(&out).await?;
+        self.method(|method| match method {
+            Method::ConnectionSecureOk(ok) => Some(ok.response.to_vec()),
+            _ => None,
+        })
+        .await
     }
 
     /// What both sides can do: no more than the lower of both limits.
@@ -425,26 +450,6 @@ fn unexpected(class: u16, method: u16) -> Failed {
     }
 }
 
-/// `\0user\0password`, with an empty identity to act for (RFC 4616).
-fn plain(response: &[u8]) -> Option<(String, Vec<u8>)> {
-    let mut parts = response.splitn(3, |b| *b == 0);
-    let (authzid, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    if !authzid.is_empty() {
-        return None;
-    }
-    Some((String::from_utf8(user.to_vec()).ok()?, password.to_vec()))
-}
-
-/// A field table without its length: `LOGIN` and `PASSWORD`.
-fn amqplain(response: &[u8]) -> Option<(String, Vec<u8>)> {
-    let table = Table::from_bytes(response).ok()?;
-    let user = table.get("LOGIN")?.as_str()?.to_owned();
-    match table.get("PASSWORD")? {
-        Value::LongStr(password) => Some((user, password.to_vec())),
-        _ => None,
-    }
-}
-
 fn server_properties() -> TableBuf {
     let mut capabilities = TableBuf::new();
     for capability in [
@@ -492,23 +497,6 @@ pub(super) fn close_frame(error: &Error, class: u16, method: u16) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credentials_are_taken_from_both_mechanisms() {
-        let pair = |user: &str, password: &str| Some((user.to_owned(), password.into()));
-        assert_eq!(plain(b"\0guest\0gu\0est"), pair("guest", "gu\0est"));
-        assert_eq!(plain(b"\0\0"), pair("", ""));
-        assert_eq!(plain(b"admin\0guest\0guest"), None);
-        assert_eq!(plain(b"guest"), None);
-        let mut table = TableBuf::new();
-        table.put("LOGIN", &Value::LongStr(b"guest"));
-        table.put("PASSWORD", &Value::LongStr(b"secret"));
-        assert_eq!(
-            amqplain(table.as_table().as_bytes()),
-            pair("guest", "secret")
-        );
-        assert_eq!(amqplain(b"\x05LOGIN"), None);
-    }
 
     #[test]
     fn a_peer_may_lower_limits_and_not_raise_them() {

@@ -1,5 +1,5 @@
-//! AMQP 0-9-1 over TCP, bare or with TLS, and inside of websockets: listeners, and one task a connection on one of the
-//! arbiters.
+//! AMQP 0-9-1 over TCP, bare or with TLS, over a UNIX socket, and inside of websockets: listeners, and one task a connection
+//! on one of the arbiters.
 //!
 //! Between two turns a connection may move to another arbiter ([`crate::runtime::arbiters`]); what other threads have for
 //! it, they leave at its [`Doorbell`]. Which there are is known to [`Connections`].
@@ -9,14 +9,15 @@ mod buffers;
 mod connection;
 mod connections;
 mod doorbell;
+mod ends;
 mod handshake;
 mod last_words;
+mod listeners;
+mod mechanism;
 mod proxy;
 mod stream;
 mod tls;
 
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,18 +28,19 @@ use backbone_wire::frame;
 use backbone_wire::method::connection::Tune;
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 
-use crate::auth::{Authenticator, is_loopback};
-use crate::config::Config;
+use crate::auth::Authenticator;
+use crate::config::{Config, Mechanism};
 use crate::runtime::arbiters::Arbiters;
-use crate::runtime::{Certificates, Lifecycle, OpenFiles};
+use crate::runtime::{Certificates, OpenFiles};
 use crate::telemetry::{Events, Samples};
-use admission::{Admission, TooMany, admit};
+use admission::{Admission, TooMany};
 pub use backbone_broker::queue::Activity;
 pub use backbone_broker::session::report::{ChannelReport, ConsumerReport};
 pub use connections::{About, Connections, Report};
 pub use doorbell::Doorbell;
+pub use ends::Ends;
+pub use listeners::Transport;
 
 /// What the doorbell is made of: `tests/loom` puts loom's in their place.
 mod sync {
@@ -47,8 +49,6 @@ mod sync {
     pub(super) use futures_util::task::AtomicWaker;
     pub(super) use parking_lot::Mutex;
 }
-use stream::Stream;
-use tls::Tls;
 
 /// Bytes read at a time; at least one frame fits.
 const READ_BYTES: usize = 256 * 1024;
@@ -70,6 +70,7 @@ struct Shared {
     /// Where there is a listener with TLS.
     certificates: Option<Arc<Certificates>>,
     proxies: Vec<IpNet>,
+    mechanisms: Vec<Mechanism>,
     handshake_timeout: Duration,
     message_bytes_max: u64,
     unacked_max: usize,
@@ -88,9 +89,7 @@ struct Shared {
 struct Registered {
     shared: Arc<Shared>,
     id: u64,
-    peer: SocketAddr,
-    /// Where the peer came to; none for websockets.
-    local: Option<SocketAddr>,
+    ends: Ends,
     bell: Arc<Doorbell>,
     /// Of what there were too many when it came: it is told at `connection.open`.
     too_many: Option<TooMany>,
@@ -122,6 +121,7 @@ impl Amqp {
             },
             certificates,
             proxies: config.amqp.proxies.clone(),
+            mechanisms: config.amqp.mechanisms.clone(),
             handshake_timeout: Duration::from_millis(config.amqp.handshake_timeout_ms),
             message_bytes_max: config.limits.max_body_bytes,
             unacked_max: config.limits.unacked_per_channel as usize,
@@ -134,46 +134,6 @@ impl Amqp {
             draining: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
         }))
-    }
-
-    /// Serves the connections that come to `listener`, until the process drains.
-    pub fn listen(&self, listener: TcpListener, transport: Transport, lifecycle: &Lifecycle) {
-        let (shared, lifecycle) = (Arc::clone(&self.0), lifecycle.clone());
-        let first = self.0.arbiters.handle(0);
-        first.spawn_fn(move || {
-            actix_rt::spawn(async move {
-                tokio::select! {
-                    () = accept(listener, transport, &shared) => {}
-                    () = lifecycle.draining() => {}
-                }
-            });
-        });
-    }
-
-    /// Serves whoever speaks AMQP at the other end of `stream`, for a peer at `peer`. `guest` may only log in if the peer
-    /// is `local`. What is returned becomes true when the peer has proved who it is.
-    pub fn serve_local(
-        &self,
-        stream: UnixStream,
-        peer: SocketAddr,
-        local: bool,
-    ) -> Arc<AtomicBool> {
-        let Some(too_many) = admit(peer, &stream, &self.0) else {
-            return Arc::default();
-        };
-        let registered = Registered::new(Arc::clone(&self.0), peer, None, too_many);
-        let known = Arc::clone(&registered.known);
-        let shared = Arc::clone(&self.0);
-        shared.arbiters.for_newcomer().spawn_fn(move || {
-            let ready = stream.set_nonblocking(true);
-            let stream = ready.and_then(|()| tokio::net::UnixStream::from_std(stream));
-            if let Ok(stream) = stream {
-                let stream = Stream::Local(stream);
-                let shared = Arc::clone(&registered.shared);
-                actix_rt::spawn(connection::serve(stream, shared, registered, local));
-            }
-        });
-        known
     }
 
     /// The connections.
@@ -205,12 +165,7 @@ impl Amqp {
 }
 
 impl Registered {
-    fn new(
-        shared: Arc<Shared>,
-        peer: SocketAddr,
-        local: Option<SocketAddr>,
-        too_many: Option<TooMany>,
-    ) -> Self {
+    fn new(shared: Arc<Shared>, ends: Ends, too_many: Option<TooMany>) -> Self {
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
         let bell = Arc::<Doorbell>::default();
         shared.connections.insert(id, Arc::clone(&bell));
@@ -220,8 +175,7 @@ impl Registered {
         Self {
             shared,
             id,
-            peer,
-            local,
+            ends,
             bell,
             too_many,
             user: Mutex::new(None),
@@ -233,7 +187,7 @@ impl Registered {
     fn opened(&self, about: About) {
         let user = Arc::clone(&about.user);
         self.shared.connections.opened(about);
-        self.shared.events.connection_opened(self.peer, &user);
+        self.shared.events.connection_opened(&self.ends, &user);
         *self.user.lock() = Some(user);
     }
 }
@@ -242,80 +196,8 @@ impl Drop for Registered {
     fn drop(&mut self) {
         self.shared.connections.remove(self.id);
         match self.user.lock().take() {
-            Some(user) => self.shared.events.connection_closed(self.peer, &user),
-            None => self.shared.events.handshake_failed(self.peer),
+            Some(user) => self.shared.events.connection_closed(&self.ends, &user),
+            None => self.shared.events.handshake_failed(&self.ends),
         }
-    }
-}
-
-/// How peers speak at a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// Over TCP.
-    Tcp,
-    /// Over TCP with TLS.
-    Tls,
-}
-
-async fn accept(listener: TcpListener, transport: Transport, shared: &Arc<Shared>) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return shared.events.accept_failed(&error),
-    };
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => dispatch(stream, peer, transport, shared),
-            Err(error) => {
-                // Out of descriptors, most likely: others have to end first.
-                shared.events.accept_failed(&error);
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-fn dispatch(stream: TcpStream, peer: SocketAddr, transport: Transport, shared: &Arc<Shared>) {
-    let Some(too_many) = admit(peer, &stream, shared) else {
-        return;
-    };
-    let local = stream.local_addr().ok();
-    // A batch leaves in one write; waiting for more would only delay it.
-    let ready = stream.set_nodelay(true).and_then(|()| stream.into_std());
-    let Ok(stream) = ready else { return };
-    let registered = Registered::new(Arc::clone(shared), peer, local, too_many);
-    let arbiter = shared.arbiters.for_newcomer();
-    arbiter.spawn_fn(move || {
-        if let Ok(stream) = TcpStream::from_std(stream) {
-            actix_rt::spawn(serve(stream, transport, registered));
-        }
-    });
-}
-
-/// What comes before AMQP: for whom a proxy speaks, and TLS.
-async fn serve(mut stream: TcpStream, transport: Transport, mut registered: Registered) {
-    let shared = Arc::clone(&registered.shared);
-    let address = registered.peer.ip().to_canonical();
-    if shared
-        .proxies
-        .iter()
-        .any(|proxies| proxies.contains(&address))
-    {
-        let header = proxy::read_header(&mut stream);
-        match tokio::time::timeout(shared.handshake_timeout, header).await {
-            Ok(Ok(Some(peer))) => registered.peer = peer,
-            Ok(Ok(None)) => {}
-            Ok(Err(_)) | Err(_) => return,
-        }
-    }
-    let stream = match (transport, &shared.certificates) {
-        (Transport::Tcp, _) => Ok(Stream::Tcp(stream)),
-        (Transport::Tls, Some(certificates)) => {
-            Tls::new(stream, certificates).map(|tls| Stream::Tls(Box::new(tls)))
-        }
-        (Transport::Tls, None) => unreachable!("a listener with TLS has certificates"),
-    };
-    if let Ok(stream) = stream {
-        let loopback = is_loopback(registered.peer.ip());
-        connection::serve(stream, shared, registered, loopback).await;
     }
 }

@@ -6,25 +6,28 @@
 //!
 //! Names carry their unit (`_ms`, `_s`, `_bytes`, `_hours`); what has none counts things.
 
+mod amqp;
 mod audit;
 mod environment;
 mod load;
 mod secret;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use backbone_broker::durable::Level;
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+pub use amqp::{Amqp, FileMode, Mechanism};
 pub use audit::Audit;
 pub use environment::Environment;
 pub use load::{ConfigError, Flags, load};
 pub use secret::Secret;
+pub use tls::{CertificateFiles, ClientCertificates, LoginFrom, Tls};
 
 /// The most that `limits.max_body_bytes` may be: a message has to fit into one segment of the log, which is 1 GiB at most.
 const MAX_BODY_BYTES_MAX: u64 = 512 << 20;
@@ -68,69 +71,6 @@ pub struct Config {
     pub runtime: Runtime,
     /// How the server ends.
     pub shutdown: Shutdown,
-}
-
-/// `[amqp]`: listeners and what they offer in `connection.tune`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Amqp {
-    /// Addresses to listen on; port 0 takes a free one.
-    pub bind: Vec<SocketAddr>,
-    /// Addresses to listen on with TLS.
-    pub tls_bind: Vec<SocketAddr>,
-    /// Networks of proxies, which have to say for whom they speak (PROXY protocol, version 2).
-    pub proxies: Vec<IpNet>,
-    /// Heartbeat interval offered to clients, seconds; 0 offers none.
-    pub heartbeat_s: u16,
-    /// Channels of one connection, offered to clients.
-    pub channel_max: u16,
-    /// Size of one frame, offered to clients, bytes.
-    pub frame_max_bytes: u32,
-    /// How long a peer may take from connecting to `connection.open`, milliseconds.
-    pub handshake_timeout_ms: u64,
-    /// Whether a delivery that is not acknowledged in time closes its channel, as RabbitMQ does it; otherwise it goes back to its
-    /// queue alone.
-    pub consumer_timeout_closes_channel: bool,
-}
-
-/// `[tls]`: certificates. The files are read at start and again at SIGHUP.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Tls {
-    /// The server's certificate and those between it and its authority, PEM.
-    pub certificate_file: PathBuf,
-    /// The key of the server's certificate, PEM.
-    pub key_file: PathBuf,
-    /// The authorities that sign clients' certificates, PEM.
-    pub client_ca_file: PathBuf,
-    /// Whether clients show certificates.
-    pub client_certificates: ClientCertificates,
-    /// What in a client's certificate is its user's name (mechanism `EXTERNAL`).
-    pub login_from: LoginFrom,
-}
-
-/// Whether clients show certificates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ClientCertificates {
-    /// They are not asked.
-    #[default]
-    None,
-    /// Those who do may log in with them.
-    Optional,
-    /// Those who do not are refused.
-    Required,
-}
-
-/// What in a client's certificate is its user's name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LoginFrom {
-    /// The subject's common name.
-    #[default]
-    CommonName,
-    /// The whole subject.
-    DistinguishedName,
 }
 
 /// `[http]`: listeners and routes.
@@ -314,21 +254,6 @@ impl Default for Config {
     }
 }
 
-impl Default for Amqp {
-    fn default() -> Self {
-        Self {
-            bind: vec![loopback(5672)],
-            tls_bind: Vec::new(),
-            proxies: Vec::new(),
-            heartbeat_s: 60,
-            channel_max: 2047,
-            frame_max_bytes: 131_072,
-            handshake_timeout_ms: 10_000,
-            consumer_timeout_closes_channel: false,
-        }
-    }
-}
-
 impl Default for Http {
     fn default() -> Self {
         Self {
@@ -419,17 +344,10 @@ impl Config {
         if self.http.bind.is_empty() {
             return Err(("http.bind", "needs at least one address".into()));
         }
-        if amqp.channel_max == 0 {
-            return Err(("amqp.channel_max", "must be at least 1".into()));
+        amqp.validate()?;
+        if self.uses_tls() {
+            self.tls.validate()?;
         }
-        // 4096 is the frame size that every AMQP peer must accept (AMQP 0-9-1 §4.2.3, frame-min-size).
-        if amqp.frame_max_bytes < 4096 {
-            return Err(("amqp.frame_max_bytes", "must be at least 4096".into()));
-        }
-        if amqp.handshake_timeout_ms == 0 {
-            return Err(("amqp.handshake_timeout_ms", "must be at least 1".into()));
-        }
-        self.validate_tls()?;
         self.validate_http()?;
         self.validate_accounts()?;
         let limits = &self.limits;
@@ -466,25 +384,6 @@ impl Config {
     /// Whether a listener has TLS.
     pub fn uses_tls(&self) -> bool {
         !self.amqp.tls_bind.is_empty() || !self.http.tls_bind.is_empty()
-    }
-
-    fn validate_tls(&self) -> Result<(), (&'static str, String)> {
-        let tls = &self.tls;
-        if !self.uses_tls() {
-            return Ok(());
-        }
-        let asked = tls.client_certificates != ClientCertificates::None;
-        for (key, file, needed) in [
-            ("tls.certificate_file", &tls.certificate_file, true),
-            ("tls.key_file", &tls.key_file, true),
-            ("tls.client_ca_file", &tls.client_ca_file, asked),
-        ] {
-            if needed && file.as_os_str().is_empty() {
-                let why = "must name a file: amqp.tls_bind, http.tls_bind or tls.client_certificates needs it";
-                return Err((key, why.into()));
-            }
-        }
-        Ok(())
     }
 
     fn validate_http(&self) -> Result<(), (&'static str, String)> {

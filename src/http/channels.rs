@@ -103,8 +103,8 @@ impl ConnectionDetails {
     pub fn of(about: &About) -> Self {
         Self {
             name: about.name(),
-            peer_host: about.peer.ip().to_string(),
-            peer_port: about.peer.port(),
+            peer_host: about.ends.peer_host(),
+            peer_port: about.ends.peer_port(),
         }
     }
 }
@@ -150,8 +150,8 @@ impl ConsumerBody {
                 name: channel_name(about, channel),
                 number: channel,
                 connection_name: about.name(),
-                peer_host: about.peer.ip().to_string(),
-                peer_port: about.peer.port(),
+                peer_host: about.ends.peer_host(),
+                peer_port: about.ends.peer_port(),
                 user: about.user.to_string(),
                 node: node_name(),
             },

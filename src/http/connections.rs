@@ -48,7 +48,9 @@ pub struct ConnectionBody {
     /// What the client says of itself.
     #[schema(value_type = Object)]
     client_properties: Map<String, Value>,
+    /// The path of a UNIX socket.
     peer_host: String,
+    /// 0 over a UNIX socket.
     peer_port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<String>,
@@ -78,6 +80,7 @@ impl ConnectionBody {
             Some([version, cipher]) => [Some(version.clone()), Some(cipher.clone())],
             None => [None, None],
         };
+        let (host, port) = about.ends.local().unzip();
         Self {
             name: about.name(),
             user_provided_name: given.and_then(Value::as_str).map(str::to_owned),
@@ -93,10 +96,10 @@ impl ConnectionBody {
             timeout: about.heartbeat_s,
             connected_at: about.connected_at_ms,
             client_properties,
-            peer_host: about.peer.ip().to_string(),
-            peer_port: about.peer.port(),
-            host: about.local.map(|local| local.ip().to_string()),
-            port: about.local.map(|local| local.port()),
+            peer_host: about.ends.peer_host(),
+            peer_port: about.ends.peer_port(),
+            host,
+            port,
             protocol: "AMQP 0-9-1",
             auth_mechanism: about.mechanism.clone(),
             ssl: about.tls.is_some(),

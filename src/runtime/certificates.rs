@@ -1,5 +1,7 @@
-//! What TLS is set up with, for all listeners: the server's certificate and key, and who signs those of clients. SIGHUP reads the files
-//! anew; connections that come from then on use what they hold.
+//! What TLS is set up with, for all listeners: the server's certificates and keys, and who signs those of clients. SIGHUP reads the files
+//! anew, all of them or none; connections that come from then on use what they hold.
+
+mod by_name;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +20,11 @@ use rustls::{
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::{self, ClientCertificates, LoginFrom};
+use crate::config::{self, CertificateFiles, ClientCertificates, LoginFrom};
+use by_name::ByName;
+
+/// The key of the certificates beside the first.
+const FURTHER: &str = "certificates";
 
 /// Certificates that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +52,7 @@ pub struct Certificates {
 #[derive(Debug)]
 struct Loaded {
     config: Arc<ServerConfig>,
-    own: Arc<CertifiedKey>,
+    own: Arc<ByName>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
@@ -94,22 +100,41 @@ impl Certificates {
 
 impl Loaded {
     fn read(settings: &config::Tls) -> Result<Self, TlsError> {
-        let chain = certificates("certificate_file", &settings.certificate_file)?;
-        let key = PrivateKeyDer::from_pem_file(&settings.key_file)
-            .map_err(|error| TlsError::new("key_file", describe(&settings.key_file, error)))?;
         let verifier = verifier(settings)?;
-        let own = CertifiedKey::from_der(chain, key, &default_provider());
-        let own = Arc::new(own.map_err(|error| TlsError::new("key_file", error))?);
-        let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(&own)));
+        let own = pair(
+            ["certificate_file", "key_file"],
+            &settings.certificate_file,
+            &settings.key_file,
+        )?;
+        let mut own = ByName::new(own);
+        for CertificateFiles {
+            certificate_file,
+            key_file,
+        } in &settings.certificates
+        {
+            let further = pair([FURTHER; 2], certificate_file, key_file)?;
+            own.add(further)
+                .map_err(|problem| TlsError::new(FURTHER, describe(certificate_file, problem)))?;
+        }
+        let own = Arc::new(own);
         let config = builder()?
             .with_client_cert_verifier(Arc::clone(&verifier))
-            .with_cert_resolver(resolver);
+            .with_cert_resolver(Arc::<ByName>::clone(&own));
         Ok(Self {
             config: Arc::new(config),
             own,
             verifier,
         })
     }
+}
+
+/// A certificate with its key, which are at these keys of the configuration.
+fn pair(keys: [&'static str; 2], chain: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    let [of_chain, of_key] = keys;
+    let chain = certificates(of_chain, chain)?;
+    let wrong = |error: &dyn std::fmt::Display| TlsError::new(of_key, describe(key, error));
+    let der = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(&error))?;
+    CertifiedKey::from_der(chain, der, &default_provider()).map_err(|error| wrong(&error))
 }
 
 fn builder() -> Result<rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier>, TlsError> {
@@ -152,14 +177,16 @@ fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'st
 /// # Errors
 /// They cannot be read.
 pub fn certificate_expiry_s(settings: &config::Tls) -> Result<u64, TlsError> {
-    const KEY: &str = "certificate_file";
+    let further = settings.certificates.iter();
+    let further = further.map(|it| (FURTHER, &it.certificate_file));
     let mut first = u64::MAX;
-    for certificate in certificates(KEY, &settings.certificate_file)? {
-        let parsed = X509Certificate::from_der(&certificate);
-        let (_, parsed) = parsed
-            .map_err(|error| TlsError::new(KEY, describe(&settings.certificate_file, error)))?;
-        let end = parsed.validity().not_after.timestamp();
-        first = first.min(u64::try_from(end).unwrap_or(0));
+    for (key, file) in further.chain([("certificate_file", &settings.certificate_file)]) {
+        for certificate in certificates(key, file)? {
+            let parsed = X509Certificate::from_der(&certificate);
+            let (_, parsed) = parsed.map_err(|error| TlsError::new(key, describe(file, error)))?;
+            let end = parsed.validity().not_after.timestamp();
+            first = first.min(u64::try_from(end).unwrap_or(0));
+        }
     }
     Ok(first)
 }
@@ -179,8 +206,8 @@ impl Follower {
 }
 
 impl ResolvesServerCert for Follower {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.current.load().own))
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.current.load().own.resolve(hello)
     }
 }
 

@@ -15,7 +15,7 @@ use std::future::pending;
 use tokio::sync::watch;
 
 pub use certificates::{Certificates, TlsError, certificate_expiry_s};
-pub use listen::{BindError, bind};
+pub use listen::{BindError, SocketFile, bind, bind_unix};
 pub use machine::{free_disk_bytes, memory_limit_bytes, node_name};
 pub use open_files::{OpenFiles, raise_open_files};
 

@@ -1,7 +1,7 @@
 //! Happenings: each is one method that both writes the log line and counts.
 
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -101,15 +101,15 @@ impl Events {
     }
 
     /// An AMQP connection passed its handshake.
-    pub fn connection_opened(&self, peer: SocketAddr, user: &str) {
+    pub fn connection_opened(&self, ends: impl Display, user: &str) {
         count(&self.connections_opened);
-        debug!(%peer, user, "connection opened");
+        debug!(%ends, user, "connection opened");
     }
 
     /// An AMQP connection that was open ended.
-    pub fn connection_closed(&self, peer: SocketAddr, user: &str) {
+    pub fn connection_closed(&self, ends: impl Display, user: &str) {
         count(&self.connections_closed);
-        debug!(%peer, user, "connection closed");
+        debug!(%ends, user, "connection closed");
     }
 
     /// How many AMQP connections were opened and closed.
@@ -119,16 +119,16 @@ impl Events {
     }
 
     /// A peer went away, or was dropped, before its AMQP connection was open.
-    pub fn handshake_failed(&self, peer: SocketAddr) {
+    pub fn handshake_failed(&self, ends: impl Display) {
         count(&self.handshakes_failed);
-        debug!(%peer, "AMQP handshake failed");
+        debug!(%ends, "AMQP handshake failed");
     }
 
     /// A peer was turned away because there are too many: `limits.connections` is reached, or the limit of open files.
-    pub fn connection_refused(&self, peer: SocketAddr) {
+    pub fn connection_refused(&self, ends: impl Display) {
         count(&self.connections_refused);
         if let Some(refused) = self.refusals_said.now(second()) {
-            warn!(%peer, refused, "connections refused: limits.connections or the limit of open files (ulimit -n) is reached");
+            warn!(%ends, refused, "connections refused: limits.connections or the limit of open files (ulimit -n) is reached");
         }
     }
 

@@ -69,10 +69,12 @@ PUBLISH = method_frame(commands.Basic.Publish(routing_key="nowhere"))
         b"AMQP\x01\x01\x00\x0a",
         b"AMQP\x00\x01\x00\x00",
         b"AMQP\x00\x00\x09\x02",
+        b"AMQP\x00\x00\x09\x00",
+        b"AMQP\x01\x01\x00\x08",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"\x00" * 8,
     ],
-    ids=["http", "amqp-0-10", "amqp-1-0", "amqp-0-9-2", "tls", "zeros"],
+    ids=["http", "amqp-0-10", "amqp-1-0", "amqp-0-9-2", "amqp-0-9-0", "amqp-0-8-turned", "tls", "zeros"],
 )
 def test_wrong_protocol_header_is_answered_with_ours_and_the_end(broker, opening):
     with RawConnection(broker) as own:

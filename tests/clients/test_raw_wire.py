@@ -167,6 +167,30 @@ def test_consumer_without_a_tag_is_given_one(broker):
         assert own.expect(commands.Basic.ConsumeOk).consumer_tag.startswith("amq.ctag-")
 
 
+def test_the_header_of_0_9_begins_what_0_9_1_is(broker):
+    with RawConnection(broker) as own:
+        own.send_bytewise(b"AMQP\x01\x01\x00\x09")
+        start = own.expect(commands.Connection.Start)
+        assert (start.version_major, start.version_minor) == (0, 9)
+        assert start.server_properties["capabilities"]["publisher_confirms"] is True
+        own.method(start_ok(broker.user, broker.password), 0)
+        own.expect(commands.Connection.Tune)
+        own.method(commands.Connection.TuneOk(2047, 131072, 0), 0)
+        own.method(commands.Connection.Open("/"), 0)
+        own.expect(commands.Connection.OpenOk)
+        own.open_channel()
+        queue = declare(own)
+        own.method(commands.Queue.Declare(queue=queue + "-missing", passive=True))
+        assert own.expect(commands.Channel.Close).reply_code == 404
+
+
+@pytest.mark.parametrize("header", [b"AMQP\x01\x01\x08\x00", b"AMQP\x01\x01\x09\x01"])
+def test_the_headers_of_0_8_are_answered_with_what_we_speak(broker, header):
+    with RawConnection(broker) as own:
+        own.send(header)
+        assert own.socket.recv(64) == PROTOCOL_HEADER
+
+
 def amqplain(broker, password):
     """A start-ok by AMQPLAIN: its response is a table without its length."""
     entries = {b"LOGIN": broker.user.encode(), b"PASSWORD": password.encode()}

@@ -25,7 +25,8 @@ async function freePorts(count) {
   return ports;
 }
 
-async function startBroker() {
+// `settings` are further variables of the environment, for a broker that we start.
+async function startBroker(settings = {}) {
   if (process.env.AMQP_URL) {
     return { url: process.env.AMQP_URL, stop: async () => {} };
   }
@@ -48,6 +49,7 @@ async function startBroker() {
       BACKBONE_HTTP__BIND: `127.0.0.1:${http}`,
       BACKBONE_ADMIN__ID: 'admin',
       BACKBONE_ADMIN__SECRET: 'correct-horse-battery-staple',
+      ...settings,
     },
   });
   const ended = new Promise((resolve) => {

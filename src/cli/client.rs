@@ -46,7 +46,7 @@ enum ClientCommand {
         #[arg(value_parser = path_segment)]
         client_id: String,
     },
-    /// Change a client's name or subscriptions
+    /// Change a client's name or subscriptions, or whether it may log in
     Update {
         #[command(flatten)]
         remote: RemoteArgs,
@@ -55,6 +55,9 @@ enum ClientCommand {
         client_id: String,
         #[command(flatten)]
         fields: Fields,
+        /// Whether the client may not log in; its inbox is filled all the same
+        #[arg(long)]
+        disabled: Option<bool>,
     },
     /// Remove a client with its queues
     Remove {
@@ -64,13 +67,16 @@ enum ClientCommand {
         #[arg(value_parser = path_segment)]
         client_id: String,
     },
-    /// Give a client a new secret; the old one ends at once
+    /// Give a client a new secret; the old one ends, at once or after a grace
     Rotate {
         #[command(flatten)]
         remote: RemoteArgs,
         /// The client's id
         #[arg(value_parser = path_segment)]
         client_id: String,
+        /// How long the old secret counts yet, seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        grace: u64,
     },
 }
 
@@ -239,11 +245,15 @@ impl TryFrom<ClientCommand> for Call {
                 remote,
                 client_id,
                 fields,
+                disabled,
             } => {
-                let body = fields.into_json();
+                let mut body = fields.into_json();
+                if let Some(disabled) = disabled {
+                    body.insert("disabled".into(), disabled.into());
+                }
                 if body.is_empty() {
                     return Err(Failure::Usage(
-                        "nothing to change: give --name or --subscription".into(),
+                        "nothing to change: give --name, --subscription or --disabled".into(),
                     ));
                 }
                 Self::new(remote, Method::PATCH, &[&client_id]).with_body(body)
@@ -251,8 +261,13 @@ impl TryFrom<ClientCommand> for Call {
             ClientCommand::Remove { remote, client_id } => {
                 Self::new(remote, Method::DELETE, &[&client_id])
             }
-            ClientCommand::Rotate { remote, client_id } => {
-                Self::new(remote, Method::POST, &[&client_id, "secret"])
+            ClientCommand::Rotate {
+                remote,
+                client_id,
+                grace,
+            } => {
+                let fields = Map::from_iter([("grace_s".to_owned(), grace.into())]);
+                Self::new(remote, Method::POST, &[&client_id, "secret"]).with_body(fields)
             }
         })
     }
@@ -268,8 +283,13 @@ pub(super) fn path_segment(name: &str) -> Result<String, &'static str> {
 
 fn line(client: &Value) -> String {
     let field = |name: &str| plain(&client[name]);
+    let disabled = if client["disabled"] == true {
+        "\tdisabled"
+    } else {
+        ""
+    };
     format!(
-        "{}\t{}\t{}",
+        "{}\t{}\t{}{disabled}",
         field("client_id"),
         field("client_name"),
         field("subscriptions")
@@ -302,5 +322,7 @@ mod tests {
     fn values_are_shown_as_people_write_them() {
         let client = json!({"client_id": "a", "client_name": null, "subscriptions": ["x.#", "y"]});
         assert_eq!(line(&client), "a\t\tx.# y");
+        let client = json!({"client_id": "a", "subscriptions": [], "disabled": true});
+        assert_eq!(line(&client), "a\t\t\tdisabled");
     }
 }

@@ -5,6 +5,7 @@
 //! one JSON value), problems to standard error.
 
 mod api;
+mod audit;
 mod binding;
 mod call;
 mod client;
@@ -85,6 +86,8 @@ enum Command {
     Send(messages::SendArgs),
     /// Receive what waits in a client's inbox
     Receive(messages::ReceiveArgs),
+    /// Show who did what, and which logins failed
+    Audit(audit::AuditArgs),
     /// Tell whether a server is ready, and with an operator's secret what it holds
     Status(status::StatusArgs),
     /// Look into the durable log of a server that does not run; nothing is changed
@@ -197,6 +200,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Definitions(args) => remote(definitions::run(args, &environment)),
         Command::Send(args) => remote(messages::send(args, &environment)),
         Command::Receive(args) => remote(messages::receive(args, &environment)),
+        Command::Audit(args) => remote(audit::run(args, &environment)),
         Command::Status(args) => remote(status::run(args, &environment)),
         Command::Log(command) => Ok(log::run(command, &load()?.data_dir)?),
         Command::Config(ConfigCommand::Check) => {

@@ -78,7 +78,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
 /// Hands out the messages of the client's inbox, oldest first; an empty inbox is an empty list. They are
 /// gone from the inbox once the answer has been written; if the connection breaks before, they come again.
 /// Two calls at the same time never get the same message.
-#[utoipa::path(get, path = "/receive", tag = "messages", security(("basic" = [])), 
+#[utoipa::path(get, path = "/receive", tag = "messages", security(("basic" = ["client"])), 
     params(("limit" = Option<u64>, Query, description = "Messages at most; without it, all"),
         ("max_bytes" = Option<u64>, Query,
             description = "Bytes of messages at most, within the server's limit; one message always passes"),

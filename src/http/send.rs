@@ -70,7 +70,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
 /// may be any JSON value, nested 500 levels at most, and is handed out byte for byte. A topic that is not there is looked for in the
 /// query, in the header `X-Topic`, and in the payload's `header.destination`. A body of another content
 /// type is the payload itself. The answer comes once the message is in the outbox.
-#[utoipa::path(post, path = "/send", tag = "messages", security(("basic" = [])),
+#[utoipa::path(post, path = "/send", tag = "messages", security(("basic" = ["client"])),
     params(("topic" = Option<String>, Query, description = "The topic, if the body has none"),
         ("X-Topic" = Option<String>, Header, description = "The topic, if neither body nor query has one")),
     request_body(content = Message, content_type = "application/json",
@@ -97,7 +97,7 @@ async fn send(
 
 /// Sends a message to every client, whatever its patterns. The body is that of `/send`; a topic is not
 /// needed and is passed on as information. `/broadcast` is the same.
-#[utoipa::path(post, path = "/notify", tag = "messages", security(("basic" = [])),
+#[utoipa::path(post, path = "/notify", tag = "messages", security(("basic" = ["client"])),
     params(("topic" = Option<String>, Query, description = "The topic, if the body has none")),
     request_body(content = Message, content_type = "application/json", example = json!({"body": "all stop"})),
     responses((status = 200, body = Accepted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),

@@ -40,6 +40,9 @@ pub const RETURNS: u64 = 1 << 62;
 /// The bits of an id that make it something beside a queue, and not the queue itself.
 pub const BESIDE: u64 = SHADOW | RETURNS;
 
+/// The bit of the ids of streams, which are no queues and belong to no vhost: whoever opens them looks after them.
+pub const STREAMS: u64 = 1 << 61;
+
 const VHOST: &[u8] = b"v/";
 const EXCHANGE: &[u8] = b"x/";
 const QUEUE: &[u8] = b"q/";

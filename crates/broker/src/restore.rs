@@ -7,7 +7,7 @@ use backbone_log::{Log, QueueInfo};
 use backbone_wire::table::Table;
 
 use crate::definitions::{
-    BESIDE, BindingKey, Definition, ExchangeDefinition, QueueDefinition, RETURNS, SHADOW,
+    BESIDE, BindingKey, Definition, ExchangeDefinition, QueueDefinition, RETURNS, SHADOW, STREAMS,
     VhostDefinition,
 };
 use crate::error::Error;
@@ -66,7 +66,8 @@ pub(crate) fn restore(
     vhosts: &[&Vhost],
     lenient: bool,
 ) -> Result<Restored, Error> {
-    let stored: Stored = log.queues().into_iter().map(|q| (q.queue, q)).collect();
+    let queues = log.queues().into_iter().filter(|q| q.queue & STREAMS == 0);
+    let stored: Stored = queues.map(|q| (q.queue, q)).collect();
     let mut restored = Restored::default();
     let mut known = BTreeSet::new();
     for vhost in vhosts {

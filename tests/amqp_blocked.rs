@@ -3,7 +3,7 @@
 // What fails in a helper fails the test.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::io::Write;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 // What fails in a helper fails the test.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use backbone_wire::method::{Method, basic, queue, tx};
 use backbone_wire::properties::PropertiesBuilder;

@@ -3,7 +3,7 @@
 // The helpers below are not test functions themselves; what fails in them fails the test.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use common::admin::Admin;
 use common::{ADMIN_SECRET, Server};

@@ -248,11 +248,14 @@ async fn still_open(kept: Option<Connection>) -> Option<Connection> {
 }
 
 fn request(webhook: &Webhook, call: &Call<'_>) -> Request<Full<Bytes>> {
-    let path = webhook.uri.path_and_query();
-    let target = path.map_or("/", |path| path.as_str());
+    let mut target = String::from(webhook.uri.path());
+    if let Some(query) = webhook.uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
     let mut request = Request::post(target)
         .body(Full::new(call.body.clone()))
-        .expect("the path is a part of a URL that was parsed");
+        .expect("path and query are those of a URL that was parsed");
     let authority = webhook.uri.authority().map_or("", |it| it.as_str());
     let headers = request.headers_mut();
     let value = |text: &str| HeaderValue::from_str(text).expect("visible ASCII only");
@@ -321,7 +324,51 @@ fn roots(ca_file: &Path) -> Result<RootCertStore, CaFileError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn asked(url: &str) -> Request<Full<Bytes>> {
+        let headers = [("x-backbone-id", "\r\nx: y".to_owned())];
+        let call = Call {
+            headers: &headers,
+            body: Bytes::new(),
+        };
+        request(&Webhook::parse(url).unwrap(), &call)
+    }
+
+    #[test]
+    fn requests_have_the_path_and_query_of_the_address() {
+        for (url, target) in [
+            ("http://host", "/"),
+            ("http://host:81/a/b?c=d&e", "/a/b?c=d&e"),
+            ("https://host?c=d", "/?c=d"),
+            ("https://host/a#part", "/a"),
+        ] {
+            let request = asked(url);
+            assert_eq!(request.uri(), target, "{url}");
+            assert_eq!(request.headers()["x-backbone-id"], "%0D%0Ax:%20y");
+        }
+        assert_eq!(asked("http://host:81/a").headers()[HOST], "host:81");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_an_address_can_be_asked(rest in "[!-~]{1,40}") {
+            let url = format!("http://{rest}");
+            if Webhook::parse(&url).is_ok() {
+                prop_assert!(asked(&url).uri().path().starts_with('/'));
+            }
+        }
+
+        #[test]
+        fn whatever_is_behind_a_host_can_be_asked(rest in "[?/#][!-~]{0,40}") {
+            let url = format!("https://host{rest}");
+            if Webhook::parse(&url).is_ok() {
+                prop_assert!(asked(&url).uri().path().starts_with('/'));
+            }
+        }
+    }
 
     #[test]
     fn header_values_are_visible_ascii() {

@@ -13,6 +13,7 @@ pub mod config;
 pub mod definitions;
 pub mod engine;
 pub mod http;
+pub mod push;
 pub mod runtime;
 pub mod state;
 mod storage;
@@ -33,6 +34,7 @@ use bus::{Bus, BusError, BusParts};
 use config::Config;
 use definitions::{Definitions, DefinitionsError};
 use engine::Engine;
+use push::{CaFileError, Courier};
 use runtime::arbiters::Arbiters;
 use runtime::{Certificates, Lifecycle, Phase, SocketFile, TlsError};
 use state::{StateError, StateStore};
@@ -62,6 +64,9 @@ pub enum RunError {
     /// Certificates could not be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The certificates for webhooks could not be used.
+    #[error(transparent)]
+    CaFile(#[from] CaFileError),
     /// The bus could not be brought back from the state store.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -171,6 +176,8 @@ impl Server {
                     logins.client_counts(client, secret)
                 });
             }),
+            push: config.push.clone(),
+            courier: Arc::new(Courier::new(&config.push)?),
             lenient_declare: config.bus.lenient_declare,
         })
         .await?;

@@ -602,6 +602,7 @@ async fn every_route_is_documented_and_counted() {
         ("/clients/{client_id}", "patch"),
         ("/clients/{client_id}", "delete"),
         ("/clients/{client_id}/secret", "post"),
+        ("/clients/{client_id}/webhook-secret", "post"),
         ("/send", "post"),
         ("/notify", "post"),
         ("/receive", "get"),

@@ -41,6 +41,22 @@ impl<A: Actor> Context<'_, A> {
         );
     }
 
+    /// Runs `future` beside the messages, for as long as the actor lives. A panic in it counts as a panic of the actor.
+    pub fn spawn<F>(&mut self, future: F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let life = self.life;
+        let work = AssertUnwindSafe(future).catch_unwind();
+        self.inner.spawn(
+            wrap_future::<_, Host<A>>(work).map(move |outcome, host, ctx| {
+                if let Err(panic) = outcome {
+                    host.run(life, ctx, |_, _| std::panic::resume_unwind(panic));
+                }
+            }),
+        );
+    }
+
     /// Hands `message` to the actor after `delay`, unless it was restarted or has ended by then.
     pub fn after(&mut self, delay: Duration, message: A::Message) {
         let life = self.life;

@@ -31,6 +31,11 @@ macro_rules! probe {
                         probe.0.shared.notes.lock().push(u64::MAX);
                     }),
                     Say::PanicLater => ctx.wait(async { panic!("in the future") }, |_, (), _| {}),
+                    Say::PanicBeside => ctx.spawn(async { panic!("beside") }),
+                    Say::Beside(held) => ctx.spawn(async move {
+                        std::future::pending::<()>().await;
+                        drop(held);
+                    }),
                     Say::After(pause, n) => ctx.after(pause, Say::Note(n)),
                     Say::End => ctx.stop(),
                 }
@@ -85,6 +90,8 @@ enum Say {
     Hold(Reply<u64>),
     Panic,
     PanicLater,
+    PanicBeside,
+    Beside(Arc<()>),
     Sleep(Duration),
     After(Duration, u64),
     End,
@@ -136,6 +143,26 @@ async fn a_question_without_answer_ends_at_its_deadline() {
         Ok(1),
         "it goes on"
     );
+}
+
+probe!(Beside, "test_beside");
+#[actix_web::test]
+async fn work_beside_messages_ends_with_its_actor_and_its_panic_is_the_actors() {
+    let (handle, shared) = Beside::start(here().supervision(quick(10)));
+    let held = Arc::new(());
+    let beside = Say::Beside(Arc::clone(&held));
+    handle.try_send(beside).map_err(drop).expect("room");
+    assert_eq!(handle.ask(SOON, |reply| Say::Echo(1, reply)).await, Ok(1));
+    assert_eq!(Arc::strong_count(&held), 2, "it goes on");
+    handle.stop().await;
+    until(|| Arc::strong_count(&held) == 1).await;
+    assert_eq!(shared.lives.load(Ordering::SeqCst), 1);
+
+    let (handle, shared) = Beside::start(here().supervision(quick(10)));
+    let panics = handle.try_send(Say::PanicBeside);
+    panics.map_err(drop).expect("room");
+    until(|| shared.lives.load(Ordering::SeqCst) == 2).await;
+    assert_eq!(snapshot("test_beside").panics, 1);
 }
 
 probe!(Full, "test_full");

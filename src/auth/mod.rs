@@ -41,6 +41,7 @@ use crate::state::{StateError, StateStore};
 use crate::telemetry::Events;
 use clients::Clients;
 pub use clients::{ClientLogin, OldSecret};
+pub use hmac::hmac_sha256;
 pub use many::{Granted, ManyUsers};
 pub use password::{BadHash, PasswordHash};
 pub use records::{Grant, Permission, TopicPermission, UserLimits};

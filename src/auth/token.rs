@@ -103,14 +103,14 @@ impl TokenKey {
 
     /// A salt that nobody else knows, for what is hashed anew at each start and has to be the same.
     pub fn salt(&self) -> [u8; FINGERPRINT_BYTES] {
-        let code = hmac_sha256(&self.0, &[SALT]);
+        let code = hmac_sha256(&*self.0, &[SALT]);
         let (begin, _) = code.split_at(FINGERPRINT_BYTES);
         begin.try_into().expect("a code has 32 bytes")
     }
 
     /// The fingerprint of what is stored of a secret. Who holds a token cannot try secrets on it.
     pub fn fingerprint(&self, stored: &str) -> Fingerprint {
-        let code = hmac_sha256(&self.0, &[FINGERPRINT, stored.as_bytes()]);
+        let code = hmac_sha256(&*self.0, &[FINGERPRINT, stored.as_bytes()]);
         let (begin, _) = code.split_at(FINGERPRINT_BYTES);
         Fingerprint(begin.try_into().expect("a code has 32 bytes"))
     }
@@ -145,7 +145,7 @@ impl TokenKey {
     }
 
     fn code(&self, claims: &str) -> [u8; 32] {
-        hmac_sha256(&self.0, &[HEADER.as_bytes(), b".", claims.as_bytes()])
+        hmac_sha256(&*self.0, &[HEADER.as_bytes(), b".", claims.as_bytes()])
     }
 }
 
@@ -247,7 +247,7 @@ mod tests {
         let (said, _) = rest.split_once('.').unwrap();
         for header in [r#"{"alg":"none"}"#, r#"{"typ":"JWT","alg":"HS256"}"#] {
             let header = URL_SAFE_NO_PAD.encode(header);
-            let code = hmac_sha256(&key.0, &[header.as_bytes(), b".", said.as_bytes()]);
+            let code = hmac_sha256(&*key.0, &[header.as_bytes(), b".", said.as_bytes()]);
             let code = URL_SAFE_NO_PAD.encode(code);
             for forged in [
                 format!("{header}.{said}.{code}"),

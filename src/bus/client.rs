@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::movers::Movers;
+use super::push::{self, PushActor, PushState};
+use super::record::invalid;
 use super::topology::ClientQueues;
-use super::{BusError, ClientPatch, ClientRecord, Shared};
+use super::{BusError, Changed, ClientPatch, ClientRecord, Shared};
 use crate::actor::{self, Actor, Context, Handle, Reply, Start, Turn};
 use crate::auth::{Secret, SecretHash, generate_secret};
 use crate::state::Table;
@@ -20,6 +23,7 @@ pub(super) struct Client {
     record: ArcSwap<ClientRecord>,
     queues: ClientQueues,
     paused: AtomicBool,
+    pub push_state: Mutex<PushState>,
 }
 
 impl Client {
@@ -28,6 +32,7 @@ impl Client {
             record: ArcSwap::from_pointee(record),
             queues,
             paused: AtomicBool::new(false),
+            push_state: Mutex::default(),
         }
     }
 
@@ -55,6 +60,8 @@ pub(super) struct ClientActor {
     shared: Arc<Shared>,
     client: Arc<Client>,
     movers: Option<Movers>,
+    /// Pushes, while there is a webhook and the client may receive.
+    push: Option<Handle<PushActor>>,
     /// When the actor will look next whether the old secret is over, seconds of Unix time.
     watched_s: Option<u64>,
 }
@@ -62,7 +69,9 @@ pub(super) struct ClientActor {
 /// What can be asked of a client's actor.
 pub(super) enum ClientMessage {
     /// Change the record.
-    Update(ClientPatch, Reply<Result<Arc<ClientRecord>, BusError>>),
+    Update(ClientPatch, Reply<Result<Changed, BusError>>),
+    /// Make a new secret for the webhook.
+    RotateWebhookSecret(Reply<Result<Arc<ClientRecord>, BusError>>),
     /// Make a new secret; the old one counts for some time yet.
     RotateSecret(
         Duration,
@@ -83,6 +92,7 @@ pub(super) fn start(shared: &Arc<Shared>, client: &Arc<Client>) -> Handle<Client
         shared: Arc::clone(&shared),
         client: Arc::clone(&client),
         movers: None,
+        push: None,
         watched_s: None,
     })
 }
@@ -99,6 +109,7 @@ impl Actor for ClientActor {
             movers.resume();
         }
         self.movers = Some(movers);
+        self.push = push::start(&self.shared, &self.client);
         self.watch_old_secret(ctx);
     }
 
@@ -106,6 +117,7 @@ impl Actor for ClientActor {
         match message {
             ClientMessage::Update(patch, reply) => self.update(patch, reply, ctx),
             ClientMessage::RotateSecret(grace, reply) => self.rotate_secret(grace, reply, ctx),
+            ClientMessage::RotateWebhookSecret(reply) => self.rotate_webhook_secret(reply, ctx),
             ClientMessage::LookAtOldSecret => {
                 self.watched_s = None;
                 // Whoever uses one that counts is left alone.
@@ -134,12 +146,13 @@ impl ClientActor {
     fn update(
         &mut self,
         patch: ClientPatch,
-        reply: Reply<Result<Arc<ClientRecord>, BusError>>,
+        reply: Reply<Result<Changed, BusError>>,
         ctx: &mut Context<'_, Self>,
     ) {
         let old = self.client.record();
         let mut new = ClientRecord::clone(&old);
         patch.apply(&mut new);
+        let has_new_webhook_secret = new.keep_webhook_secret();
         self.store(new, ctx, move |this, stored, ctx| {
             let engine = this.shared.engine.clone();
             let changed = stored.and_then(|new| {
@@ -149,10 +162,59 @@ impl ClientActor {
                 this.client.change(&engine, &old, &new)?;
                 Ok(new)
             });
-            let settled = async move { engine.settled().await };
-            ctx.wait(settled, |_, settled, _| {
-                reply.send(changed.and_then(|new| Ok(settled.map(|()| new)?)));
+            this.restart_push(&old, ctx, move |_, ctx| {
+                let settled = async move { engine.settled().await };
+                ctx.wait(settled, move |_, settled, _| {
+                    let changed = changed.map(|record| Changed {
+                        record,
+                        has_new_webhook_secret,
+                    });
+                    reply.send(changed.and_then(|changed| Ok(settled.map(|()| changed)?)));
+                });
             });
+        });
+    }
+
+    /// Ends the pushing that `old` wanted, and begins what the record of now wants, if that is something else.
+    fn restart_push(
+        &mut self,
+        old: &ClientRecord,
+        ctx: &mut Context<'_, Self>,
+        then: impl FnOnce(&mut Self, &mut Context<'_, Self>) + 'static,
+    ) {
+        let new = self.client.record();
+        let is_same = new.webhook_url == old.webhook_url
+            && new.webhook_secret == old.webhook_secret
+            && new.login.disabled == old.login.disabled;
+        if is_same {
+            return then(self, ctx);
+        }
+        let push = self.push.take();
+        let stopped = async move {
+            if let Some(push) = push {
+                push.stop().await;
+            }
+        };
+        ctx.wait(stopped, |this, (), ctx| {
+            this.push = push::start(&this.shared, &this.client);
+            then(this, ctx);
+        });
+    }
+
+    fn rotate_webhook_secret(
+        &mut self,
+        reply: Reply<Result<Arc<ClientRecord>, BusError>>,
+        ctx: &mut Context<'_, Self>,
+    ) {
+        let old = self.client.record();
+        if old.webhook_url.is_none() {
+            let refused = invalid("webhook_url", "is not set, so there is nothing to sign");
+            return reply.send(Err(refused));
+        }
+        let mut new = ClientRecord::clone(&old);
+        new.webhook_secret = Some(generate_secret());
+        self.store(new, ctx, move |this, stored, ctx| {
+            this.restart_push(&old, ctx, |_, _| reply.send(stored));
         });
     }
 

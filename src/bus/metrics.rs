@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Shared;
 use super::client::Client;
+use super::{Registered, Shared};
 use crate::actor;
 use crate::engine::{Flow, FlowCounters};
 use crate::telemetry::Samples;
@@ -13,8 +13,34 @@ use crate::telemetry::Samples;
 pub(super) struct BusCounters {
     sent: AtomicU64,
     received: AtomicU64,
+    pub push: PushCounters,
     /// What clients that are gone had counted, so that sums never fall: publish and broadcast.
     retired: [FlowCounters; 2],
+}
+
+/// What is counted of webhooks.
+#[derive(Default)]
+pub(super) struct PushCounters {
+    delivered: AtomicU64,
+    failed: AtomicU64,
+    dead_lettered: AtomicU64,
+}
+
+impl PushCounters {
+    /// A message was answered with 2xx.
+    pub fn delivered(&self) {
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An attempt failed.
+    pub fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A message was given up.
+    pub fn dead_lettered(&self) {
+        self.dead_lettered.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl BusCounters {
@@ -88,7 +114,15 @@ fn values(counters: &FlowCounters) -> [u64; HOPS.len()] {
 pub(super) fn sample(shared: &Shared, samples: &mut Samples) {
     let clients = shared.clients.len() as f64;
     samples.gauge("backbone_bus_clients", "Registered clients", &[], clients);
-    let rest = [
+    let is_failing = |it: &Registered| it.client.push_state.lock().failing.is_some();
+    let failing = shared.clients.iter().filter(|it| is_failing(it)).count();
+    samples.gauge(
+        "backbone_push_failing",
+        "Clients whose webhook failed at the last call",
+        &[],
+        failing as f64,
+    );
+    let counted = [
         (
             "backbone_bus_rest_sent_total",
             "Messages taken over REST",
@@ -99,8 +133,23 @@ pub(super) fn sample(shared: &Shared, samples: &mut Samples) {
             "Messages handed out over REST",
             &shared.counters.received,
         ),
+        (
+            "backbone_push_delivered_total",
+            "Messages that webhooks have taken",
+            &shared.counters.push.delivered,
+        ),
+        (
+            "backbone_push_failed_total",
+            "Calls of webhooks that failed",
+            &shared.counters.push.failed,
+        ),
+        (
+            "backbone_push_dead_lettered_total",
+            "Messages that could not be pushed and were given up",
+            &shared.counters.push.dead_lettered,
+        ),
     ];
-    for (name, help, counter) in rest {
+    for (name, help, counter) in counted {
         samples.counter(name, help, &[], counter.load(Ordering::Relaxed) as f64);
     }
     for (index, kind) in ["publish", "broadcast"].into_iter().enumerate() {

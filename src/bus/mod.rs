@@ -18,7 +18,9 @@ mod exchange;
 mod metrics;
 mod movers;
 mod nesting;
+mod push;
 mod record;
+mod retry;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -33,7 +35,9 @@ use serde_json::value::RawValue;
 
 use crate::actor::{self, AskError, Handle, Reply};
 use crate::auth::{Authenticator, Secret};
+use crate::config;
 use crate::engine::{Engine, EngineError, Outgoing, Queue, Taken};
+use crate::push::Courier;
 use crate::state::{StateError, StateStore};
 use crate::telemetry::Samples;
 use client::{Client, ClientActor, ClientMessage};
@@ -42,6 +46,7 @@ use metrics::BusCounters;
 use supervisor::{Supervisor, SupervisorMessage};
 use topology::Backbone;
 
+pub use push::{PushFailure, PushState};
 pub use record::*;
 
 /// Clients at most, so that a loop that registers cannot fill memory and disk.
@@ -109,6 +114,10 @@ pub struct BusParts {
     pub arbiters: Vec<ArbiterHandle>,
     /// Ends AMQP connections.
     pub disconnect: Disconnect,
+    /// How pushed messages are tried again, and given up.
+    pub push: config::Push,
+    /// Calls webhooks.
+    pub courier: Arc<Courier>,
     /// Whether clients may declare the bus's queues with other properties.
     pub lenient_declare: bool,
 }
@@ -128,10 +137,21 @@ struct Shared {
     auth: Arc<Authenticator>,
     arbiters: Vec<ArbiterHandle>,
     disconnect: Disconnect,
+    push: config::Push,
+    courier: Arc<Courier>,
     lenient: bool,
     backbone: Backbone,
     clients: DashMap<Arc<str>, Registered>,
     counters: BusCounters,
+}
+
+/// A client after a change.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// As it is now.
+    pub record: Arc<ClientRecord>,
+    /// Its webhook's secret was made with this change, and can be shown this once.
+    pub has_new_webhook_secret: bool,
 }
 
 /// A client in the registry.
@@ -173,6 +193,8 @@ impl Bus {
             auth: parts.auth,
             arbiters: parts.arbiters,
             disconnect: parts.disconnect,
+            push: parts.push,
+            courier: parts.courier,
             lenient: parts.lenient_declare,
             backbone,
             clients: DashMap::new(),
@@ -235,9 +257,31 @@ impl Bus {
         &self,
         client_id: &str,
         patch: ClientPatch,
-    ) -> Result<Arc<ClientRecord>, BusError> {
+    ) -> Result<Changed, BusError> {
         self.ask(client_id, |reply| ClientMessage::Update(patch, reply))
             .await?
+    }
+
+    /// Gives a client a new secret to check pushed messages with, which is in the record; the old one ends at once.
+    ///
+    /// # Errors
+    /// [`BusError::NoClient`], [`BusError::Invalid`] for one without a webhook, or a failed store: the old one stays then.
+    pub async fn rotate_webhook_secret(
+        &self,
+        client_id: &str,
+    ) -> Result<Arc<ClientRecord>, BusError> {
+        self.ask(client_id, ClientMessage::RotateWebhookSecret)
+            .await?
+    }
+
+    /// How it goes with a client's webhook.
+    ///
+    /// # Errors
+    /// [`BusError::NoClient`].
+    pub fn push_state(&self, client_id: &str) -> Result<PushState, BusError> {
+        let client = self.registered(client_id)?.client;
+        let state = client.push_state.lock().clone();
+        Ok(state)
     }
 
     /// Gives a client a new secret. The old one ends after `grace`, and with it tokens and AMQP connections that were
@@ -417,19 +461,7 @@ impl Received {
 
     /// Appends message number `index`, below [`Received::len`], as a JSON object.
     pub fn write_item(&self, index: usize, out: &mut Vec<u8>) {
-        self.taken.with(index, |message| {
-            let unwrapped =
-                envelope::unwrap(message.body, message.is_envelope, message.content_type);
-            let item = envelope::Item {
-                topic: message.topic.or(unwrapped.topic.as_deref()),
-                content: unwrapped.content,
-                sender: message.sender,
-                id: message.id,
-                timestamp_s: message.timestamp_s,
-                is_broadcast: message.exchange == topology::BROADCAST,
-            };
-            item.write(out);
-        });
+        write_item(&self.taken, index, out);
     }
 
     /// They have reached the client and are gone from its inbox.
@@ -437,6 +469,22 @@ impl Received {
         self.shared.counters.received(self.taken.len() as u64);
         self.taken.settle();
     }
+}
+
+/// Appends a message, of an inbox, as a JSON object.
+fn write_item(taken: &Taken, index: usize, out: &mut Vec<u8>) {
+    taken.with(index, |message| {
+        let unwrapped = envelope::unwrap(message.body, message.is_envelope, message.content_type);
+        let item = envelope::Item {
+            topic: message.topic.or(unwrapped.topic.as_deref()),
+            content: unwrapped.content,
+            sender: message.sender,
+            id: message.id,
+            timestamp_s: message.timestamp_s,
+            is_broadcast: message.exchange == topology::BROADCAST,
+        };
+        item.write(out);
+    });
 }
 
 fn unanswered(error: AskError) -> BusError {

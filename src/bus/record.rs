@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::BusError;
-use crate::auth::ClientLogin;
+use crate::auth::{ClientLogin, Secret, generate_secret};
+use crate::push::Webhook;
 
 /// Longest `client_id`, bytes: queue names made of it must fit AMQP's 255.
 pub const CLIENT_ID_BYTES_MAX: usize = 100;
@@ -27,7 +28,7 @@ pub const WEBHOOK_URL_BYTES_MAX: usize = 2048;
 /// The names under which a webhook's address is accepted.
 const WEBHOOK_KEYS: [&str; 4] = ["webhook_url", "webhook", "push_url", "callback_url"];
 
-/// A client as it is stored. The secret itself is nowhere: only its hash.
+/// A client as it is stored. The secret to log in with is nowhere: only its hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientRecord {
     /// Names the client, its login and its queues; never changes.
@@ -39,9 +40,12 @@ pub struct ClientRecord {
     /// Whether the client's own messages stay out of its inbox.
     #[serde(default)]
     pub exclude_own: bool,
-    /// Where the client would like its messages pushed; kept, not used by this version.
+    /// Where the client's messages are pushed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_url: Option<String>,
+    /// What pushed messages are signed with; there when `webhook_url` is.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "in_clear")]
+    pub webhook_secret: Option<Secret>,
     /// How the client logs in, and whether it may. What goes on without it, such as deliveries to its inbox, goes on.
     #[serde(flatten)]
     pub login: ClientLogin,
@@ -51,6 +55,39 @@ impl ClientRecord {
     /// The first pattern, or nothing: the one `subscription` of the original's configuration file.
     pub fn subscription(&self) -> &str {
         self.subscriptions.first().map_or("", String::as_str)
+    }
+
+    /// Makes the webhook's secret if there is a webhook and none, and forgets it without one. True: it was made.
+    pub(super) fn keep_webhook_secret(&mut self) -> bool {
+        if self.webhook_url.is_none() {
+            self.webhook_secret = None;
+            return false;
+        }
+        let is_missing = self.webhook_secret.is_none();
+        if is_missing {
+            self.webhook_secret = Some(generate_secret());
+        }
+        is_missing
+    }
+}
+
+/// A secret that has to be stored as it is, since it is what messages are signed with.
+mod in_clear {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Secret;
+
+    pub fn serialize<S: Serializer>(
+        secret: &Option<Secret>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        secret.as_ref().map(Secret::expose).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Secret>, D::Error> {
+        Option::deserialize(deserializer)
     }
 }
 
@@ -344,9 +381,7 @@ fn webhook_url(object: &Map<String, Value>) -> Result<Option<Option<String>>, Bu
         Value::String(url) if url.is_empty() => Ok(Some(None)),
         Value::String(url) => {
             check_length(field, url, WEBHOOK_URL_BYTES_MAX)?;
-            if !url.starts_with("http://") && !url.starts_with("https://") {
-                return Err(invalid(field, "must begin with http:// or https://"));
-            }
+            Webhook::parse(url).map_err(|reason| invalid(field, reason))?;
             Ok(Some(Some(url.clone())))
         }
         _ => Err(invalid(field, "must be a text or an object with 'url'")),
@@ -439,6 +474,7 @@ mod tests {
             (json!({"disabled": 1}), "disabled"),
             (json!({"webhook": "ftp://x"}), "webhook"),
             (json!({"push_url": 3}), "push_url"),
+            (json!({"webhook_url": "https://u:p@h/"}), "webhook_url"),
             (json!({"webhook": {}}), "webhook"),
         ] {
             assert_eq!(field_of(value.clone()), field, "{value}");

@@ -115,17 +115,20 @@ impl Supervisor {
             }
             None => self.free_id(&new),
         };
-        Ok(ClientRecord {
+        let mut record = ClientRecord {
             client_name: new.client_name.unwrap_or_else(|| client_id.clone()),
             client_id,
             subscriptions: new.subscriptions,
             exclude_own: new.exclude_own,
             webhook_url: new.webhook_url,
+            webhook_secret: None,
             login: ClientLogin {
                 disabled: new.disabled,
                 ..ClientLogin::with(SecretHash::of(secret))
             },
-        })
+        };
+        record.keep_webhook_secret();
+        Ok(record)
     }
 
     /// An id from the client's name, or a random one; unique in any case.

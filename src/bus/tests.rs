@@ -58,6 +58,8 @@ async fn open(dir: &TempDir) -> Fixture {
         auth: Arc::clone(&auth),
         arbiters: vec![Arbiter::current()],
         disconnect: Arc::new(move |id, _| told.lock().push(id.to_owned())),
+        push: config::Push::default(),
+        courier: Arc::new(Courier::new(&config::Push::default()).unwrap()),
         lenient_declare: true,
     });
     let bus = bus.await.unwrap();
@@ -308,7 +310,7 @@ async fn a_changed_subscription_is_in_force_at_once() {
         client_name: Some("Bee".into()),
         ..ClientPatch::default()
     };
-    let record = it.bus.update_client("b", patch).await.unwrap();
+    let record = it.bus.update_client("b", patch).await.unwrap().record;
     assert_eq!(
         (record.client_name.as_str(), record.subscription()),
         ("Bee", "new")
@@ -351,6 +353,8 @@ async fn clients_come_back_after_a_restart() {
         auth: Arc::new(auth),
         arbiters: vec![Arbiter::current()],
         disconnect: Arc::new(|_, _| {}),
+        push: config::Push::default(),
+        courier: Arc::new(Courier::new(&config::Push::default()).unwrap()),
         lenient_declare: true,
     });
     let again = again.await.unwrap();

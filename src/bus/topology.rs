@@ -21,7 +21,8 @@ pub(super) struct Backbone {
     pub publish: Arc<Queue>,
     /// `soar-broadcast`.
     pub broadcast: Arc<Queue>,
-    dead_letter: Arc<Queue>,
+    /// `soar-dead-letter`.
+    pub dead_letter: Arc<Queue>,
 }
 
 impl Backbone {

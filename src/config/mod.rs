@@ -10,6 +10,7 @@ mod amqp;
 mod audit;
 mod environment;
 mod load;
+mod push;
 mod secret;
 mod tls;
 
@@ -26,6 +27,7 @@ pub use amqp::{Amqp, FileMode, Mechanism};
 pub use audit::Audit;
 pub use environment::Environment;
 pub use load::{ConfigError, Flags, load};
+pub use push::{Push, PushTarget};
 pub use secret::Secret;
 pub use tls::{CertificateFiles, ClientCertificates, LoginFrom, Tls};
 
@@ -57,6 +59,8 @@ pub struct Config {
     pub limits: Limits,
     /// The communications bus.
     pub bus: Bus,
+    /// Webhooks.
+    pub push: Push,
     /// How safe messages are before their publishers hear that they are.
     pub durability: Durability,
     /// What is there from the start.
@@ -243,6 +247,7 @@ impl Default for Config {
             guest: Guest::default(),
             limits: Limits::default(),
             bus: Bus::default(),
+            push: Push::default(),
             durability: Durability::default(),
             definitions: Definitions::default(),
             token: Token::default(),
@@ -350,6 +355,7 @@ impl Config {
         }
         self.validate_http()?;
         self.validate_accounts()?;
+        self.push.validate()?;
         let limits = &self.limits;
         for (key, value) in [
             ("limits.max_body_bytes", limits.max_body_bytes),

@@ -39,6 +39,7 @@ use backbone_broker::topology::ExchangeSpec;
 use backbone_broker::vhost::{QueueDeclare, Vhost};
 use backbone_broker::vhosts::{VhostError, Vhosts};
 use backbone_log::Health;
+use backbone_wire::properties::with_additions;
 use backbone_wire::table::Table;
 use crossbeam::queue::ArrayQueue;
 
@@ -251,18 +252,47 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Paused`]: try again later. [`EngineError::NoQueue`].
     pub fn publish(&self, queue: &Queue, message: &Outgoing<'_>) -> Result<Promise, EngineError> {
+        let now_ms = now_ms();
+        let mut header = Vec::with_capacity(256);
+        message.write_header(now_ms / 1000, &mut header);
+        self.put(queue, &header, message.body, now_ms)
+    }
+
+    /// Puts a copy of message number `index` of `taken` into a queue, with headers added; see [`Engine::publish`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn copy(
+        &self,
+        taken: &Taken,
+        index: usize,
+        queue: &Queue,
+        headers: &[(&str, &[u8])],
+    ) -> Result<Promise, EngineError> {
+        let now_ms = now_ms();
+        taken.with_record(index, |_, record| {
+            let mut header = record::header_fixed(record.body.len()).to_vec();
+            with_additions(record.properties(), headers, None, None, &mut header);
+            self.put(queue, &header, record.body, now_ms)
+        })
+    }
+
+    fn put(
+        &self,
+        queue: &Queue,
+        header: &[u8],
+        body: &[u8],
+        now_ms: u64,
+    ) -> Result<Promise, EngineError> {
         if let Some(trouble) = self.0.gate.trouble() {
             return Err(EngineError::Paused(trouble));
         }
-        let now_ms = now_ms();
         let mut names = Vec::with_capacity(2 + queue.name().len());
         record::write_names(&mut names, b"", queue.name().as_bytes());
-        let mut header = Vec::with_capacity(256);
-        message.write_header(now_ms / 1000, &mut header);
         let content = record::Content {
             names: &names,
-            header: &header,
-            body: message.body,
+            header,
+            body,
         };
         let mut publisher = self.publisher();
         let routed = publisher.publish(content, now_ms)?;

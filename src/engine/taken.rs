@@ -80,6 +80,11 @@ impl Taken {
         self.entries.is_empty()
     }
 
+    /// The place of message number `index`, below [`Taken::len`], in its queue; it keeps it when it goes back.
+    pub fn place(&self, index: usize) -> u64 {
+        self.entries[index].seq
+    }
+
     /// Shows message number `index`, below [`Taken::len`].
     pub fn with<R>(&self, index: usize, look: impl FnOnce(StoredMessage<'_>) -> R) -> R {
         self.with_record(index, |_, record| look(StoredMessage::of(&record)))

@@ -13,7 +13,7 @@ use super::body::{BodyKind, body_kind, form_pairs, parse_json};
 use super::token::iso_time;
 use super::{ApiError, Caller, ErrorBody, Monitor, Operator, Registrar, Services};
 use crate::auth::Secret;
-use crate::bus::{ClientPatch, ClientRecord, NewClient, grace};
+use crate::bus::{Bus, ClientPatch, ClientRecord, NewClient, PushState, grace};
 
 /// A client's record as JSON is far smaller; a tree of parsed values is far larger than its text, bytes.
 const RECORD_BYTES_MAX: usize = 1024 * 1024;
@@ -46,9 +46,15 @@ pub struct ClientBody {
     exclude_own: bool,
     /// Whether it may not log in. Its inbox is filled all the same.
     disabled: bool,
-    /// Kept for the client; messages are not pushed there by this version.
+    /// Where messages are pushed.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_url: Option<String>,
+    /// What pushed messages are signed with. Shown only when it was made just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_secret: Option<String>,
+    /// How it goes with the webhook, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    push: Option<PushBody>,
     /// Until when the secret before counts too, if it does: ISO 8601 with offset.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
@@ -81,8 +87,38 @@ struct ClientFields {
     exclude_own: Option<bool>,
     /// Whether it may not log in. Its connections end; its inbox is filled all the same.
     disabled: Option<bool>,
-    /// Kept for the client, begins with http:// or https://. Also `webhook`, `push_url`, `callback_url`.
+    /// Where messages are pushed: http:// or https://, without user and password. Null: nowhere. Also `webhook`, `push_url`, `callback_url`.
     webhook_url: Option<String>,
+}
+
+/// How it goes with a webhook.
+#[derive(Serialize, ToSchema)]
+pub struct PushBody {
+    /// Whether the last call failed. The rest is there if it did.
+    failing: bool,
+    /// Number of the last attempt with the message that waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
+    /// When it is tried again: ISO 8601 with offset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    next_attempt_at: Option<String>,
+}
+
+impl PushBody {
+    fn of(state: PushState) -> Self {
+        let failing = state.failing.as_ref();
+        let next_ms = failing.map_or(0, |it| it.next_attempt_ms);
+        Self {
+            failing: failing.is_some(),
+            attempt: failing.map(|it| it.attempt),
+            next_attempt_at: (next_ms > 0).then(|| iso_time(next_ms / 1000)).flatten(),
+            last_error: state.failing.map(|it| it.error),
+        }
+    }
 }
 
 /// How a secret is to be changed.
@@ -106,9 +142,30 @@ impl ClientBody {
             exclude_own: record.exclude_own,
             disabled: record.login.disabled,
             webhook_url: record.webhook_url.clone(),
+            webhook_secret: None,
+            push: None,
             old_secret_expires_at: old.and_then(|old| iso_time(old.ends_s)),
             secret: None,
             api: None,
+        }
+    }
+
+    /// With how it goes with its webhook.
+    fn shown(bus: &Bus, record: &ClientRecord) -> Self {
+        let state = bus.push_state(&record.client_id).ok();
+        let state = state.filter(|_| record.webhook_url.is_some());
+        Self {
+            push: state.map(PushBody::of),
+            ..Self::of(record)
+        }
+    }
+
+    /// With the secret of its webhook, which was made just now.
+    fn with_webhook_secret(record: &ClientRecord) -> Self {
+        let secret = record.webhook_secret.as_ref();
+        Self {
+            webhook_secret: secret.map(|secret| secret.expose().to_owned()),
+            ..Self::of(record)
         }
     }
 
@@ -136,7 +193,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route(web::patch().to(update))
                 .route(web::delete().to(remove)),
         )
-        .service(web::resource("/clients/{client_id}/secret").route(web::post().to(rotate)));
+        .service(web::resource("/clients/{client_id}/secret").route(web::post().to(rotate)))
+        .service(
+            web::resource("/clients/{client_id}/webhook-secret")
+                .route(web::post().to(rotate_webhook)),
+        );
 }
 
 /// Registers a client: it works at once. The secret is in this answer and never again.
@@ -157,7 +218,11 @@ async fn create(
         client: Some(record.client_id.clone()),
         fields: Vec::new(),
     });
-    let client = ClientBody::with_secret(&record, &secret, api(&services, &request));
+    let made = ClientBody::with_webhook_secret(&record).webhook_secret;
+    let client = ClientBody {
+        webhook_secret: made,
+        ..ClientBody::with_secret(&record, &secret, api(&services, &request))
+    };
     Ok(secret_answer(StatusCode::CREATED, &client))
 }
 
@@ -168,7 +233,7 @@ async fn list(services: web::Data<Services>, _: Monitor) -> HttpResponse {
     let records = services.bus.clients();
     let clients: Vec<_> = records
         .iter()
-        .map(|record| ClientBody::of(record))
+        .map(|record| ClientBody::shown(&services.bus, record))
         .collect();
     HttpResponse::Ok().json(clients)
 }
@@ -184,12 +249,12 @@ async fn show(
     _: Monitor,
 ) -> Result<HttpResponse, ApiError> {
     let record = services.bus.client(&client_id)?;
-    Ok(HttpResponse::Ok().json(ClientBody::of(&record)))
+    Ok(HttpResponse::Ok().json(ClientBody::shown(&services.bus, &record)))
 }
 
 /// Changes a client; what is not given stays. Subscriptions are in force at once, and messages for
 /// patterns that stay are neither lost nor doubled. A client that is `disabled` cannot log in, and its tokens and AMQP
-/// connections end; messages for it are kept in its inbox.
+/// connections end; messages for it are kept in its inbox. The first `webhook_url` has a `webhook_secret` in the answer, and never again.
 #[utoipa::path(patch, path = "/clients/{client_id}", tag = "clients", security(("basic" = ["operator"])),
     params(("client_id" = String, Path)),
     request_body(content = ClientFields, content_type = "application/json", example = json!({"subscription": "soar.#"})),
@@ -213,8 +278,12 @@ async fn update(
         client: None,
         fields: given.map(str::to_owned).collect(),
     });
-    let record = services.bus.update_client(&client_id, patch).await?;
-    Ok(HttpResponse::Ok().json(ClientBody::of(&record)))
+    let changed = services.bus.update_client(&client_id, patch).await?;
+    if changed.has_new_webhook_secret {
+        let client = ClientBody::with_webhook_secret(&changed.record);
+        return Ok(secret_answer(StatusCode::OK, &client));
+    }
+    Ok(HttpResponse::Ok().json(ClientBody::shown(&services.bus, &changed.record)))
 }
 
 /// The same as PATCH: what is not given stays.
@@ -260,10 +329,7 @@ async fn rotate(
     client_id: web::Path<String>,
     caller: Caller,
 ) -> Result<HttpResponse, ApiError> {
-    let identity = &caller.identity;
-    if !identity.tags().may_operate() && *identity.name != **client_id {
-        return Err(ApiError::forbidden("a client changes its own secret only"));
-    }
+    check_own(&caller, &client_id)?;
     let grace = match caller.body.is_empty() {
         true => Duration::ZERO,
         false => grace(&object(&request, &caller.body)?)?,
@@ -271,6 +337,32 @@ async fn rotate(
     let (record, secret) = services.bus.rotate_secret(&client_id, grace).await?;
     let client = ClientBody::with_secret(&record, &secret, api(&services, &request));
     Ok(secret_answer(StatusCode::OK, &client))
+}
+
+/// Makes a new secret for the webhook of a client, for an operator or the client itself: messages are signed with it from
+/// now on. It is in this answer and never again.
+#[utoipa::path(post, path = "/clients/{client_id}/webhook-secret", tag = "clients", security(("basic" = ["operator"])),
+    params(("client_id" = String, Path)),
+    responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn rotate_webhook(
+    services: web::Data<Services>,
+    client_id: web::Path<String>,
+    caller: Caller,
+) -> Result<HttpResponse, ApiError> {
+    check_own(&caller, &client_id)?;
+    let record = services.bus.rotate_webhook_secret(&client_id).await?;
+    let client = ClientBody::with_webhook_secret(&record);
+    Ok(secret_answer(StatusCode::OK, &client))
+}
+
+/// That whoever is no operator speaks of itself.
+fn check_own(caller: &Caller, client_id: &str) -> Result<(), ApiError> {
+    let identity = &caller.identity;
+    match identity.tags().may_operate() || *identity.name == *client_id {
+        true => Ok(()),
+        false => Err(ApiError::forbidden("a client changes its own secrets only")),
+    }
 }
 
 /// An answer that nobody between here and the caller may keep.
@@ -312,5 +404,5 @@ fn api(services: &Services, request: &HttpRequest) -> String {
 
 /// The routes' documentation.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(create, list, show, update, change, remove, rotate))]
+#[openapi(paths(create, list, show, update, change, remove, rotate, rotate_webhook))]
 pub(super) struct Api;

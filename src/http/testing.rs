@@ -12,6 +12,7 @@ use crate::bus::{Bus, BusParts};
 use crate::config::Config;
 use crate::definitions::Definitions;
 use crate::engine::Engine;
+use crate::push::Courier;
 use crate::runtime::Lifecycle;
 use crate::state::StateStore;
 use crate::telemetry::Telemetry;
@@ -38,6 +39,8 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
         auth: Arc::clone(&auth),
         arbiters: vec![actix_rt::Arbiter::current()],
         disconnect: Arc::new(|_, _| {}),
+        push: config.push.clone(),
+        courier: Arc::new(Courier::new(&config.push).unwrap()),
         lenient_declare: true,
     });
     let bus = bus.await.unwrap();

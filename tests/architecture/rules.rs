@@ -35,7 +35,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("audit", &["engine"]),
     // Users, and everything that they made.
     ("definitions", &["auth", "engine", "state"]),
-    ("bus", &["engine", "state", "actor", "auth"]),
+    ("push", &[]),
+    ("bus", &["engine", "state", "actor", "auth", "push"]),
     ("workers", &["engine", "state", "actor", "auth"]),
     ("connectors", &["engine", "state", "actor", "auth"]),
     (

@@ -12,6 +12,7 @@ pub mod queues;
 pub mod raw;
 pub mod small_disk;
 pub mod traffic;
+pub mod webhook;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

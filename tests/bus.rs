@@ -5,5 +5,6 @@ mod common;
 
 #[path = "examples.rs"]
 mod examples;
+mod push;
 #[path = "bus_rest.rs"]
 mod rest;

@@ -139,6 +139,9 @@ pub enum BodyError {
     /// The topic is there and no text.
     #[error("the topic must be a text")]
     Topic,
+    /// A field is there twice, so that readers could disagree on which one counts.
+    #[error("the field '{0}' is there more than once")]
+    Repeated(&'static str),
     /// Readers could not parse the payload.
     #[error("the payload is nested deeper than {NESTING_MAX} levels")]
     TooDeep,
@@ -151,6 +154,8 @@ pub struct SendBody<'a> {
     pub topic: Option<String>,
     /// The payload, byte for byte.
     pub payload: &'a RawValue,
+    /// The client that the body names, if it names one; whoever sends it has to be that one.
+    pub client_id: Option<&'a RawValue>,
 }
 
 impl<'a> SendBody<'a> {
@@ -161,6 +166,9 @@ impl<'a> SendBody<'a> {
     /// [`BodyError`] tells what is wrong.
     pub fn parse(body: &'a [u8]) -> Result<Self, BodyError> {
         let fields = Fields::parse(body)?;
+        if let Some(field) = fields.repeated {
+            return Err(BodyError::Repeated(field));
+        }
         let topic = fields.topic()?;
         let payload = if topic.is_none() && fields.is_domain_message() {
             serde_json::from_slice(body).map_err(BodyError::Syntax)?
@@ -170,7 +178,11 @@ impl<'a> SendBody<'a> {
         if is_too_deep(payload.get()) {
             return Err(BodyError::TooDeep);
         }
-        Ok(Self { topic, payload })
+        Ok(Self {
+            topic,
+            payload,
+            client_id: fields.client_id,
+        })
     }
 }
 
@@ -247,12 +259,15 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("a text always encodes, and a vector takes all");
 }
 
-/// The fields of an object that matter to envelopes. A repeated key counts with its last value.
+/// The fields of an object that matter to envelopes. A repeated key counts with its last value, where it is not refused.
 #[derive(Debug, Default)]
 struct Fields<'a> {
     topic: Option<&'a RawValue>,
     header: Option<&'a RawValue>,
+    client_id: Option<&'a RawValue>,
     payloads: [Option<&'a RawValue>; PAYLOAD_KEYS.len()],
+    /// A key that is there more than once.
+    repeated: Option<&'static str>,
     /// Whether there are keys that no envelope has.
     has_others: bool,
 }
@@ -308,6 +323,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 enum Key {
     Topic,
     Header,
+    #[serde(rename = "client_id")]
+    ClientId,
     Body,
     Message,
     Payload,
@@ -328,20 +345,26 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
         let mut fields = Fields::default();
         while let Some(key) = map.next_key()? {
-            let place = match key {
-                Key::Topic => &mut fields.topic,
-                Key::Header => &mut fields.header,
-                Key::Body => &mut fields.payloads[0],
-                Key::Message => &mut fields.payloads[1],
-                Key::Payload => &mut fields.payloads[DOMAIN_PAYLOAD],
-                Key::Data => &mut fields.payloads[3],
+            let (name, place) = match key {
+                Key::Topic => ("topic", &mut fields.topic),
+                Key::Header => ("header", &mut fields.header),
+                Key::Body => ("body", &mut fields.payloads[0]),
+                Key::Message => ("message", &mut fields.payloads[1]),
+                Key::Payload => ("payload", &mut fields.payloads[DOMAIN_PAYLOAD]),
+                Key::Data => ("data", &mut fields.payloads[3]),
+                Key::ClientId => {
+                    fields.has_others = true;
+                    ("client_id", &mut fields.client_id)
+                }
                 Key::Other => {
                     fields.has_others = true;
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
             };
-            *place = Some(map.next_value()?);
+            if place.replace(map.next_value()?).is_some() {
+                fields.repeated = Some(name);
+            }
         }
         Ok(fields)
     }
@@ -487,6 +510,16 @@ mod tests {
             BodyError::Topic
         ));
         assert!(SendBody::parse(b"{\"body\":\"\xff\"}").is_err());
+        for (twice, field) in [
+            ("{\"body\":1,\"topic\":\"a\",\"topic\":\"b\"}", "topic"),
+            ("{\"body\":1,\"b\\u006fdy\":1}", "body"),
+            (
+                "{\"body\":1,\"client_id\":\"a\",\"client_id\":\"a\"}",
+                "client_id",
+            ),
+        ] {
+            assert!(matches!(error(twice), BodyError::Repeated(found) if found == field));
+        }
     }
 
     #[test]

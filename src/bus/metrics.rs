@@ -18,9 +18,9 @@ pub(super) struct BusCounters {
 }
 
 impl BusCounters {
-    /// A message was taken over REST.
-    pub fn sent(&self) {
-        self.sent.fetch_add(1, Ordering::Relaxed);
+    /// Messages were taken over REST.
+    pub fn sent(&self, count: u64) {
+        self.sent.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Messages were handed out over REST and have arrived.

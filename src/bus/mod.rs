@@ -19,6 +19,7 @@ mod metrics;
 mod movers;
 mod nesting;
 mod record;
+mod sending;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -33,7 +34,7 @@ use serde_json::value::RawValue;
 
 use crate::actor::{self, AskError, Handle, Reply};
 use crate::auth::{Authenticator, Secret};
-use crate::engine::{Engine, EngineError, Outgoing, Queue, Taken};
+use crate::engine::{Engine, EngineError, Taken};
 use crate::state::{StateError, StateStore};
 use crate::telemetry::Samples;
 use client::{Client, ClientActor, ClientMessage};
@@ -43,6 +44,7 @@ use supervisor::{Supervisor, SupervisorMessage};
 use topology::Backbone;
 
 pub use record::*;
+pub use sending::{BATCH_MESSAGES_MAX, Message};
 
 /// Clients at most, so that a loop that registers cannot fill memory and disk.
 pub const CLIENTS_MAX: usize = 100_000;
@@ -88,7 +90,9 @@ pub enum BusError {
 impl From<EngineError> for BusError {
     fn from(error: EngineError) -> Self {
         match error {
-            EngineError::Paused(_) => Self::Unavailable(error.to_string()),
+            EngineError::Paused(_) | EngineError::QueueFull(_) => {
+                Self::Unavailable(error.to_string())
+            }
             other => Self::Broker(other),
         }
     }
@@ -269,7 +273,14 @@ impl Bus {
     ) -> Result<String, BusError> {
         check_topic(topic)?;
         let client = self.registered(client_id)?.client;
-        self.put(&client.outbox, Some(topic), payload).await
+        self.put(
+            &client.outbox,
+            Message {
+                topic: Some(topic),
+                payload,
+            },
+        )
+        .await
     }
 
     /// Puts a message for everybody into the client's notify queue; the topic is information.
@@ -284,7 +295,7 @@ impl Bus {
     ) -> Result<String, BusError> {
         topic.map(check_topic).transpose()?;
         let client = self.registered(client_id)?.client;
-        self.put(&client.notify, topic, payload).await
+        self.put(&client.notify, Message { topic, payload }).await
     }
 
     /// Takes the oldest messages out of the client's inbox: at most `messages_max`, and at most
@@ -325,38 +336,6 @@ impl Bus {
     /// Numbers for metrics.
     pub fn sample(&self, samples: &mut Samples) {
         metrics::sample(&self.shared, samples);
-    }
-
-    async fn put(
-        &self,
-        queue: &Queue,
-        topic: Option<&str>,
-        payload: Payload<'_>,
-    ) -> Result<String, BusError> {
-        let id = uuid::Uuid::now_v7().to_string();
-        let mut enveloped = Vec::new();
-        let (body, content_type, is_envelope) = match payload {
-            Payload::Json(value) => {
-                enveloped.reserve(value.get().len() + topic.map_or(0, str::len) + 32);
-                envelope::wrap(topic, value, &mut enveloped);
-                (enveloped.as_slice(), "application/json", true)
-            }
-            Payload::Raw {
-                bytes,
-                content_type,
-            } => (bytes, content_type, false),
-        };
-        let message = Outgoing {
-            body,
-            content_type,
-            id: &id,
-            topic,
-            is_envelope,
-        };
-        let promise = self.shared.engine.publish(queue, &message)?;
-        self.shared.engine.kept(promise).await?;
-        self.shared.counters.sent();
-        Ok(id)
     }
 
     fn registered(&self, client_id: &str) -> Result<Registered, BusError> {

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::auth::Peer;
 use crate::config::Config;
+use crate::engine::Outgoing;
 
 const ELSEWHERE: Peer = Peer {
     address: std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),

@@ -1,11 +1,12 @@
 //! The facade over the broker: what the bus asks of it, and what pages show and change.
 //!
 //! Owns no messages and no queues; it translates. Declares for the bus are durable and lenient;
-//! publishing is one batch of one message, committed before the call returns; taking hands out a
+//! publishing is one batch ([`Batch`]), often of one message, committed before the call returns; taking hands out a
 //! [`Taken`] that is either settled or puts everything back in order.
 
 mod acting;
 mod alarms;
+mod batch;
 mod bindings;
 mod blueprint;
 mod exchanges;
@@ -28,12 +29,10 @@ mod waiting;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use backbone_broker::access::Access;
-use backbone_broker::durable::{Promise, Trouble};
+use backbone_broker::durable::Trouble;
 use backbone_broker::gate::Gate;
-use backbone_broker::publisher::{Origin, Publisher, Routed};
+use backbone_broker::publisher::Publisher;
 use backbone_broker::queue::{Bell, DeleteIf};
-use backbone_broker::record;
 use backbone_broker::topology::ExchangeSpec;
 use backbone_broker::vhost::{QueueDeclare, Vhost};
 use backbone_broker::vhosts::{VhostError, Vhosts};
@@ -43,10 +42,12 @@ use crossbeam::queue::ArrayQueue;
 
 pub use acting::{Acting, Ends, NewExchange, NewQueue, Refusal};
 pub use alarms::start as watch_alarms;
+pub use backbone_broker::durable::Promise;
 pub use backbone_broker::flow::{Flow, FlowCounters};
 pub use backbone_broker::pattern::Pattern;
 pub use backbone_broker::queue::Queue;
 pub use backbone_broker::topology::ExchangeKind;
+pub use batch::Batch;
 pub use bindings::{BindingFilter, BindingInfo};
 pub use blueprint::{BindingPlan, Blueprint, ExchangePlan, QueuePlan, Sketch};
 pub use exchanges::ExchangeInfo;
@@ -67,8 +68,6 @@ pub use vhosts::{VhostDefinition, VhostInfo, VhostLimits, VhostUpdate};
 const PUBLISHERS_KEPT: usize = 16;
 /// The number that stands for the server itself where the broker wants a connection's.
 const NO_CONNECTION: u64 = 0;
-/// What the engine publishes as; no permission is asked.
-const USER: &str = "backbone";
 
 /// Why the broker refused.
 #[derive(Debug, thiserror::Error)]
@@ -242,45 +241,6 @@ impl Engine {
         self.0.vhost.set_exclude_own(sender, inbox.id(), exclude);
     }
 
-    /// Puts one message into a queue, or on its way if the queue has a flow. It is as safe as the queue's level says
-    /// when [`Engine::kept`] says so.
-    ///
-    /// # Errors
-    /// [`EngineError::Paused`]: try again later. [`EngineError::NoQueue`].
-    pub fn publish(&self, queue: &Queue, message: &Outgoing<'_>) -> Result<Promise, EngineError> {
-        if let Some(trouble) = self.0.gate.trouble() {
-            return Err(EngineError::Paused(trouble));
-        }
-        let now_ms = now_ms();
-        let mut names = Vec::with_capacity(2 + queue.name().len());
-        record::write_names(&mut names, b"", queue.name().as_bytes());
-        let mut header = Vec::with_capacity(256);
-        message.write_header(now_ms / 1000, &mut header);
-        let content = record::Content {
-            names: &names,
-            header: &header,
-            body: message.body,
-        };
-        let mut publisher = self.publisher();
-        let routed = publisher.publish(content, now_ms)?;
-        publisher.commit();
-        let stalled = publisher.is_stalled();
-        if stalled {
-            publisher.discard();
-        }
-        let promise = publisher.promise();
-        self.keep(publisher);
-        if stalled {
-            let trouble = self.0.gate.trouble();
-            return Err(EngineError::Paused(trouble.unwrap_or(Trouble::Disk)));
-        }
-        match routed {
-            Routed::Queues => Ok(promise),
-            Routed::Nowhere => Err(EngineError::NoQueue(queue.name().to_string())),
-            Routed::Refused => Err(EngineError::QueueFull(queue.name().to_string())),
-        }
-    }
-
     /// Why the log takes no messages, if so, in words for an operator.
     pub fn log_trouble(&self) -> Option<String> {
         let log = self.0.vhost.durable()?.log();
@@ -328,21 +288,6 @@ impl Engine {
     /// Before an orderly end, when nothing is delivered any more: see [`Vhosts::close`].
     pub fn close(&self) {
         self.0.vhosts.close();
-    }
-
-    fn publisher(&self) -> Publisher {
-        self.0.publishers.pop().unwrap_or_else(|| {
-            let origin = Origin {
-                user: USER.into(),
-                access: Access::Full,
-            };
-            Publisher::new(Arc::clone(&self.0.vhost), origin)
-        })
-    }
-
-    fn keep(&self, publisher: Publisher) {
-        // Where enough are kept already, this one goes.
-        drop(self.0.publishers.push(publisher));
     }
 }
 

@@ -34,6 +34,7 @@ impl From<BodyError> for ApiError {
                 Self::invalid_field("body", message)
             }
             BodyError::Topic => Self::invalid_field("topic", message),
+            BodyError::Repeated(field) => Self::invalid_field(field, message),
         }
     }
 }

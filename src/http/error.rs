@@ -123,6 +123,17 @@ impl ApiError {
         self
     }
 
+    /// The same of message number `index`, from 0, of several.
+    #[must_use]
+    pub(super) fn in_message(mut self, index: usize) -> Self {
+        self.body.message = format!("message {index}: {}", self.body.message);
+        self.body.field = Some(match self.body.field {
+            Some(field) => format!("[{index}].{field}"),
+            None => format!("[{index}]"),
+        });
+        self
+    }
+
     /// Names the field to blame.
     #[must_use]
     pub fn with_field(mut self, field: impl Into<String>) -> Self {

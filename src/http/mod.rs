@@ -35,6 +35,7 @@ mod queues;
 mod receive;
 mod send;
 mod server;
+mod several;
 #[cfg(test)]
 mod testing;
 mod topic_permissions;

@@ -8,9 +8,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::body::{BodyKind, body_kind, form_value};
-use super::{ApiError, ClientIdentity, ErrorBody, Services};
-use crate::bus::Payload;
+use super::several::{self, is_several};
+use super::{ApiError, Caller, ClientIdentity, ErrorBody, Services};
 use crate::bus::envelope::{BodyError, PAYLOAD_KEYS, SendBody, destination};
+use crate::bus::{Message as BusMessage, Payload, check_topic};
 
 /// The content type of bytes that came without one.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
@@ -27,6 +28,33 @@ pub struct Accepted {
     id: String,
     /// The topic, null for a broadcast without one.
     topic: Option<String>,
+}
+
+/// Several messages were accepted.
+#[derive(Serialize, ToSchema)]
+pub struct AcceptedAll {
+    /// Always `accepted`.
+    message: &'static str,
+    /// The messages' ids, in their order.
+    ids: Vec<String>,
+}
+
+/// The answer to one message, or to several.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "documentation")]
+enum Answer {
+    One(Accepted),
+    Several(AcceptedAll),
+}
+
+/// One message, or a list of at most 10,000.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "documentation")]
+enum Messages {
+    One(Message),
+    Several(Vec<Message>),
 }
 
 /// A message: exactly one of `body`, `message`, `payload` and `data`.
@@ -70,50 +98,70 @@ pub fn configure(config: &mut web::ServiceConfig) {
 /// may be any JSON value, nested 500 levels at most, and is handed out byte for byte. A topic that is not there is looked for in the
 /// query, in the header `X-Topic`, and in the payload's `header.destination`. A body of another content
 /// type is the payload itself. The answer comes once the message is in the outbox.
+///
+/// Several messages, 10,000 at most, come as a JSON array of such objects, or as lines of them (`application/x-ndjson`). They are
+/// sent in their order, and if one of them is not valid, none is; the answer has their ids.
 #[utoipa::path(post, path = "/send", tag = "messages", security(("basic" = [])),
     params(("topic" = Option<String>, Query, description = "The topic, if the body has none"),
         ("X-Topic" = Option<String>, Header, description = "The topic, if neither body nor query has one")),
-    request_body(content = Message, content_type = "application/json",
-        example = json!({"topic": "soar.noc.slocum.s1.status", "body": {"battery": 64}})),
-    responses((status = 200, body = Accepted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+    request_body(content((Messages = "application/json",
+        example = json!({"topic": "soar.noc.slocum.s1.status", "body": {"battery": 64}})), (String = "application/x-ndjson"))),
+    responses((status = 200, body = Answer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn send(
     services: web::Data<Services>,
     request: HttpRequest,
     ClientIdentity(caller): ClientIdentity,
 ) -> Result<HttpResponse, ApiError> {
-    let submission = read(&request, &caller.body)?;
-    let topic = submission.topic_or_destination().ok_or_else(|| {
-        let message =
-            "a topic is needed: in the body as 'topic', in the query, or in the header X-Topic";
-        ApiError::invalid_field(TOPIC, message)
-    })?;
+    let client = &caller.identity.name;
+    if is_several(&request, &caller.body) {
+        let submissions = read_several(&request, &caller, true)?;
+        let messages = messages(&submissions);
+        let ids = services.bus.send_all(client, &messages).await?;
+        return Ok(accepted_all(ids));
+    }
+    let submission = read(&request, &caller.body)?.with_topic()?;
+    let topic = submission.topic.as_deref().unwrap_or_default();
     let id = services
         .bus
-        .send(&caller.identity.name, &topic, submission.payload())
+        .send(client, topic, submission.payload())
         .await?;
-    Ok(accepted(id, Some(topic)))
+    Ok(accepted(id, submission.topic))
 }
 
 /// Sends a message to every client, whatever its patterns. The body is that of `/send`; a topic is not
-/// needed and is passed on as information. `/broadcast` is the same.
+/// needed and is passed on as information. There may be several, as for `/send`. `/broadcast` is the same.
 #[utoipa::path(post, path = "/notify", tag = "messages", security(("basic" = [])),
     params(("topic" = Option<String>, Query, description = "The topic, if the body has none")),
-    request_body(content = Message, content_type = "application/json", example = json!({"body": "all stop"})),
-    responses((status = 200, body = Accepted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+    request_body(content((Messages = "application/json", example = json!({"body": "all stop"})), (String = "application/x-ndjson"))),
+    responses((status = 200, body = Answer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn notify(
     services: web::Data<Services>,
     request: HttpRequest,
     ClientIdentity(caller): ClientIdentity,
 ) -> Result<HttpResponse, ApiError> {
+    let client = &caller.identity.name;
+    if is_several(&request, &caller.body) {
+        let submissions = read_several(&request, &caller, false)?;
+        let messages = messages(&submissions);
+        let ids = services.bus.notify_all(client, &messages).await?;
+        return Ok(accepted_all(ids));
+    }
     let submission = read(&request, &caller.body)?;
     let topic = submission.topic.as_deref();
     let id = services
         .bus
-        .notify(&caller.identity.name, topic, submission.payload())
+        .notify(client, topic, submission.payload())
         .await?;
     Ok(accepted(id, submission.topic))
+}
+
+fn accepted_all(ids: Vec<String>) -> HttpResponse {
+    HttpResponse::Ok().json(AcceptedAll {
+        message: "accepted",
+        ids,
+    })
 }
 
 fn accepted(id: String, topic: Option<String>) -> HttpResponse {
@@ -136,13 +184,57 @@ impl Submission<'_> {
         }
     }
 
-    fn topic_or_destination(&self) -> Option<String> {
-        let named = || match self.payload() {
+    /// The same, with the topic that its payload names if nothing else does.
+    fn with_topic(mut self) -> Result<Self, ApiError> {
+        let named = |payload| match payload {
             Payload::Json(value) => destination(value),
             Payload::Raw { .. } => None,
         };
-        self.topic.clone().or_else(named)
+        self.topic = self.topic.take().or_else(|| named(self.payload()));
+        match self.topic {
+            Some(_) => Ok(self),
+            None => Err(ApiError::invalid_field(
+                TOPIC,
+                "a topic is needed: in the body as 'topic', in the query, or in the header X-Topic",
+            )),
+        }
     }
+}
+
+fn messages<'a>(submissions: &'a [Submission<'a>]) -> Vec<BusMessage<'a>> {
+    let message = |submission: &'a Submission<'a>| BusMessage {
+        topic: submission.topic.as_deref(),
+        payload: submission.payload(),
+    };
+    submissions.iter().map(message).collect()
+}
+
+/// Finds topics and payloads of several messages; the topic of the request is that of messages without one.
+fn read_several<'a>(
+    request: &HttpRequest,
+    caller: &'a Caller,
+    topic_needed: bool,
+) -> Result<Vec<Submission<'a>>, ApiError> {
+    let common = outer_topic(request);
+    let read = |json: &'a [u8]| {
+        let parsed = SendBody::parse(json)?;
+        if let Some(named) = parsed.client_id {
+            several::check_same_client(&caller.identity, named)?;
+        }
+        let mut submission = Submission {
+            topic: parsed.topic.or_else(|| common.clone()),
+            payload: Content::Json(parsed.payload),
+        };
+        if topic_needed {
+            submission = submission.with_topic()?;
+        }
+        submission.topic.as_deref().map(check_topic).transpose()?;
+        Ok(submission)
+    };
+    let parts = several::parts(request, &caller.body)?;
+    let all = parts.into_iter().enumerate();
+    all.map(|(index, json)| read(json).map_err(|error: ApiError| error.in_message(index)))
+        .collect()
 }
 
 /// Finds topic and payload in a request.
@@ -153,7 +245,8 @@ fn read<'a>(request: &'a HttpRequest, body: &'a [u8]) -> Result<Submission<'a>, 
             (parsed.topic, Content::Json(parsed.payload))
         }
         BodyKind::Form => read_form(body)?,
-        BodyKind::Raw => {
+        // Lines are several messages, and not read here.
+        BodyKind::Raw | BodyKind::Lines => {
             let content_type = request.headers().get(header::CONTENT_TYPE);
             let content_type = content_type.and_then(|value| value.to_str().ok());
             (
@@ -162,10 +255,13 @@ fn read<'a>(request: &'a HttpRequest, body: &'a [u8]) -> Result<Submission<'a>, 
             )
         }
     };
-    let topic = topic
-        .or_else(|| form_value(request.query_string(), TOPIC))
-        .or_else(|| topic_header(request));
+    let topic = topic.or_else(|| outer_topic(request));
     Ok(Submission { topic, payload })
+}
+
+/// The topic in the query or in a header.
+fn outer_topic(request: &HttpRequest) -> Option<String> {
+    form_value(request.query_string(), TOPIC).or_else(|| topic_header(request))
 }
 
 /// A form's payload is a text.

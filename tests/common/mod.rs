@@ -5,6 +5,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod admin;
+pub mod bus;
 pub mod dialog;
 pub mod ledger;
 pub mod peer;

@@ -1,6 +1,7 @@
 //! `POST /send` and `POST /notify` (also `/broadcast`): a client's messages into the bus.
 
-use actix_web::http::header;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::Value;
@@ -15,6 +16,8 @@ use crate::bus::{Message as BusMessage, Payload, check_topic};
 
 /// The content type of bytes that came without one.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
+/// Longest content type of bytes, bytes: AMQP's limit.
+const TYPE_BYTES_MAX: usize = 255;
 /// Header in which a topic may stand.
 const TOPIC_HEADER: &str = "X-Topic";
 const TOPIC: &str = "topic";
@@ -107,12 +110,13 @@ pub fn configure(config: &mut web::ServiceConfig) {
     request_body(content((Messages = "application/json",
         example = json!({"topic": "soar.noc.slocum.s1.status", "body": {"battery": 64}})), (String = "application/x-ndjson"))),
     responses((status = 200, body = Answer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 503, body = ErrorBody)))]
+        (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn send(
     services: web::Data<Services>,
     request: HttpRequest,
     ClientIdentity(caller): ClientIdentity,
 ) -> Result<HttpResponse, ApiError> {
+    check_encoding(&request)?;
     let client = &caller.identity.name;
     if is_several(&request, &caller.body) {
         let submissions = read_several(&request, &caller, true)?;
@@ -135,12 +139,13 @@ async fn send(
     params(("topic" = Option<String>, Query, description = "The topic, if the body has none")),
     request_body(content((Messages = "application/json", example = json!({"body": "all stop"})), (String = "application/x-ndjson"))),
     responses((status = 200, body = Answer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 503, body = ErrorBody)))]
+        (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn notify(
     services: web::Data<Services>,
     request: HttpRequest,
     ClientIdentity(caller): ClientIdentity,
 ) -> Result<HttpResponse, ApiError> {
+    check_encoding(&request)?;
     let client = &caller.identity.name;
     if is_several(&request, &caller.body) {
         let submissions = read_several(&request, &caller, false)?;
@@ -215,7 +220,7 @@ fn read_several<'a>(
     caller: &'a Caller,
     topic_needed: bool,
 ) -> Result<Vec<Submission<'a>>, ApiError> {
-    let common = outer_topic(request);
+    let common = outer_topic(request)?;
     let read = |json: &'a [u8]| {
         let parsed = SendBody::parse(json)?;
         if let Some(named) = parsed.client_id {
@@ -246,22 +251,59 @@ fn read<'a>(request: &'a HttpRequest, body: &'a [u8]) -> Result<Submission<'a>, 
         }
         BodyKind::Form => read_form(body)?,
         // Lines are several messages, and not read here.
-        BodyKind::Raw | BodyKind::Lines => {
-            let content_type = request.headers().get(header::CONTENT_TYPE);
-            let content_type = content_type.and_then(|value| value.to_str().ok());
-            (
-                None,
-                Content::Raw(body, content_type.unwrap_or(UNKNOWN_TYPE)),
-            )
-        }
+        BodyKind::Raw | BodyKind::Lines => (None, Content::Raw(body, raw_type(request)?)),
     };
-    let topic = topic.or_else(|| outer_topic(request));
+    let topic = match topic {
+        Some(topic) => Some(topic),
+        None => outer_topic(request)?,
+    };
     Ok(Submission { topic, payload })
 }
 
+/// The content type of a body that is the payload.
+fn raw_type(request: &HttpRequest) -> Result<&str, ApiError> {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    let content_type = content_type.unwrap_or(UNKNOWN_TYPE);
+    match content_type.len() <= TYPE_BYTES_MAX {
+        true => Ok(content_type),
+        false => {
+            let message = format!("the content type is longer than {TYPE_BYTES_MAX} bytes");
+            Err(ApiError::invalid_field("Content-Type", message))
+        }
+    }
+}
+
+/// Readers could not be told of a coding of the whole body, so that there is none.
+fn check_encoding(request: &HttpRequest) -> Result<(), ApiError> {
+    let encoding = request.headers().get(header::CONTENT_ENCODING);
+    let is_plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    match encoding.is_none_or(is_plain) {
+        true => Ok(()),
+        false => {
+            let message = "bodies are taken as they are: send this one without a Content-Encoding";
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            Err(ApiError::new(status, "unsupported_encoding", message)
+                .with_field("Content-Encoding"))
+        }
+    }
+}
+
 /// The topic in the query or in a header.
-fn outer_topic(request: &HttpRequest) -> Option<String> {
-    form_value(request.query_string(), TOPIC).or_else(|| topic_header(request))
+fn outer_topic(request: &HttpRequest) -> Result<Option<String>, ApiError> {
+    if let Some(topic) = form_value(request.query_string(), TOPIC) {
+        return Ok(Some(topic));
+    }
+    let Some(value) = request.headers().get(TOPIC_HEADER) else {
+        return Ok(None);
+    };
+    match std::str::from_utf8(value.as_bytes()) {
+        Ok(topic) => Ok(Some(topic.to_owned())),
+        Err(_) => Err(ApiError::invalid_field(
+            TOPIC_HEADER,
+            "the header X-Topic is not UTF-8",
+        )),
+    }
 }
 
 /// A form's payload is a text.
@@ -274,13 +316,6 @@ fn read_form<'a>(body: &[u8]) -> Result<(Option<String>, Content<'a>), ApiError>
     }
     let text = to_raw_value(&text).map_err(|error| ApiError::internal(&error))?;
     Ok((form_value(form, TOPIC), Content::FormText(text)))
-}
-
-fn topic_header(request: &HttpRequest) -> Option<String> {
-    let value = request.headers().get(TOPIC_HEADER)?;
-    std::str::from_utf8(value.as_bytes())
-        .ok()
-        .map(str::to_owned)
 }
 
 /// The routes' documentation.

@@ -472,7 +472,12 @@ async fn what_receive_cannot_do_is_refused_before_anything_is_taken() {
     let client = bus.create("a", "#").await;
     bus.send(&client, "t", &json!(1)).await;
     for (query, field) in [
-        ("ack=explicit", "ack"),
+        ("ack=perhaps", "ack"),
+        ("lease=5", "lease"),
+        ("ack=write&lease=5", "lease"),
+        ("ack=explicit&lease=0", "lease"),
+        ("ack=explicit&lease=nan", "lease"),
+        ("ack=explicit&lease=3601", "lease"),
         ("wait=nan", "wait"),
         ("wait=-1", "wait"),
     ] {
@@ -508,6 +513,8 @@ async fn every_route_is_documented_and_counted() {
         ("/send", "post"),
         ("/notify", "post"),
         ("/receive", "get"),
+        ("/ack", "post"),
+        ("/nack", "post"),
     ] {
         assert!(
             api["paths"][path][method]["responses"].is_object(),

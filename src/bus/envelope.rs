@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::AckId;
 use super::nesting::{NESTING_MAX, is_too_deep};
 
 /// The names under which a payload is accepted.
@@ -201,6 +203,17 @@ pub struct Item<'a> {
     pub timestamp_s: Option<u64>,
     /// Whether it was for everybody.
     pub is_broadcast: bool,
+    /// What whoever acknowledges it gets beside it.
+    pub receipt: Option<Receipt>,
+}
+
+/// What comes with a message that is to be acknowledged.
+#[derive(Debug, Clone, Copy)]
+pub struct Receipt {
+    /// Names it.
+    pub ack: AckId,
+    /// Whether it was handed out before and came back.
+    pub redelivered: bool,
 }
 
 impl Item<'_> {
@@ -228,6 +241,11 @@ impl Item<'_> {
         };
         out.extend_from_slice(b",\"delivery_type\":");
         write_text(kind, out);
+        if let Some(receipt) = self.receipt {
+            let (ack, redelivered) = (receipt.ack, receipt.redelivered);
+            let written = write!(out, ",\"ack\":\"{ack}\",\"redelivered\":{redelivered}");
+            written.expect("a vector takes all");
+        }
         out.push(b'}');
     }
 }
@@ -550,6 +568,7 @@ mod tests {
             id: Some("7f0c"),
             timestamp_s: Some(1_767_323_045),
             is_broadcast: false,
+            receipt: None,
         };
         let mut out = Vec::new();
         item.write(&mut out);
@@ -565,13 +584,18 @@ mod tests {
             id: None,
             timestamp_s: Some(u64::MAX),
             is_broadcast: true,
+            receipt: Some(Receipt {
+                ack: "00000000000000ff-7".parse().unwrap(),
+                redelivered: true,
+            }),
         };
         let mut out = Vec::new();
         bytes.write(&mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "{\"topic\":null,\"message\":\"/wA=\",\"body\":\"/wA=\",\"encoding\":\"base64\",\
-             \"sender\":null,\"id\":null,\"timestamp\":null,\"delivery_type\":\"broadcast\"}"
+             \"sender\":null,\"id\":null,\"timestamp\":null,\"delivery_type\":\"broadcast\",\
+             \"ack\":\"00000000000000ff-7\",\"redelivered\":true}"
         );
     }
 
@@ -613,7 +637,7 @@ mod tests {
         fn any_bytes_are_some_content(body in prop::collection::vec(any::<u8>(), 0..64)) {
             let unwrapped = unwrap(&body, None, None);
             let mut out = Vec::new();
-            Item { topic: None, content: unwrapped.content, sender: None, id: None, timestamp_s: None, is_broadcast: false }
+            Item { topic: None, content: unwrapped.content, sender: None, id: None, timestamp_s: None, is_broadcast: false, receipt: None }
                 .write(&mut out);
             prop_assert!(serde_json::from_slice::<&RawValue>(&out).is_ok());
         }

@@ -88,6 +88,12 @@ fn values(counters: &FlowCounters) -> [u64; HOPS.len()] {
 pub(super) fn sample(shared: &Shared, samples: &mut Samples) {
     let clients = shared.clients.len() as f64;
     samples.gauge("backbone_bus_clients", "Registered clients", &[], clients);
+    samples.gauge(
+        "backbone_bus_rest_leased",
+        "Messages that were handed out over REST and are neither acknowledged nor back",
+        &[],
+        shared.leases.messages() as f64,
+    );
     let rest = [
         (
             "backbone_bus_rest_sent_total",

@@ -12,9 +12,11 @@
 //! - A client is in the state store before it can be seen, and gone from it before it cannot be.
 //! - A message that was accepted is in exactly one place: a queue, or handed out.
 
+mod acking;
 mod client;
 pub mod envelope;
 mod exchange;
+mod leases;
 mod metrics;
 mod movers;
 mod nesting;
@@ -39,10 +41,13 @@ use crate::state::{StateError, StateStore};
 use crate::telemetry::Samples;
 use client::{Client, ClientActor, ClientMessage};
 use exchange::BusExchange;
+use leases::Leases;
 use metrics::BusCounters;
 use supervisor::{Supervisor, SupervisorMessage};
 use topology::Backbone;
 
+pub use acking::Acknowledged;
+pub use leases::{AckId, LEASED_BYTES_MAX, LEASED_MESSAGES_MAX, Lease};
 pub use record::*;
 pub use sending::{BATCH_MESSAGES_MAX, Message};
 
@@ -76,6 +81,11 @@ pub enum BusError {
     /// There are [`CLIENTS_MAX`] clients.
     #[error("there are {CLIENTS_MAX} clients already")]
     TooManyClients,
+    /// The client has as many messages unacknowledged as it may have.
+    #[error(
+        "there are too many messages that were handed out and are neither acknowledged nor over: acknowledge some first"
+    )]
+    TooManyLeased,
     /// Not now: no message was taken. The text says when a change may have been made all the same.
     #[error("{0}")]
     Unavailable(String),
@@ -132,6 +142,7 @@ struct Shared {
     lenient: bool,
     backbone: Backbone,
     clients: DashMap<Arc<str>, Registered>,
+    leases: Arc<Leases>,
     counters: BusCounters,
 }
 
@@ -169,6 +180,7 @@ impl Bus {
         );
         let backbone = Backbone::declare(&parts.engine, parts.lenient_declare)?;
         let shared = Arc::new(Shared {
+            leases: Leases::start(&parts.arbiters[0]),
             engine: parts.engine,
             state: parts.state,
             auth: parts.auth,
@@ -209,7 +221,9 @@ impl Bus {
     pub async fn delete_client(&self, client_id: &str) -> Result<(), BusError> {
         let delete = |reply| SupervisorMessage::Delete(client_id.to_owned(), reply);
         let asked = self.supervisor.ask(CHANGE_TIMEOUT, delete).await;
-        asked.map_err(unanswered)?
+        asked.map_err(unanswered)??;
+        self.shared.leases.forget(client_id);
+        Ok(())
     }
 
     /// The record of a client.
@@ -379,8 +393,12 @@ impl Received {
         self.taken.is_empty()
     }
 
-    /// Appends message number `index`, below [`Received::len`], as a JSON object.
-    pub fn write_item(&self, index: usize, out: &mut Vec<u8>) {
+    /// Appends message number `index`, below [`Received::len`], as a JSON object; of a `lease` with the id for its acknowledgement.
+    pub fn write_item(&self, index: usize, lease: Option<&Lease>, out: &mut Vec<u8>) {
+        let receipt = lease.map(|lease| envelope::Receipt {
+            ack: lease.ack_id(index),
+            redelivered: self.taken.is_redelivered(index),
+        });
         self.taken.with(index, |message| {
             let unwrapped =
                 envelope::unwrap(message.body, message.is_envelope, message.content_type);
@@ -391,6 +409,7 @@ impl Received {
                 id: message.id,
                 timestamp_s: message.timestamp_s,
                 is_broadcast: message.exchange == topology::BROADCAST,
+                receipt,
             };
             item.write(out);
         });

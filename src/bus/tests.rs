@@ -139,7 +139,7 @@ impl Fixture {
 fn items(received: &Received) -> Vec<Value> {
     let item = |index| {
         let mut out = Vec::new();
-        received.write_item(index, &mut out);
+        received.write_item(index, None, &mut out);
         serde_json::from_slice(&out).unwrap()
     };
     (0..received.len()).map(item).collect()

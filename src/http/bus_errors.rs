@@ -17,6 +17,7 @@ impl From<BusError> for ApiError {
             BusError::NoClient(_) => Self::not_found(message),
             BusError::Conflict(_) => Self::conflict(message),
             BusError::TooManyClients => Self::unavailable(message, TOO_MANY_RETRY_S),
+            BusError::TooManyLeased => Self::too_many("too_many_unacknowledged", message),
             BusError::Unavailable(_) => Self::unavailable(message, RETRY_AFTER_S),
             BusError::State(_) | BusError::Broker(_) => Self::internal(&message),
         }

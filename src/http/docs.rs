@@ -11,9 +11,9 @@ use utoipa::{Modify, OpenApi as _};
 use utoipa_swagger_ui::{Config, serve};
 
 use super::{
-    ApiError, Services, bindings, channels, checks, clients, connections, definitions, exchanges,
-    health, limits, messages, metrics, overview, parameters, permissions, policies, queues,
-    receive, send, topic_permissions, users, vhosts,
+    ApiError, Services, acks, bindings, channels, checks, clients, connections, definitions,
+    exchanges, health, limits, messages, metrics, overview, parameters, permissions, policies,
+    queues, receive, send, topic_permissions, users, vhosts,
 };
 
 /// Registers the routes.
@@ -38,6 +38,7 @@ fn document(path_prefix: &str) -> OpenApi {
         clients::Api::openapi(),
         send::Api::openapi(),
         receive::Api::openapi(),
+        acks::Api::openapi(),
         health::Api::openapi(),
         metrics::Api::openapi(),
         exchanges::Api::openapi(),

@@ -5,6 +5,7 @@
 //! its `Api` in `docs.rs`. Paths are repaired (doubled slashes, one at the end), never redirected, since
 //! clients turn a redirected POST into a GET. There is no access log: queries may hold secrets.
 
+mod acks;
 mod amqp_socket;
 mod bindings;
 mod body;
@@ -117,4 +118,5 @@ fn configure(config: &mut ServiceConfig) {
     parameters::configure(config);
     send::configure(config);
     receive::configure(config);
+    acks::configure(config);
 }

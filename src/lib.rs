@@ -166,6 +166,10 @@ impl Server {
             arbiters: arbiters.handles(),
             disconnect: Arc::new(move |client, reason| closing.close_user(client, reason)),
             lenient_declare: config.bus.lenient_declare,
+            idempotency: bus::KeyBounds {
+                window: Duration::from_secs(config.bus.idempotency_window_s),
+                bytes_max: usize::try_from(config.bus.idempotency_bytes).unwrap_or(usize::MAX),
+            },
         })
         .await?;
         import_definitions(&config, &definitions).await?;

@@ -16,6 +16,7 @@ mod acking;
 mod client;
 pub mod envelope;
 mod exchange;
+mod idempotency;
 mod leases;
 mod metrics;
 mod movers;
@@ -47,6 +48,7 @@ use supervisor::{Supervisor, SupervisorMessage};
 use topology::Backbone;
 
 pub use acking::Acknowledged;
+pub use idempotency::{Idempotency, KEY_BYTES_MAX, KeyBounds, Turn, fingerprint};
 pub use leases::{AckId, LEASED_BYTES_MAX, LEASED_MESSAGES_MAX, Lease};
 pub use record::*;
 pub use sending::{BATCH_MESSAGES_MAX, Message};
@@ -122,6 +124,8 @@ pub struct BusParts {
     pub disconnect: Disconnect,
     /// Whether clients may declare the bus's queues with other properties.
     pub lenient_declare: bool,
+    /// How much is kept of calls that were made under a key.
+    pub idempotency: KeyBounds,
 }
 
 /// A handle on the bus; clones share it.
@@ -143,6 +147,7 @@ struct Shared {
     backbone: Backbone,
     clients: DashMap<Arc<str>, Registered>,
     leases: Arc<Leases>,
+    idempotency: Idempotency,
     counters: BusCounters,
 }
 
@@ -181,6 +186,7 @@ impl Bus {
         let backbone = Backbone::declare(&parts.engine, parts.lenient_declare)?;
         let shared = Arc::new(Shared {
             leases: Leases::start(&parts.arbiters[0]),
+            idempotency: Idempotency::new(parts.idempotency),
             engine: parts.engine,
             state: parts.state,
             auth: parts.auth,
@@ -345,6 +351,11 @@ impl Bus {
         let inbox = Arc::clone(&self.registered(client_id)?.client.inbox);
         self.shared.engine.wait_ready(&inbox, patience).await;
         Ok(())
+    }
+
+    /// The keys under which calls are made once.
+    pub fn idempotency(&self) -> &Idempotency {
+        &self.shared.idempotency
     }
 
     /// Numbers for metrics.

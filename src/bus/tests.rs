@@ -57,6 +57,10 @@ async fn open(dir: &TempDir) -> Fixture {
         arbiters: vec![Arbiter::current()],
         disconnect: Arc::new(move |id, _| told.lock().push(id.to_owned())),
         lenient_declare: true,
+        idempotency: KeyBounds {
+            window: Duration::from_secs(60),
+            bytes_max: 1 << 20,
+        },
     });
     let bus = bus.await.unwrap();
     Fixture {
@@ -350,6 +354,10 @@ async fn clients_come_back_after_a_restart() {
         arbiters: vec![Arbiter::current()],
         disconnect: Arc::new(|_, _| {}),
         lenient_declare: true,
+        idempotency: KeyBounds {
+            window: Duration::from_secs(60),
+            bytes_max: 1 << 20,
+        },
     });
     let again = again.await.unwrap();
     assert_eq!(again.clients(), it.bus.clients());

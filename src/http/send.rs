@@ -1,7 +1,7 @@
 //! `POST /send` and `POST /notify` (also `/broadcast`): a client's messages into the bus.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header::{self, ContentType, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use super::body::{BodyKind, body_kind, form_value};
 use super::several::{self, is_several};
 use super::{ApiError, Caller, ClientIdentity, ErrorBody, Services};
 use crate::bus::envelope::{BodyError, PAYLOAD_KEYS, SendBody, destination};
-use crate::bus::{Message as BusMessage, Payload, check_topic};
+use crate::bus::{KEY_BYTES_MAX, Message as BusMessage, Payload, Turn, check_topic, fingerprint};
 
 /// The content type of bytes that came without one.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
@@ -21,6 +21,11 @@ const TYPE_BYTES_MAX: usize = 255;
 /// Header in which a topic may stand.
 const TOPIC_HEADER: &str = "X-Topic";
 const TOPIC: &str = "topic";
+/// Header with a key under which a call is made once.
+const KEY_HEADER: &str = "Idempotency-Key";
+/// Header of answers to repeats of such calls.
+const REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempotency-replayed");
+const ACCEPTED: &str = "accepted";
 
 /// A message was accepted.
 #[derive(Serialize, ToSchema)]
@@ -82,6 +87,15 @@ struct Submission<'a> {
     payload: Content<'a>,
 }
 
+/// Which of the two ways a message takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To those who subscribe to its topic.
+    Publish,
+    /// To everybody.
+    Broadcast,
+}
+
 enum Content<'a> {
     Json(&'a RawValue),
     FormText(Box<RawValue>),
@@ -104,77 +118,158 @@ pub fn configure(config: &mut web::ServiceConfig) {
 ///
 /// Several messages, 10,000 at most, come as a JSON array of such objects, or as lines of them (`application/x-ndjson`). They are
 /// sent in their order, and if one of them is not valid, none is; the answer has their ids.
+///
+/// With the header `Idempotency-Key` a call that may have been made already can be made again: for a while, the same key with the
+/// same body is answered as the first time, and nothing is sent again.
 #[utoipa::path(post, path = "/send", tag = "messages", security(("basic" = [])),
     params(("topic" = Option<String>, Query, description = "The topic, if the body has none"),
-        ("X-Topic" = Option<String>, Header, description = "The topic, if neither body nor query has one")),
+        ("X-Topic" = Option<String>, Header, description = "The topic, if neither body nor query has one"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The call is made once under this key, 1 to 255 characters")),
     request_body(content((Messages = "application/json",
         example = json!({"topic": "soar.noc.slocum.s1.status", "body": {"battery": 64}})), (String = "application/x-ndjson"))),
     responses((status = 200, body = Answer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 503, body = ErrorBody)))]
+        (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn send(
     services: web::Data<Services>,
     request: HttpRequest,
     ClientIdentity(caller): ClientIdentity,
 ) -> Result<HttpResponse, ApiError> {
-    check_encoding(&request)?;
-    let client = &caller.identity.name;
-    if is_several(&request, &caller.body) {
-        let submissions = read_several(&request, &caller, true)?;
-        let messages = messages(&submissions);
-        let ids = services.bus.send_all(client, &messages).await?;
-        return Ok(accepted_all(ids));
-    }
-    let submission = read(&request, &caller.body)?.with_topic()?;
-    let topic = submission.topic.as_deref().unwrap_or_default();
-    let id = services
-        .bus
-        .send(client, topic, submission.payload())
-        .await?;
-    Ok(accepted(id, submission.topic))
+    answer(services, request, caller, Way::Publish).await
 }
 
 /// Sends a message to every client, whatever its patterns. The body is that of `/send`; a topic is not
 /// needed and is passed on as information. There may be several, as for `/send`. `/broadcast` is the same.
 #[utoipa::path(post, path = "/notify", tag = "messages", security(("basic" = [])),
-    params(("topic" = Option<String>, Query, description = "The topic, if the body has none")),
+    params(("topic" = Option<String>, Query, description = "The topic, if the body has none"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The call is made once under this key, 1 to 255 characters")),
     request_body(content((Messages = "application/json", example = json!({"body": "all stop"})), (String = "application/x-ndjson"))),
     responses((status = 200, body = Answer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 503, body = ErrorBody)))]
+        (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn notify(
     services: web::Data<Services>,
     request: HttpRequest,
     ClientIdentity(caller): ClientIdentity,
 ) -> Result<HttpResponse, ApiError> {
-    check_encoding(&request)?;
+    answer(services, request, caller, Way::Broadcast).await
+}
+
+/// Makes the call, or answers as before if it was made under the same key.
+async fn answer(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    caller: Caller,
+    way: Way,
+) -> Result<HttpResponse, ApiError> {
+    let Some(key) = idempotency_key(&request)? else {
+        return Ok(json(accept(&services, &request, &caller, way).await?));
+    };
+    // Whoever goes away before the answer must not take along what is known of the call.
+    let call = async move { once(&services, &request, &caller, way, &key).await };
+    let made = actix_web::rt::spawn(call).await;
+    made.map_err(|error| ApiError::internal(&error))?
+}
+
+/// Makes a call that has a key, unless it was made.
+async fn once(
+    services: &Services,
+    request: &HttpRequest,
+    caller: &Caller,
+    way: Way,
+    key: &str,
+) -> Result<HttpResponse, ApiError> {
+    let topic = outer_topic(request)?.unwrap_or_default();
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let content_type = content_type.map_or(&b""[..], HeaderValue::as_bytes);
+    let parts = [way.name(), topic.as_bytes(), content_type, &caller.body];
     let client = &caller.identity.name;
-    if is_several(&request, &caller.body) {
-        let submissions = read_several(&request, &caller, false)?;
-        let messages = messages(&submissions);
-        let ids = services.bus.notify_all(client, &messages).await?;
-        return Ok(accepted_all(ids));
+    let keys = services.bus.idempotency();
+    match keys.turn(client, key, &fingerprint(&parts)).await {
+        Ok(Turn::First(claim)) => {
+            let answer = accept(services, request, caller, way).await?;
+            claim.answer(&answer);
+            Ok(json(answer))
+        }
+        Ok(Turn::Repeat(answer)) => {
+            let mut answer = json(answer.to_string());
+            let replayed = HeaderValue::from_static("true");
+            answer.headers_mut().insert(REPLAYED_HEADER, replayed);
+            Ok(answer)
+        }
+        Err(other) => {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            Err(ApiError::new(status, "key_reused", other.to_string()).with_field(KEY_HEADER))
+        }
     }
-    let submission = read(&request, &caller.body)?;
-    let topic = submission.topic.as_deref();
-    let id = services
-        .bus
-        .notify(client, topic, submission.payload())
-        .await?;
-    Ok(accepted(id, submission.topic))
 }
 
-fn accepted_all(ids: Vec<String>) -> HttpResponse {
-    HttpResponse::Ok().json(AcceptedAll {
-        message: "accepted",
-        ids,
-    })
+/// The key of the call, if it has one.
+fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, ApiError> {
+    let mut given = request.headers().get_all(KEY_HEADER);
+    let Some(key) = given.next() else {
+        return Ok(None);
+    };
+    let key = key.to_str().ok().filter(|_| given.next().is_none());
+    match key {
+        Some(key) if (1..=KEY_BYTES_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => {
+            let message =
+                format!("there must be one key of 1 to {KEY_BYTES_MAX} visible characters");
+            Err(ApiError::invalid_field(KEY_HEADER, message))
+        }
+    }
 }
 
-fn accepted(id: String, topic: Option<String>) -> HttpResponse {
-    HttpResponse::Ok().json(Accepted {
-        message: "accepted",
+/// Takes one message or several; returns the body of the answer.
+async fn accept(
+    services: &Services,
+    request: &HttpRequest,
+    caller: &Caller,
+    way: Way,
+) -> Result<String, ApiError> {
+    check_encoding(request)?;
+    let (bus, client) = (&services.bus, &caller.identity.name);
+    if is_several(request, &caller.body) {
+        let submissions = read_several(request, caller, way)?;
+        let messages = messages(&submissions);
+        let ids = match way {
+            Way::Publish => bus.send_all(client, &messages).await?,
+            Way::Broadcast => bus.notify_all(client, &messages).await?,
+        };
+        return text(&AcceptedAll {
+            message: ACCEPTED,
+            ids,
+        });
+    }
+    let submission = read(request, &caller.body)?.on(way)?;
+    let (topic, payload) = (submission.topic.as_deref(), submission.payload());
+    let id = match way {
+        Way::Publish => bus.send(client, topic.unwrap_or_default(), payload).await?,
+        Way::Broadcast => bus.notify(client, topic, payload).await?,
+    };
+    text(&Accepted {
+        message: ACCEPTED,
         id,
-        topic,
+        topic: submission.topic,
     })
+}
+
+fn text(answer: &impl Serialize) -> Result<String, ApiError> {
+    serde_json::to_string(answer).map_err(|error| ApiError::internal(&error))
+}
+
+fn json(answer: String) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header(ContentType::json())
+        .body(answer)
+}
+
+impl Way {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Publish => b"publish",
+            Self::Broadcast => b"broadcast",
+        }
+    }
 }
 
 impl Submission<'_> {
@@ -189,13 +284,15 @@ impl Submission<'_> {
         }
     }
 
-    /// The same, with the topic that its payload names if nothing else does.
-    fn with_topic(mut self) -> Result<Self, ApiError> {
-        let named = |payload| match payload {
+    /// The same, with the topic that its payload names if it needs one and nothing else does.
+    fn on(mut self, way: Way) -> Result<Self, ApiError> {
+        if way == Way::Broadcast || self.topic.is_some() {
+            return Ok(self);
+        }
+        self.topic = match self.payload() {
             Payload::Json(value) => destination(value),
             Payload::Raw { .. } => None,
         };
-        self.topic = self.topic.take().or_else(|| named(self.payload()));
         match self.topic {
             Some(_) => Ok(self),
             None => Err(ApiError::invalid_field(
@@ -218,7 +315,7 @@ fn messages<'a>(submissions: &'a [Submission<'a>]) -> Vec<BusMessage<'a>> {
 fn read_several<'a>(
     request: &HttpRequest,
     caller: &'a Caller,
-    topic_needed: bool,
+    way: Way,
 ) -> Result<Vec<Submission<'a>>, ApiError> {
     let common = outer_topic(request)?;
     let read = |json: &'a [u8]| {
@@ -226,13 +323,11 @@ fn read_several<'a>(
         if let Some(named) = parsed.client_id {
             several::check_same_client(&caller.identity, named)?;
         }
-        let mut submission = Submission {
+        let submission = Submission {
             topic: parsed.topic.or_else(|| common.clone()),
             payload: Content::Json(parsed.payload),
         };
-        if topic_needed {
-            submission = submission.with_topic()?;
-        }
+        let submission = submission.on(way)?;
         submission.topic.as_deref().map(check_topic).transpose()?;
         Ok(submission)
     };

@@ -1,13 +1,14 @@
 //! Services for handlers' unit tests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::web;
 
 use super::Services;
 use crate::amqp::Connections;
 use crate::auth::{Authenticator, Secret, SecretHash};
-use crate::bus::{Bus, BusParts};
+use crate::bus::{Bus, BusParts, KeyBounds};
 use crate::config::Config;
 use crate::definitions::Definitions;
 use crate::engine::Engine;
@@ -37,6 +38,10 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
         arbiters: vec![actix_rt::Arbiter::current()],
         disconnect: Arc::new(|_, _| {}),
         lenient_declare: true,
+        idempotency: KeyBounds {
+            window: Duration::from_secs(60),
+            bytes_max: 1 << 20,
+        },
     });
     let bus = bus.await.unwrap();
     let lifecycle = Lifecycle::default();

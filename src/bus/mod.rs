@@ -426,6 +426,12 @@ impl Received {
         });
     }
 
+    /// The id of message number `index`, below [`Received::len`].
+    pub fn id(&self, index: usize) -> Option<String> {
+        self.taken
+            .with(index, |message| message.id.map(str::to_owned))
+    }
+
     /// They have reached the client and are gone from its inbox.
     pub fn settle(self) {
         self.shared.counters.received(self.taken.len() as u64);

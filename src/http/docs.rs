@@ -13,7 +13,7 @@ use utoipa_swagger_ui::{Config, serve};
 use super::{
     ApiError, Services, acks, bindings, channels, checks, clients, connections, definitions,
     exchanges, health, limits, messages, metrics, overview, parameters, permissions, policies,
-    queues, receive, send, topic_permissions, users, vhosts,
+    queues, receive, send, stream, topic_permissions, users, vhosts,
 };
 
 /// Registers the routes.
@@ -39,6 +39,7 @@ fn document(path_prefix: &str) -> OpenApi {
         send::Api::openapi(),
         receive::Api::openapi(),
         acks::Api::openapi(),
+        stream::Api::openapi(),
         health::Api::openapi(),
         metrics::Api::openapi(),
         exchanges::Api::openapi(),

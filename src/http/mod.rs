@@ -20,6 +20,7 @@ mod definitions;
 mod docs;
 mod error;
 mod exchanges;
+mod handed;
 mod health;
 mod limits;
 mod listing;
@@ -37,6 +38,7 @@ mod receive;
 mod send;
 mod server;
 mod several;
+mod stream;
 #[cfg(test)]
 mod testing;
 mod topic_permissions;
@@ -119,4 +121,5 @@ fn configure(config: &mut ServiceConfig) {
     send::configure(config);
     receive::configure(config);
     acks::configure(config);
+    stream::configure(config);
 }

@@ -4,9 +4,7 @@
 //! message beside what is in the broker anyway. The messages are settled once the connection has taken
 //! everything but the end of the answer; if it breaks or stalls before that, they go back in order.
 
-use std::cell::{Cell, RefCell};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,18 +15,16 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::body::parse_query;
+use super::handed::{Handed, STALL_MAX, Stalled};
 use super::{ApiError, ClientIdentity, ErrorBody, Services};
 use crate::bus::{Lease, Received};
 
 /// A chunk of the answer is handed over from this size on, bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// A reader that takes no chunk for this long is given up: its messages go back.
-const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// The longest that a call may wait for a message, seconds.
 const WAIT_MAX_S: f64 = 60.0;
@@ -108,22 +104,18 @@ async fn receive(
     let query: ReceiveQuery = parse_query(&request)?;
     let client = &caller.identity.name;
     let patience = patience(query.wait)?;
-    let bytes_cap = services.config.limits.receive_max_bytes;
-    let mut messages_max = within(query.limit, u64::MAX);
-    let mut bytes_max = within(query.max_bytes, bytes_cap);
-    let lease = match lease_time(&query)? {
-        Some(time) => {
-            let (lease, messages_room, bytes_room) = services.bus.lease(client, time)?;
-            messages_max = messages_max.min(messages_room);
-            bytes_max = bytes_max.min(bytes_room);
-            Some(lease)
-        }
+    let mut bounds = Bounds {
+        messages: within(query.limit, u64::MAX),
+        bytes: within(query.max_bytes, services.config.limits.receive_max_bytes),
+    };
+    let lease = match lease_time(query.ack.as_deref(), query.lease)? {
+        Some(time) => Some(bounds.within(services.bus.lease(client, time)?)),
         None => None,
     };
-    let take = || services.bus.receive(client, messages_max, bytes_max);
+    let take = || services.bus.receive(client, bounds.messages, bounds.bytes);
     let deadline = Instant::now() + patience;
     let mut received = take()?;
-    while received.is_empty() && messages_max > 0 && Instant::now() < deadline {
+    while received.is_empty() && bounds.messages > 0 && Instant::now() < deadline {
         let left = deadline.saturating_duration_since(Instant::now());
         services.bus.wait_for_message(client, left).await?;
         received = take()?;
@@ -145,6 +137,23 @@ async fn receive(
     Ok(answer)
 }
 
+/// How much to take.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+impl Bounds {
+    /// Keeps within the room of a lease.
+    pub fn within(&mut self, prepared: (Lease, usize, usize)) -> Lease {
+        let (lease, messages, bytes) = prepared;
+        self.messages = self.messages.min(messages);
+        self.bytes = self.bytes.min(bytes);
+        lease
+    }
+}
+
 /// A bound that a query asks for, within ours.
 fn within(asked: Option<u64>, max: u64) -> usize {
     let bound = asked.unwrap_or(u64::MAX).min(max);
@@ -152,8 +161,11 @@ fn within(asked: Option<u64>, max: u64) -> usize {
 }
 
 /// How long the reader has the messages; `None` if they are its own at once.
-fn lease_time(query: &ReceiveQuery) -> Result<Option<Duration>, ApiError> {
-    match (query.ack.as_deref(), query.lease) {
+pub(super) fn lease_time(
+    ack: Option<&str>,
+    lease: Option<f64>,
+) -> Result<Option<Duration>, ApiError> {
+    match (ack, lease) {
         (None | Some("write"), None) => Ok(None),
         (None | Some("write"), Some(_)) => Err(ApiError::invalid_field(
             "lease",
@@ -187,22 +199,10 @@ fn patience(wait_s: Option<f64>) -> Result<Duration, ApiError> {
 
 /// The answer's body, which settles the messages.
 struct ReceiveBody {
-    held: Rc<Held>,
-    /// Begins with the end of the answer; without it the messages are settled then.
-    lease: Option<Lease>,
+    handed: Handed,
     next: usize,
     stage: Stage,
     stall_max: Duration,
-    /// Gives up a reader that stalls; runs for answers of more than one chunk.
-    watch: Option<JoinHandle<()>>,
-}
-
-/// What the body shares with its watch.
-struct Held {
-    /// `None` once the messages are settled or given back.
-    received: RefCell<Option<Received>>,
-    /// When the connection last asked for more.
-    asked: Cell<Instant>,
 }
 
 enum Stage {
@@ -216,64 +216,38 @@ enum Stage {
     Settled,
 }
 
-/// The reader took too long; the connection ends without the end of the answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the reader stalled, so its messages went back to the inbox")]
-struct Stalled;
-
 impl ReceiveBody {
     fn new(received: Received, lease: Option<Lease>, stall_max: Duration) -> Self {
         Self {
-            held: Rc::new(Held {
-                received: RefCell::new(Some(received)),
-                asked: Cell::new(Instant::now()),
-            }),
-            lease,
+            handed: Handed::new(received, lease),
             next: 0,
             stage: Stage::List,
             stall_max,
-            watch: None,
         }
     }
 
-    fn chunk(&mut self, received: &Received) -> Bytes {
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES.min(1024 * received.len()));
-        while self.next < received.len() && chunk.len() < CHUNK_BYTES {
-            chunk.push(if self.next == 0 { b'[' } else { b',' });
-            received.write_item(self.next, self.lease.as_ref(), &mut chunk);
-            self.next += 1;
-        }
-        if self.next == received.len() {
-            chunk.push(b']');
+    fn chunk(&mut self) -> Result<Bytes, Stalled> {
+        let next = &mut self.next;
+        let (chunk, is_all) = self.handed.with(|received, lease| {
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES.min(1024 * received.len()));
+            while *next < received.len() && chunk.len() < CHUNK_BYTES {
+                chunk.push(if *next == 0 { b'[' } else { b',' });
+                received.write_item(*next, lease, &mut chunk);
+                *next += 1;
+            }
+            let is_all = *next == received.len();
+            if is_all {
+                chunk.push(b']');
+            }
+            (chunk, is_all)
+        })?;
+        if is_all {
             self.stage = Stage::Written;
         }
-        if chunk.len() >= CHUNK_BYTES && self.watch.is_none() {
-            let watch = watch(Rc::clone(&self.held), self.stall_max);
-            self.watch = Some(actix_web::rt::spawn(watch));
+        if chunk.len() >= CHUNK_BYTES {
+            self.handed.watch(self.stall_max);
         }
-        chunk.into()
-    }
-}
-
-impl Drop for ReceiveBody {
-    fn drop(&mut self) {
-        if let Some(watch) = &self.watch {
-            watch.abort();
-        }
-        // The watch, which shares them, is gone a moment later only.
-        self.held.received.take();
-    }
-}
-
-/// Gives the messages back when the connection does not ask for more for `stall_max`.
-async fn watch(held: Rc<Held>, stall_max: Duration) {
-    loop {
-        let deadline = held.asked.get() + stall_max;
-        if deadline <= Instant::now() {
-            held.received.take();
-            return;
-        }
-        tokio::time::sleep_until(deadline).await;
+        Ok(chunk.into())
     }
 }
 
@@ -291,34 +265,26 @@ impl MessageBody for ReceiveBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let this = self.get_mut();
-        this.held.asked.set(Instant::now());
-        if let Stage::Settled = this.stage {
-            return Poll::Ready(None);
-        }
-        let Some(received) = this.held.received.take() else {
-            return Poll::Ready(Some(Err(Stalled.into())));
-        };
+        this.handed.asked();
         match this.stage {
             Stage::List => {
-                let chunk = this.chunk(&received);
-                this.held.received.replace(Some(received));
-                Poll::Ready(Some(Ok(chunk)))
+                let chunk = this.chunk();
+                Poll::Ready(Some(chunk.map_err(Into::into)))
             }
             Stage::Written => {
                 // A connection writes when its body has nothing more for now; so it is asked again at once.
                 this.stage = Stage::Flushed;
-                this.held.received.replace(Some(received));
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Stage::Flushed | Stage::Settled => {
+            Stage::Flushed => {
                 this.stage = Stage::Settled;
-                match this.lease.take() {
-                    Some(lease) => received.lend(lease),
-                    None => received.settle(),
+                match this.handed.done() {
+                    Ok(()) => Poll::Ready(None),
+                    Err(stalled) => Poll::Ready(Some(Err(stalled.into()))),
                 }
-                Poll::Ready(None)
             }
+            Stage::Settled => Poll::Ready(None),
         }
     }
 }

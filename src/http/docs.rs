@@ -11,9 +11,9 @@ use utoipa::{Modify, OpenApi as _};
 use utoipa_swagger_ui::{Config, serve};
 
 use super::{
-    ApiError, Services, acks, bindings, channels, checks, clients, connections, definitions,
-    exchanges, health, limits, messages, metrics, overview, parameters, permissions, policies,
-    queues, receive, send, stream, topic_permissions, users, vhosts,
+    ApiError, Services, acks, bindings, bus_socket, channels, checks, clients, connections,
+    definitions, exchanges, health, limits, messages, metrics, overview, parameters, permissions,
+    policies, queues, receive, send, stream, topic_permissions, users, vhosts,
 };
 
 /// Registers the routes.
@@ -40,6 +40,7 @@ fn document(path_prefix: &str) -> OpenApi {
         receive::Api::openapi(),
         acks::Api::openapi(),
         stream::Api::openapi(),
+        bus_socket::Api::openapi(),
         health::Api::openapi(),
         metrics::Api::openapi(),
         exchanges::Api::openapi(),

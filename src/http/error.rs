@@ -131,6 +131,11 @@ impl ApiError {
         self
     }
 
+    /// The body as a JSON object.
+    pub(super) fn as_json(&self) -> serde_json::Value {
+        serde_json::to_value(&self.body).unwrap_or_default()
+    }
+
     /// The same of message number `index`, from 0, of several.
     #[must_use]
     pub(super) fn in_message(mut self, index: usize) -> Self {

@@ -10,6 +10,7 @@ mod amqp_socket;
 mod bindings;
 mod body;
 mod bus_errors;
+mod bus_socket;
 mod channels;
 mod checks;
 mod clients;
@@ -38,6 +39,7 @@ mod receive;
 mod send;
 mod server;
 mod several;
+mod socket_login;
 mod stream;
 #[cfg(test)]
 mod testing;
@@ -122,4 +124,5 @@ fn configure(config: &mut ServiceConfig) {
     receive::configure(config);
     acks::configure(config);
     stream::configure(config);
+    bus_socket::configure(config);
 }

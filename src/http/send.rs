@@ -89,7 +89,7 @@ struct Submission<'a> {
 
 /// Which of the two ways a message takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// To those who subscribe to its topic.
     Publish,
     /// To everybody.
@@ -241,15 +241,48 @@ async fn accept(
         });
     }
     let submission = read(request, &caller.body)?.on(way)?;
-    let (topic, payload) = (submission.topic.as_deref(), submission.payload());
-    let id = match way {
-        Way::Publish => bus.send(client, topic.unwrap_or_default(), payload).await?,
-        Way::Broadcast => bus.notify(client, topic, payload).await?,
-    };
+    let id = accept_one(services, client, way, &submission).await?;
     text(&Accepted {
         message: ACCEPTED,
         id,
         topic: submission.topic,
+    })
+}
+
+/// Takes a message that came in a frame of a websocket; returns its id and its topic.
+pub(super) async fn accept_frame(
+    services: &Services,
+    client_id: &str,
+    way: Way,
+    frame: &[u8],
+) -> Result<(String, Option<String>), ApiError> {
+    let parsed = SendBody::parse(frame)?;
+    if let Some(named) = parsed.client_id {
+        several::check_same_client(client_id, named)?;
+    }
+    let submission = Submission {
+        topic: parsed.topic,
+        payload: Content::Json(parsed.payload),
+    };
+    let submission = submission.on(way)?;
+    let id = accept_one(services, client_id, way, &submission).await?;
+    Ok((id, submission.topic))
+}
+
+async fn accept_one(
+    services: &Services,
+    client_id: &str,
+    way: Way,
+    submission: &Submission<'_>,
+) -> Result<String, ApiError> {
+    let (topic, payload) = (submission.topic.as_deref(), submission.payload());
+    let bus = &services.bus;
+    Ok(match way {
+        Way::Publish => {
+            bus.send(client_id, topic.unwrap_or_default(), payload)
+                .await?
+        }
+        Way::Broadcast => bus.notify(client_id, topic, payload).await?,
     })
 }
 
@@ -321,7 +354,7 @@ fn read_several<'a>(
     let read = |json: &'a [u8]| {
         let parsed = SendBody::parse(json)?;
         if let Some(named) = parsed.client_id {
-            several::check_same_client(&caller.identity, named)?;
+            several::check_same_client(&caller.identity.name, named)?;
         }
         let submission = Submission {
             topic: parsed.topic.or_else(|| common.clone()),

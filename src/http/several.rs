@@ -10,7 +10,6 @@ use serde_json::value::RawValue;
 
 use super::ApiError;
 use super::body::{BodyKind, body_kind};
-use crate::auth::Identity;
 use crate::bus::BATCH_MESSAGES_MAX;
 
 /// Whether a body holds several messages.
@@ -43,9 +42,9 @@ pub(super) fn parts<'a>(request: &HttpRequest, body: &'a [u8]) -> Result<Vec<&'a
 }
 
 /// A message that names another client is refused, as a body of one message is.
-pub(super) fn check_same_client(identity: &Identity, named: &RawValue) -> Result<(), ApiError> {
+pub(super) fn check_same_client(client_id: &str, named: &RawValue) -> Result<(), ApiError> {
     let named: Option<String> = serde_json::from_str(named.get()).ok();
-    match named.as_deref() == Some(&*identity.name) {
+    match named.as_deref() == Some(client_id) {
         true => Ok(()),
         false => Err(
             ApiError::forbidden("client_id differs from the credentials").with_field("client_id"),

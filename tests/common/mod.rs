@@ -13,6 +13,7 @@ pub mod queues;
 pub mod raw;
 pub mod small_disk;
 pub mod traffic;
+pub mod websocket;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

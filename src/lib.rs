@@ -5,6 +5,7 @@
 
 pub mod actor;
 pub mod amqp;
+pub mod audit;
 pub mod auth;
 pub mod bus;
 pub mod cli;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amqp::{Amqp, Ends, Transport};
+use audit::Audit;
 use auth::{Authenticator, UserChange, UserError};
 use backbone_log::{LogError, Running};
 use bus::{Bus, BusError, BusParts};
@@ -158,13 +160,17 @@ impl Server {
         follow_users(&auth, &engine, &amqp).await?;
         let definitions = Definitions::new(engine.clone(), Arc::clone(&auth), state.clone());
         let connections = amqp.connections().clone();
-        let closing = connections.clone();
+        let (closing, logins) = (connections.clone(), Arc::clone(&auth));
         let bus = Bus::open(BusParts {
             engine: engine.clone(),
             state,
             auth: Arc::clone(&auth),
             arbiters: arbiters.handles(),
-            disconnect: Arc::new(move |client, reason| closing.close_user(client, reason)),
+            disconnect: Arc::new(move |client, reason| {
+                closing.close_logins(client, reason, |secret| {
+                    logins.client_counts(client, secret)
+                });
+            }),
             lenient_declare: config.bus.lenient_declare,
             idempotency: bus::KeyBounds {
                 window: Duration::from_secs(config.bus.idempotency_window_s),
@@ -173,6 +179,7 @@ impl Server {
         })
         .await?;
         import_definitions(&config, &definitions).await?;
+        let audit = start_audit(&config, &engine, &telemetry);
         add_metrics(&telemetry, &amqp, &engine, &bus);
 
         let listeners = Listeners::bind(&config)?;
@@ -189,6 +196,7 @@ impl Server {
                     amqp.serve_local(stream, Ends::Websocket { peer }, local)
                 })
             },
+            audit,
             auth,
             bus,
             definitions,
@@ -336,6 +344,30 @@ async fn open_auth(
         ));
     }
     Ok(Arc::new(auth))
+}
+
+/// Opens the audit, which hears of logins that fail from now on, and forgets what is too old, now and every minute.
+fn start_audit(config: &Config, engine: &Engine, telemetry: &Telemetry) -> Arc<Audit> {
+    const EVERY: Duration = Duration::from_secs(60);
+    let events = telemetry.events();
+    let audit = Audit::open(engine, config.audit.clone(), Arc::clone(&events));
+    let audit = Arc::new(audit);
+    let told = Arc::clone(&audit);
+    events.tell_of_failed_logins(move |name, from| told.login_failed(name, from));
+    let trimmed = Arc::clone(&audit);
+    actix_rt::spawn(async move {
+        let mut turns = tokio::time::interval(EVERY);
+        loop {
+            turns.tick().await;
+            let audit = Arc::clone(&trimmed);
+            match actix_rt::task::spawn_blocking(move || audit.trim()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "old entries of the audit stay"),
+                Err(_) => return,
+            }
+        }
+    });
+    audit
 }
 
 /// Lets connections follow what changes of users and their rights. What was granted in a vhost whose deletion was cut short

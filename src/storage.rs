@@ -92,6 +92,8 @@ pub fn open_broker(config: &Config, log: Log) -> Result<(Arc<Vhosts>, Arc<Gate>)
     let durability = config.durability.clone();
     let level_of = move |vhost: &str| durability.of_vhost(vhost);
     let first = Arc::new(vhost.with_log(durable, pager, level_of("/")));
+    // For times that start anew with what comes back.
+    first.tell_time(engine::now_ms());
     let vhosts = Arc::new(Vhosts::new(first, level_of));
     report_restored(&vhosts.restore(config.bus.lenient_declare)?);
     engine::start_pager(&vhosts, wanted)?;

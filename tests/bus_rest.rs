@@ -35,7 +35,7 @@ async fn a_client_is_registered_changed_and_removed() {
     assert_eq!(secret.as_str().unwrap().len(), 43);
     let expected = json!({
         "client_id": "noc-c2", "client_name": "NocC2", "subscription": "soar.noc.#",
-        "subscriptions": ["soar.noc.#"], "exclude_own": false, "secret": null,
+        "subscriptions": ["soar.noc.#"], "exclude_own": false, "disabled": false, "secret": null,
         "api": bus.server.url(""),
     });
     assert_eq!(created, expected);
@@ -65,7 +65,7 @@ async fn a_client_is_registered_changed_and_removed() {
         .unwrap();
     let expected = json!([{
         "client_id": "noc-c2", "client_name": "NocC2", "subscription": "a",
-        "subscriptions": ["a", "b"], "exclude_own": true,
+        "subscriptions": ["a", "b"], "exclude_own": true, "disabled": false,
     }]);
     assert_eq!(shown, expected);
     let other = bus

@@ -166,7 +166,7 @@ async fn credentials_are_taken_from_the_first_place_that_has_any() {
         .send()
         .await
         .unwrap();
-    assert_eq!(error_code(bearer, 401).await, "tokens_unavailable");
+    assert_eq!(error_code(bearer, 401).await, "token_malformed");
     let broken = metrics("")
         .header("content-type", "application/json")
         .body("{\n\"client_id\": x");

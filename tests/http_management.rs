@@ -907,7 +907,10 @@ async fn the_command_line_manages_exchanges_queues_bindings_and_connections() {
     for (command, expected) in [
         (&["exchange", "list"][..], "x/1\ttopic\ttrue\t".to_owned()),
         (&["exchange", "show", "y"], "internal: true".to_owned()),
-        (&["queue", "list"], "q/1\t1\t0\t0\tsynced".to_owned()),
+        (
+            &["queue", "list"],
+            "q/1\t1\t0\t0\tsynced\trunning".to_owned(),
+        ),
         (&["queue", "get", "q/1"], "x/1\ta.b\thello".to_owned()),
         (&["queue", "show", "qq"], "type: quorum".to_owned()),
         (

@@ -243,9 +243,15 @@ async fn the_command_line_shows_queues() {
     let (code, list) = run(&["list"]);
     assert_eq!(code, Some(0));
     assert!(
-        list.lines().any(|it| it == "a/b\t0\t0\t0\twritten"),
+        list.lines()
+            .any(|it| it == "a/b\t0\t0\t0\twritten\trunning"),
         "{list}"
     );
+    assert_eq!(run(&["pause", "a/b"]).0, Some(0));
+    let (_, list) = run(&["list"]);
+    assert!(list.contains("a/b\t0\t0\t0\twritten\tpaused"), "{list}");
+    assert_eq!(run(&["resume", "a/b"]).0, Some(0));
+    assert_eq!(run(&["pause", "none"]).0, Some(1));
     let (code, shown) = run(&["show", "a/b"]);
     assert_eq!(code, Some(0));
     assert!(

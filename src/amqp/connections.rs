@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Doorbell, Ends};
+use crate::auth::{Fingerprint, Identity};
 
 /// How long connections may take to answer. One that does not is shown without what it did not say.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -23,6 +24,8 @@ pub struct Connections(Arc<DashMap<u64, Entry>>);
 struct Entry {
     bell: Arc<Doorbell>,
     user: Option<Arc<str>>,
+    /// What it has proved that with, once it has; none within: a certificate.
+    proof: Option<Option<Fingerprint>>,
     vhost: Option<Arc<str>>,
     /// Once it is open.
     about: Option<Arc<About>>,
@@ -88,6 +91,7 @@ impl Connections {
         let entry = Entry {
             bell,
             user: None,
+            proof: None,
             vhost: None,
             about: None,
         };
@@ -103,6 +107,13 @@ impl Connections {
     pub(super) fn claim(&self, id: u64, user: &str) {
         if let Some(mut entry) = self.0.get_mut(&id) {
             entry.user = Some(user.into());
+        }
+    }
+
+    /// The peer of connection `id` has proved that it is `identity`.
+    pub(super) fn proved(&self, id: u64, identity: &Identity) {
+        if let Some(mut entry) = self.0.get_mut(&id) {
+            entry.proof = Some(identity.secret);
         }
     }
 
@@ -134,6 +145,18 @@ impl Connections {
     /// Closes all connections of `user`.
     pub fn close_user(&self, user: &str, reason: &str) {
         self.close(|it| it.user.as_deref() == Some(user), reason);
+    }
+
+    /// Closes the connections of `user` that have logged in with what does not count any more, and those that are about to
+    /// log in: what they are checked by may be out of date.
+    pub fn close_logins(
+        &self,
+        user: &str,
+        reason: &str,
+        counts: impl Fn(Option<Fingerprint>) -> bool,
+    ) {
+        let of_user = |it: &Entry| it.user.as_deref() == Some(user);
+        self.close(|it| of_user(it) && !it.proof.is_some_and(&counts), reason);
     }
 
     /// Closes all connections to a vhost that is gone.

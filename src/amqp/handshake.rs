@@ -239,9 +239,10 @@ impl Handshake<'_> {
             identity = auth.login(&user, &password, peer).await.ok();
         } else if let Some(user) = certified {
             self.shared.connections.claim(registered.id, &user);
-            identity = auth.login_certified(&user).ok();
+            identity = auth.login_certified(&user, peer).ok();
         }
         if let Some(identity) = identity {
+            self.shared.connections.proved(registered.id, &identity);
             registered.known.store(true, Ordering::Release);
             return Ok(identity);
         }

@@ -1,8 +1,9 @@
-//! The users that are there from the first start on: the administrator of the configuration, and `guest`.
+//! What is there from the first start on: the administrator of the configuration, `guest`, and the key of tokens.
 
 use super::password::PasswordHash;
 use super::records::{Grant, Permission, UserLimits, UserRecord};
 use super::secret::{SecretHash, generate_secret};
+use super::token::TokenKey;
 use super::users::Users;
 use super::{GUEST, HOME};
 use crate::config::{Config, Secret};
@@ -11,6 +12,8 @@ use crate::state::{StateError, StateStore, Table};
 const ADMINISTRATOR: &str = "administrator";
 /// What [`Table::Meta`] has once `guest` was made: whoever deletes it does not get it back.
 const GUEST_MADE: &str = "guest_made";
+/// Where it has the key of tokens that was made here.
+const TOKEN_KEY: &str = "token_key";
 
 /// Sees to it that there is the administrator of the configuration, with all rights in the bus's vhost when it is new.
 /// Returns its secret when it was made just now.
@@ -73,6 +76,7 @@ pub(super) async fn take_configured_secret(
     config: &Config,
     state: &StateStore,
     users: &Users,
+    key: &TokenKey,
 ) -> Result<(), StateError> {
     let secret = &config.admin.secret;
     if secret.is_empty() {
@@ -81,7 +85,23 @@ pub(super) async fn take_configured_secret(
     let name = &config.admin.id;
     let found = state.get::<UserRecord>(Table::Users, name).await?;
     let mut record = found.unwrap_or_default();
-    record.password = Some(PasswordHash::Machine(SecretHash::of(secret)));
+    // The same at each start, since tokens live as long as it does; and nowhere on the disk.
+    let hash = SecretHash::salted(key.salt(), secret);
+    record.password = Some(PasswordHash::Machine(hash));
     users.put_in_memory(name, record);
     Ok(())
+}
+
+/// The key of tokens: that of the configuration, else one that is made once.
+pub(super) async fn token_key(config: &Config, state: &StateStore) -> Result<TokenKey, StateError> {
+    let configured = &config.token.secret;
+    if !configured.is_empty() {
+        return Ok(TokenKey::of(configured));
+    }
+    if let Some(kept) = state.get::<Secret>(Table::Meta, TOKEN_KEY).await? {
+        return Ok(TokenKey::of(&kept));
+    }
+    let made = TokenKey::generate();
+    state.put(Table::Meta, TOKEN_KEY, &made.expose()).await?;
+    Ok(TokenKey::of(&made))
 }

@@ -2,20 +2,27 @@
 //!
 //! Users ([`users`]) have tags, and permissions in vhosts. The administrator of the configuration is one, whose secret
 //! comes from there or is made at the first start and shown once; `guest`/`guest` is another, for peers on this machine
-//! only. Clients' hashes are the `secret_hash` fields of the client records, read at start and kept up
+//! only. How clients log in ([`ClientLogin`]) is a part of their records, read at start and kept up
 //! to date by the bus; they have no permissions but the bus's own rules.
 //!
 //! Logins tell nothing about which names exist, not even by their time: where somebody has a password that is slow to
 //! check, every login that fails is as slow. Slow checks are made off the arbiters, few at a time, and what was found right is
 //! remembered until the user changes. Who fails too often ([`throttle`]) is refused without a look.
+//!
+//! Whoever has logged in can have a token ([`token`]) to call with instead, which needs no further state.
 
+mod clients;
 mod first;
+mod hmac;
 mod many;
 mod password;
 mod records;
 mod secret;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod throttle;
+mod token;
 mod users;
 
 use std::net::IpAddr;
@@ -23,8 +30,6 @@ use std::sync::Arc;
 
 use backbone_broker::access::Access;
 use backbone_broker::quota::{Full, Place};
-use dashmap::DashMap;
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
@@ -32,14 +37,18 @@ use zeroize::Zeroizing;
 
 use crate::config::Config;
 pub use crate::config::Secret;
-use crate::state::{StateError, StateStore, Table};
+use crate::state::{StateError, StateStore};
 use crate::telemetry::Events;
+use clients::Clients;
+pub use clients::{ClientLogin, OldSecret};
 pub use many::{Granted, ManyUsers};
 pub use password::{BadHash, PasswordHash};
 pub use records::{Grant, Permission, TopicPermission, UserLimits};
 pub use secret::{SecretHash, generate_secret};
 pub use tags::Tags;
 use throttle::Throttle;
+use token::{Claims, Holder, TokenKey, unix_now_s};
+pub use token::{Fingerprint, Token, TokenError};
 use users::Configured;
 pub use users::{User, UserChange, UserError, UserUpdate, Users};
 
@@ -56,6 +65,8 @@ pub struct Identity {
     pub name: Arc<str>,
     /// What sort of party it is.
     pub kind: IdentityKind,
+    /// The secret that it, or its token, was proved with; none: a certificate.
+    pub secret: Option<Fingerprint>,
 }
 
 /// What sort of party an [`Identity`] is.
@@ -69,7 +80,7 @@ pub enum IdentityKind {
 
 impl Identity {
     /// Whether it may do everything that is not in a vhost.
-    pub fn is_operator(&self) -> bool {
+    pub fn is_administrator(&self) -> bool {
         self.tags().has(tags::ADMINISTRATOR)
     }
 
@@ -99,21 +110,15 @@ pub struct Denied;
 /// Checks names and secrets. Shared by all listeners.
 pub struct Authenticator {
     users: Users,
-    clients: DashMap<Arc<str>, SecretHash>,
-    /// Compared with when the name is unknown, so that it costs the same.
-    nobody: SecretHash,
+    clients: Clients,
+    token_key: TokenKey,
+    token_lifetime_s: u64,
     nobody_slow: Arc<PasswordHash>,
     slow_checks: Semaphore,
     /// What verified passwords are hashed with.
     pepper: Zeroizing<[u8; 32]>,
     throttle: Throttle,
     events: Arc<Events>,
-}
-
-/// The part of a client's record that matters here; the rest is the bus's.
-#[derive(Deserialize)]
-struct ClientSecret {
-    secret_hash: SecretHash,
 }
 
 impl Authenticator {
@@ -137,15 +142,13 @@ impl Authenticator {
         let users = Users::new(state.clone(), configured);
         let skip: &[&str] = if config.guest.enabled { &[] } else { &[GUEST] };
         users.load(skip).await?;
-        first::take_configured_secret(config, state, &users).await?;
-        let clients = DashMap::new();
-        for (id, record) in state.list::<ClientSecret>(Table::Clients).await? {
-            clients.insert(Arc::from(id), record.secret_hash);
-        }
+        let token_key = first::token_key(config, state).await?;
+        first::take_configured_secret(config, state, &users, &token_key).await?;
         let auth = Self {
             users,
-            clients,
-            nobody: SecretHash::of(&generate_secret()),
+            clients: Clients::load(state, &token_key).await?,
+            token_key,
+            token_lifetime_s: (config.token.lifetime_hours * 3600.0).ceil() as u64,
             nobody_slow: Arc::new(PasswordHash::nobody()),
             slow_checks: Semaphore::const_new(SLOW_CHECKS_MAX),
             pepper: Zeroizing::new(secret::random()),
@@ -175,8 +178,61 @@ impl Authenticator {
             }
             self.throttle.failed(peer.address, user);
         }
-        self.events.login_failed(user);
+        self.events.login_failed(user, peer.address);
         Err(Denied)
+    }
+
+    /// A token with which `identity` can call until it ends, or what it has logged in with does. None for a certificate.
+    pub fn make_token(&self, identity: &Identity) -> Option<Token> {
+        let (now_s, secret) = (unix_now_s(), identity.secret?);
+        let mut expires_s = now_s + self.token_lifetime_s;
+        if identity.kind == IdentityKind::Client
+            && let Some(ends_s) = self.clients.ends_s(&identity.name, secret)
+        {
+            expires_s = expires_s.min(ends_s);
+        }
+        let claims = Claims {
+            sub: identity.name.to_string(),
+            kind: match identity.kind {
+                IdentityKind::User(_) => Holder::User,
+                IdentityKind::Client => Holder::Client,
+            },
+            iat: now_s,
+            exp: expires_s,
+            fp: secret,
+        };
+        self.events.token_made(&identity.name);
+        Some(Token {
+            text: self.token_key.sign(&claims),
+            lifetime_s: expires_s.saturating_sub(now_s),
+            expires_s,
+        })
+    }
+
+    /// Who shows this token.
+    ///
+    /// # Errors
+    /// It is none of ours, it is over, or what it was made with does not count any more.
+    pub fn login_token(&self, token: &str, peer: Peer) -> Result<Identity, TokenError> {
+        let read = self.token_key.read(token, unix_now_s());
+        let identity = read.and_then(|claims| self.holder(&claims, peer));
+        identity.inspect_err(|error| self.events.token_refused(error))
+    }
+
+    /// Whom a token is for, if what it was made with still counts.
+    fn holder(&self, claims: &Claims, peer: Peer) -> Result<Identity, TokenError> {
+        if claims.kind == Holder::Client {
+            let client = self.clients.by_secret(&claims.sub, Some(claims.fp));
+            return client.ok_or(TokenError::Revoked);
+        }
+        let user = self.users.get(&claims.sub).ok_or(TokenError::Revoked)?;
+        let stored = user.password.as_ref().map(PasswordHash::text);
+        let counts = stored.is_some_and(|it| self.token_key.fingerprint(&it).is(claims.fp));
+        match counts {
+            false => Err(TokenError::Revoked),
+            true if user.loopback_only && !peer.is_local => Err(TokenError::Elsewhere),
+            true => Ok(user.identity(Some(claims.fp))),
+        }
     }
 
     /// What `identity` may do in `vhost`; none: it may not enter.
@@ -205,27 +261,26 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`Denied`] for an unknown name, and for `guest`, who has no certificate.
-    pub fn login_certified(&self, user: &str) -> Result<Identity, Denied> {
+    pub fn login_certified(&self, user: &str, peer: Peer) -> Result<Identity, Denied> {
         let identity = match self.users.get(user) {
-            Some(user) => (!user.loopback_only).then(|| user.identity()),
-            None => {
-                let client = self.clients.get(user).map(|entry| entry.key().clone());
-                client.map(|name| Identity {
-                    name,
-                    kind: IdentityKind::Client,
-                })
-            }
+            Some(user) => (!user.loopback_only).then(|| user.identity(None)),
+            None => self.clients.by_secret(user, None),
         };
         identity.ok_or_else(|| {
-            self.events.login_failed(user);
+            self.events.login_failed(user, peer.address);
             Denied
         })
     }
 
-    /// Makes `client_id` able to log in from now on with the secret behind `hash`, and with no other.
+    /// Makes `client_id` able to log in from now on as `login` says, and not otherwise.
     /// The record in the state store is the caller's to write, before this call.
-    pub fn put_client_secret(&self, client_id: &str, hash: SecretHash) {
-        self.clients.insert(client_id.into(), hash);
+    pub fn put_client(&self, client_id: &str, login: &ClientLogin) {
+        self.clients.put(client_id, login, &self.token_key);
+    }
+
+    /// Whether what a client has logged in with still counts; no secret: a certificate.
+    pub fn client_counts(&self, client_id: &str, secret: Option<Fingerprint>) -> bool {
+        self.clients.by_secret(client_id, secret).is_some()
     }
 
     /// Ends logins of `client_id`.
@@ -240,38 +295,28 @@ impl Authenticator {
 
     /// Whether the name belongs to a client, so that no user may have it.
     pub fn is_client(&self, name: &str) -> bool {
-        self.clients.contains_key(name)
+        self.clients.has(name)
     }
 
     async fn login_user(&self, user: &User, password: &[u8], peer: Peer) -> Option<Identity> {
-        let matches = match &user.password {
+        let hash = user.password.as_ref();
+        let matches = match hash {
             Some(hash) if hash.is_slow() => {
                 self.is_verified(user, password) || self.verify(user, hash, password).await
             }
             hash => {
-                let hash = hash.as_ref();
                 let matches = hash.is_some_and(|hash| hash.matches(password));
                 self.as_slow_as_any(matches, password).await
             }
         };
-        (matches && (peer.is_local || !user.loopback_only)).then(|| user.identity())
+        let hash = hash.filter(|_| matches && (peer.is_local || !user.loopback_only))?;
+        Some(user.identity(Some(self.token_key.fingerprint(&hash.text()))))
     }
 
-    async fn login_client(&self, user: &str, password: &[u8]) -> Option<Identity> {
-        // The hash is copied out: nothing is computed while the map is locked.
-        let found = self
-            .clients
-            .get(user)
-            .map(|entry| (entry.key().clone(), entry.value().clone()));
-        let (name, hash) = match found {
-            Some((name, hash)) => (Some(name), hash),
-            None => (None, self.nobody.clone()),
-        };
-        let matches = self.as_slow_as_any(hash.matches(password), password).await;
-        name.filter(|_| matches).map(|name| Identity {
-            name,
-            kind: IdentityKind::Client,
-        })
+    async fn login_client(&self, name: &str, secret: &[u8]) -> Option<Identity> {
+        let identity = self.clients.login(name, secret);
+        let matches = self.as_slow_as_any(identity.is_some(), secret).await;
+        identity.filter(|_| matches)
     }
 
     /// Makes a refusal take as long as one of a user whose password is slow to check, if there is any.
@@ -332,240 +377,4 @@ pub async fn hash_password(password: Secret) -> Result<PasswordHash, StateError>
 /// Whether a peer's address is this machine, also when IPv4 comes mapped into IPv6.
 pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HERE: Peer = Peer {
-        address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-        is_local: true,
-    };
-    const ELSEWHERE: Peer = Peer {
-        address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
-        is_local: false,
-    };
-
-    async fn open(config: &Config, dir: &std::path::Path) -> (Authenticator, Option<Secret>) {
-        let state = StateStore::open(dir).unwrap();
-        Authenticator::open(config, &state, Arc::default())
-            .await
-            .unwrap()
-    }
-
-    #[actix_web::test]
-    async fn admin_secret_is_made_once_and_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = Config::default();
-        let (_, made) = open(&config, dir.path()).await;
-        let secret = made.unwrap();
-        let (auth, again) = open(&config, dir.path()).await;
-        assert!(again.is_none());
-        let identity = auth
-            .login("admin", secret.expose().as_bytes(), ELSEWHERE)
-            .await
-            .unwrap();
-        assert!(identity.is_operator() && &*identity.name == "admin");
-        assert_eq!(auth.login("admin", b"wrong", HERE).await, Err(Denied));
-    }
-
-    #[actix_web::test]
-    async fn a_configured_admin_secret_wins_and_is_never_shown() {
-        let dir = tempfile::tempdir().unwrap();
-        let (_, made) = open(&Config::default(), dir.path()).await;
-        let mut config = Config::default();
-        config.admin.secret = Secret::new("mine");
-        let (auth, shown) = open(&config, dir.path()).await;
-        assert!(shown.is_none());
-        assert!(auth.login("admin", b"mine", ELSEWHERE).await.is_ok());
-        assert_eq!(
-            auth.login("admin", made.unwrap().expose().as_bytes(), ELSEWHERE)
-                .await,
-            Err(Denied)
-        );
-    }
-
-    #[actix_web::test]
-    async fn guest_works_from_loopback_only_and_can_be_turned_off() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut config = Config::default();
-        let (auth, _) = open(&config, dir.path()).await;
-        assert!(
-            auth.login("guest", b"guest", HERE)
-                .await
-                .unwrap()
-                .is_operator()
-        );
-        assert_eq!(auth.login("guest", b"guest", ELSEWHERE).await, Err(Denied));
-        drop(auth);
-        config.guest.enabled = false;
-        let (auth, _) = open(&config, dir.path()).await;
-        assert_eq!(auth.login("guest", b"guest", HERE).await, Err(Denied));
-        assert!(auth.is_reserved("guest") && auth.is_reserved("admin") && !auth.is_reserved("noc"));
-    }
-
-    #[actix_web::test]
-    async fn a_guest_that_was_deleted_stays_away() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = Config::default();
-        let (auth, _) = open(&config, dir.path()).await;
-        let gone = auth.users().delete(&["guest".to_owned()]).await.unwrap();
-        assert_eq!(gone, None);
-        drop(auth);
-        let (auth, _) = open(&config, dir.path()).await;
-        assert_eq!(auth.login("guest", b"guest", HERE).await, Err(Denied));
-        assert_eq!(auth.users().grant("guest", "/"), None);
-    }
-
-    async fn put(auth: &Authenticator, name: &str, password: PasswordHash, tags: &[&str]) -> bool {
-        let update = UserUpdate {
-            password: Some(Some(password)),
-            tags: Some(tags.iter().map(|it| (*it).to_owned()).collect()),
-            limits: None,
-        };
-        auth.users().put(name, update).await.unwrap()
-    }
-
-    #[actix_web::test]
-    async fn users_log_in_with_what_they_chose_until_it_changes() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = Config::default();
-        let (auth, _) = open(&config, dir.path()).await;
-        assert!(put(&auth, "u", PasswordHash::of(b"p"), &["management", "own"]).await);
-        // The second time it is remembered.
-        for _ in 0..2 {
-            let identity = auth.login("u", b"p", ELSEWHERE).await.unwrap();
-            assert!(identity.tags().may_manage() && !identity.is_operator());
-            assert_eq!(auth.login("u", b"q", ELSEWHERE).await, Err(Denied));
-        }
-        assert!(!put(&auth, "u", PasswordHash::of(b"q"), &[]).await);
-        assert_eq!(auth.login("u", b"p", ELSEWHERE).await, Err(Denied));
-        drop(auth);
-        let (auth, _) = open(&config, dir.path()).await;
-        assert!(auth.login("u", b"q", ELSEWHERE).await.is_ok());
-        let none = UserUpdate {
-            password: Some(None),
-            ..UserUpdate::default()
-        };
-        auth.users().put("u", none).await.unwrap();
-        assert_eq!(auth.login("u", b"q", ELSEWHERE).await, Err(Denied));
-    }
-
-    #[actix_web::test]
-    async fn who_fails_too_often_is_refused_even_with_the_right_secret() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut config = Config::default();
-        config.admin.secret = Secret::new("mine");
-        config.limits.failed_logins_per_minute = 3;
-        let (auth, _) = open(&config, dir.path()).await;
-        for _ in 0..3 {
-            assert!(auth.login("admin", b"mine", ELSEWHERE).await.is_ok());
-            assert!(auth.login("admin", b"no", ELSEWHERE).await.is_err());
-        }
-        assert_eq!(auth.login("admin", b"mine", ELSEWHERE).await, Err(Denied));
-        assert!(auth.login("admin", b"mine", HERE).await.is_ok());
-    }
-
-    #[actix_web::test]
-    async fn grants_open_vhosts_survive_and_go_with_user_and_vhost() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = Config::default();
-        let (auth, _) = open(&config, dir.path()).await;
-        put(&auth, "u", PasswordHash::of(b"p"), &[]).await;
-        let identity = auth.login("u", b"p", HERE).await.unwrap();
-        assert!(auth.access(&identity, "v").is_none());
-        let users = auth.users();
-        assert!(users.permit("u", "v", Permission::full()).await.unwrap());
-        assert!(users.permit("u", "w", Permission::full()).await.unwrap());
-        assert!(!users.permit("u", "w", Permission::full()).await.unwrap());
-        let bad = Permission {
-            read: "(".into(),
-            ..Permission::full()
-        };
-        let refused = users.permit("u", "v", bad).await;
-        assert!(matches!(refused, Err(UserError::Pattern(..))));
-        let missing = users.permit("x", "v", Permission::full()).await;
-        assert!(matches!(missing, Err(UserError::NoUser(_))));
-        drop(auth);
-        let (auth, _) = open(&config, dir.path()).await;
-        let users = auth.users();
-        let access = auth.access(&identity, "v").unwrap();
-        assert!(access.consume("u", "v", "q").is_ok());
-        users.keep_vhosts(|vhost| vhost != "v").await.unwrap();
-        assert!(access.consume("u", "v", "q").is_err());
-        assert!(auth.access(&identity, "v").is_none() && auth.access(&identity, "w").is_some());
-        let both = ["u".to_owned(), "x".to_owned()];
-        assert_eq!(users.delete(&both).await.unwrap().as_deref(), Some("x"));
-        assert!(users.may_enter("u", "w"), "all or none");
-        assert_eq!(users.delete(&both[..1]).await.unwrap(), None);
-        put(&auth, "u", PasswordHash::of(b"p"), &[]).await;
-        assert!(!users.may_enter("u", "w"));
-    }
-
-    #[actix_web::test]
-    async fn the_configured_administrator_stays_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut config = Config::default();
-        config.admin.secret = Secret::new("mine");
-        let (auth, _) = open(&config, dir.path()).await;
-        let admin = ["admin".to_owned()];
-        assert!(auth.users().delete(&admin).await.is_err());
-        for update in [
-            UserUpdate {
-                tags: Some(Vec::new()),
-                ..UserUpdate::default()
-            },
-            UserUpdate {
-                password: Some(None),
-                ..UserUpdate::default()
-            },
-        ] {
-            let refused = auth.users().put("admin", update).await;
-            assert!(matches!(refused, Err(UserError::Configured(..))));
-        }
-        assert!(auth.users().may_enter("admin", "/"));
-    }
-
-    #[actix_web::test]
-    async fn clients_are_loaded_replaced_and_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (old, new) = (generate_secret(), generate_secret());
-        let state = StateStore::open(dir.path()).unwrap();
-        let record =
-            serde_json::json!({"client_id": "noc", "secret_hash": SecretHash::of(&old), "more": 1});
-        state.put(Table::Clients, "noc", &record).await.unwrap();
-        let (auth, _) = Authenticator::open(&Config::default(), &state, Arc::default())
-            .await
-            .unwrap();
-        let identity = auth
-            .login("noc", old.expose().as_bytes(), ELSEWHERE)
-            .await
-            .unwrap();
-        assert_eq!(
-            (&*identity.name, identity.kind),
-            ("noc", IdentityKind::Client)
-        );
-        auth.put_client_secret("noc", SecretHash::of(&new));
-        assert_eq!(
-            auth.login("noc", old.expose().as_bytes(), ELSEWHERE).await,
-            Err(Denied)
-        );
-        assert!(
-            auth.login("noc", new.expose().as_bytes(), ELSEWHERE)
-                .await
-                .is_ok()
-        );
-        auth.remove_client("noc");
-        assert_eq!(
-            auth.login("noc", new.expose().as_bytes(), ELSEWHERE).await,
-            Err(Denied)
-        );
-    }
-
-    #[test]
-    fn mapped_loopback_counts() {
-        assert!(is_loopback("::ffff:127.0.0.1".parse().unwrap()));
-        assert!(!is_loopback("::ffff:10.0.0.1".parse().unwrap()));
-    }
 }

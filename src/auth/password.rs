@@ -135,7 +135,8 @@ impl PasswordHash {
         same && !candidate.is_empty()
     }
 
-    fn text(&self) -> String {
+    /// As it is stored.
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Machine(hash) => hash.to_string(),
             Self::Argon2 { salt, hash } => {

@@ -34,7 +34,11 @@ pub struct SecretHash {
 impl SecretHash {
     /// Hashes `secret` with a new salt.
     pub fn of(secret: &Secret) -> Self {
-        let salt = random();
+        Self::salted(random(), secret)
+    }
+
+    /// Hashes `secret` with this salt.
+    pub(super) fn salted(salt: [u8; SALT_BYTES], secret: &Secret) -> Self {
         Self {
             salt,
             hash: digest(&salt, secret.expose().as_bytes()),

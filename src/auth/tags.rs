@@ -14,13 +14,17 @@ pub const POLICYMAKER: Tags = Tags(1 << 2);
 pub const MANAGEMENT: Tags = Tags(1 << 3);
 /// May publish in the name of other users.
 pub const IMPERSONATOR: Tags = Tags(1 << 4);
+/// Runs the bus: its clients and what they left. Our own: the others are RabbitMQ's, and whoever has one of those there
+/// gets no more by it here.
+pub const OPERATOR: Tags = Tags(1 << 5);
 
-const NAMED: [(&str, Tags); 5] = [
+const NAMED: [(&str, Tags); 6] = [
     ("administrator", ADMINISTRATOR),
     ("monitoring", MONITORING),
     ("policymaker", POLICYMAKER),
     ("management", MANAGEMENT),
     ("impersonator", IMPERSONATOR),
+    ("operator", OPERATOR),
 ];
 
 impl Tags {
@@ -50,6 +54,16 @@ impl Tags {
     pub fn may_monitor(self) -> bool {
         self.has(MONITORING) || self.has(ADMINISTRATOR)
     }
+
+    /// Whether it changes what is on the bus: the role `operator`.
+    pub fn may_operate(self) -> bool {
+        self.has(OPERATOR) || self.has(ADMINISTRATOR)
+    }
+
+    /// Whether it sees what is on the bus, and the server's numbers: the role `monitor`.
+    pub fn may_watch(self) -> bool {
+        self.may_monitor() || self.may_operate()
+    }
 }
 
 #[cfg(test)]
@@ -64,14 +78,18 @@ mod tests {
                 tags.may_manage(),
                 tags.may_make_policies(),
                 tags.may_monitor(),
+                tags.may_operate(),
+                tags.may_watch(),
             )
         };
-        assert_eq!(may(&[]), (false, false, false));
-        assert_eq!(may(&["impersonator", "other"]), (false, false, false));
-        assert_eq!(may(&["management"]), (true, false, false));
-        assert_eq!(may(&["policymaker"]), (true, true, false));
-        assert_eq!(may(&["monitoring"]), (true, false, true));
-        assert_eq!(may(&["administrator"]), (true, true, true));
+        let none = (false, false, false, false, false);
+        assert_eq!(may(&[]), none);
+        assert_eq!(may(&["impersonator", "other"]), none);
+        assert_eq!(may(&["management"]), (true, false, false, false, false));
+        assert_eq!(may(&["policymaker"]), (true, true, false, false, false));
+        assert_eq!(may(&["monitoring"]), (true, false, true, false, true));
+        assert_eq!(may(&["operator"]), (false, false, false, true, true));
+        assert_eq!(may(&["administrator"]), (true, true, true, true, true));
         assert!(Tags::of(&["x", "impersonator"]).has(IMPERSONATOR));
     }
 }

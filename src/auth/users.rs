@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 use super::password::PasswordHash;
 use super::records::{Grant, Permission, TopicPermission, UserLimits, UserRecord};
 use super::tags::{IMPERSONATOR, Tags};
-use super::{Identity, IdentityKind};
+use super::{Fingerprint, Identity, IdentityKind};
 use crate::state::{RecordChange, StateError, StateStore, Table};
 
 /// The longest name of a user, in bytes: AMQP's short string.
@@ -48,10 +48,11 @@ impl User {
         self.password.as_ref().map(PasswordHash::export)
     }
 
-    pub(super) fn identity(&self) -> Identity {
+    pub(super) fn identity(&self, secret: Option<Fingerprint>) -> Identity {
         Identity {
             name: Arc::clone(&self.name),
             kind: IdentityKind::User(self.tags),
+            secret,
         }
     }
 

@@ -19,13 +19,13 @@ impl Bus {
     /// there is room for.
     ///
     /// # Errors
-    /// [`BusError::NoClient`]; [`BusError::TooManyLeased`]: the client has to acknowledge some first.
+    /// [`BusError::NoClient`], [`BusError::Disabled`]; [`BusError::TooManyLeased`]: the client has to acknowledge some first.
     pub fn lease(
         &self,
         client_id: &str,
         duration: Duration,
     ) -> Result<(Lease, usize, usize), BusError> {
-        self.registered(client_id)?;
+        self.enabled(client_id)?;
         let prepared = self.shared.leases.prepare(client_id, duration);
         prepared.ok_or(BusError::TooManyLeased)
     }

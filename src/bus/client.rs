@@ -4,6 +4,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -30,6 +31,11 @@ impl Client {
         }
     }
 
+    /// Whether it may not send and receive.
+    pub fn is_disabled(&self) -> bool {
+        self.record.load().login.disabled
+    }
+
     /// The record now in force.
     pub fn record(&self) -> Arc<ClientRecord> {
         self.record.load_full()
@@ -49,14 +55,21 @@ pub(super) struct ClientActor {
     shared: Arc<Shared>,
     client: Arc<Client>,
     movers: Option<Movers>,
+    /// When the actor will look next whether the old secret is over, seconds of Unix time.
+    watched_s: Option<u64>,
 }
 
 /// What can be asked of a client's actor.
 pub(super) enum ClientMessage {
     /// Change the record.
     Update(ClientPatch, Reply<Result<Arc<ClientRecord>, BusError>>),
-    /// Make a new secret.
-    RotateSecret(Reply<Result<(Arc<ClientRecord>, Secret), BusError>>),
+    /// Make a new secret; the old one counts for some time yet.
+    RotateSecret(
+        Duration,
+        Reply<Result<(Arc<ClientRecord>, Secret), BusError>>,
+    ),
+    /// An old secret may be over.
+    LookAtOldSecret,
     /// Stop moving (true) or go on.
     Pause(bool, Reply<()>),
 }
@@ -70,6 +83,7 @@ pub(super) fn start(shared: &Arc<Shared>, client: &Arc<Client>) -> Handle<Client
         shared: Arc::clone(&shared),
         client: Arc::clone(&client),
         movers: None,
+        watched_s: None,
     })
 }
 
@@ -85,12 +99,20 @@ impl Actor for ClientActor {
             movers.resume();
         }
         self.movers = Some(movers);
+        self.watch_old_secret(ctx);
     }
 
     fn handle(&mut self, message: ClientMessage, ctx: &mut Context<'_, Self>) {
         match message {
             ClientMessage::Update(patch, reply) => self.update(patch, reply, ctx),
-            ClientMessage::RotateSecret(reply) => self.rotate_secret(reply, ctx),
+            ClientMessage::RotateSecret(grace, reply) => self.rotate_secret(grace, reply, ctx),
+            ClientMessage::LookAtOldSecret => {
+                self.watched_s = None;
+                // Whoever uses one that counts is left alone.
+                let id = &self.client.record().client_id;
+                (self.shared.disconnect)(id, "the client's old secret is over");
+                self.watch_old_secret(ctx);
+            }
             ClientMessage::Pause(paused, reply) => {
                 self.client.paused.store(paused, Ordering::Relaxed);
                 match (&mut self.movers, paused) {
@@ -121,6 +143,9 @@ impl ClientActor {
         self.store(new, ctx, move |this, stored, ctx| {
             let engine = this.shared.engine.clone();
             let changed = stored.and_then(|new| {
+                if new.login.disabled {
+                    (this.shared.disconnect)(&new.client_id, "the client is disabled");
+                }
                 this.client.change(&engine, &old, &new)?;
                 Ok(new)
             });
@@ -133,21 +158,38 @@ impl ClientActor {
 
     fn rotate_secret(
         &mut self,
+        grace: Duration,
         reply: Reply<Result<(Arc<ClientRecord>, Secret), BusError>>,
         ctx: &mut Context<'_, Self>,
     ) {
         let secret = generate_secret();
         let mut new = ClientRecord::clone(&self.client.record());
-        new.secret_hash = SecretHash::of(&secret);
-        self.store(new, ctx, move |this, stored, _| {
+        new.login.rotate(SecretHash::of(&secret), grace);
+        self.store(new, ctx, move |this, stored, ctx| {
             let rotated = stored.map(|new| {
-                let (id, shared) = (&new.client_id, &this.shared);
-                shared.auth.put_client_secret(id, new.secret_hash.clone());
-                (shared.disconnect)(id, "the client's secret was changed");
+                this.watch_old_secret(ctx);
+                (this.shared.disconnect)(&new.client_id, "the client's secret was changed");
                 (new, secret)
             });
             reply.send(rotated);
         });
+    }
+
+    /// Looks again when the old secret, if there is one, is over. A look that is due before then is enough, since it
+    /// comes here again: who rotates in a loop does not fill memory with timers.
+    fn watch_old_secret(&mut self, ctx: &mut Context<'_, Self>) {
+        let record = self.client.record();
+        let old = record.login.old_secret.as_ref();
+        let Some((old, left)) = old.and_then(|old| Some((old, old.left()?))) else {
+            return;
+        };
+        if self
+            .watched_s
+            .is_none_or(|watched_s| old.ends_s < watched_s)
+        {
+            self.watched_s = Some(old.ends_s);
+            ctx.after(left, ClientMessage::LookAtOldSecret);
+        }
     }
 
     /// Writes a record to the state store; it is in force when `then` runs. Messages wait meanwhile.
@@ -166,6 +208,8 @@ impl ClientActor {
         ctx.wait(work, |this, stored, ctx| {
             if let Ok(record) = &stored {
                 this.client.record.store(Arc::clone(record));
+                let auth = &this.shared.auth;
+                auth.put_client(&record.client_id, &record.login);
             }
             then(this, stored, ctx);
         });

@@ -60,7 +60,7 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Seconds after which a sender should try again while publishers are paused.
 pub const RETRY_AFTER_S: u32 = 1;
 
-/// Tells the AMQP side to end the connections of a client: its id and the reason.
+/// Tells the AMQP side to end those connections of a client whose logins do not count any more: its id and the reason.
 pub type Disconnect = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
 /// Why the bus refused.
@@ -77,6 +77,9 @@ pub enum BusError {
     /// There is no such client.
     #[error("there is no client {0}")]
     NoClient(String),
+    /// The client is disabled: it neither sends nor receives.
+    #[error("the client {0} is disabled")]
+    Disabled(String),
     /// The id is taken by another client, an operator or a queue.
     #[error("{0}")]
     Conflict(String),
@@ -261,15 +264,18 @@ impl Bus {
             .await?
     }
 
-    /// Gives a client a new secret. The old one ends at once, and with it AMQP connections.
+    /// Gives a client a new secret. The old one ends after `grace`, and with it tokens and AMQP connections that were
+    /// made with it; one from before that ends at once.
     ///
     /// # Errors
     /// [`BusError::NoClient`], or a failed store: the old secret stays then.
     pub async fn rotate_secret(
         &self,
         client_id: &str,
+        grace: Duration,
     ) -> Result<(Arc<ClientRecord>, Secret), BusError> {
-        self.ask(client_id, ClientMessage::RotateSecret).await?
+        let rotate = |reply| ClientMessage::RotateSecret(grace, reply);
+        self.ask(client_id, rotate).await?
     }
 
     /// Stops (or lets go on) the moving of a client's outbox and notify queue: messages wait there.
@@ -284,7 +290,7 @@ impl Bus {
     /// Puts a message into the client's outbox; returns its id once the broker has it.
     ///
     /// # Errors
-    /// [`BusError::Invalid`] for the topic, [`BusError::Unavailable`] while the broker takes no messages.
+    /// [`BusError::Invalid`] for the topic, [`BusError::Disabled`], [`BusError::Unavailable`] while the broker takes no messages.
     pub async fn send(
         &self,
         client_id: &str,
@@ -292,7 +298,7 @@ impl Bus {
         payload: Payload<'_>,
     ) -> Result<String, BusError> {
         check_topic(topic)?;
-        let client = self.registered(client_id)?.client;
+        let client = self.enabled(client_id)?;
         self.put(
             &client.outbox,
             Message {
@@ -314,7 +320,7 @@ impl Bus {
         payload: Payload<'_>,
     ) -> Result<String, BusError> {
         topic.map(check_topic).transpose()?;
-        let client = self.registered(client_id)?.client;
+        let client = self.enabled(client_id)?;
         self.put(&client.notify, Message { topic, payload }).await
     }
 
@@ -322,14 +328,14 @@ impl Bus {
     /// `bytes_max` unless the first alone is larger. They go back if they are dropped unsettled.
     ///
     /// # Errors
-    /// [`BusError::NoClient`].
+    /// [`BusError::NoClient`], [`BusError::Disabled`].
     pub fn receive(
         &self,
         client_id: &str,
         messages_max: usize,
         bytes_max: usize,
     ) -> Result<Received, BusError> {
-        let client = self.registered(client_id)?.client;
+        let client = self.enabled(client_id)?;
         let taken = self
             .shared
             .engine
@@ -361,6 +367,15 @@ impl Bus {
     /// Numbers for metrics.
     pub fn sample(&self, samples: &mut Samples) {
         metrics::sample(&self.shared, samples);
+    }
+
+    /// The client, if it may send and receive. One that was disabled while it waited may not any more.
+    fn enabled(&self, client_id: &str) -> Result<Arc<Client>, BusError> {
+        let client = self.registered(client_id)?.client;
+        match client.is_disabled() {
+            true => Err(BusError::Disabled(client_id.to_owned())),
+            false => Ok(client),
+        }
     }
 
     fn registered(&self, client_id: &str) -> Result<Registered, BusError> {

@@ -3,11 +3,13 @@
 //! Owns the rules for ids, names, topics and patterns. Pure: everything here is decided from the input
 //! alone; whether an id is taken is the registry's matter.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::BusError;
-use crate::auth::SecretHash;
+use crate::auth::ClientLogin;
 
 /// Longest `client_id`, bytes: queue names made of it must fit AMQP's 255.
 pub const CLIENT_ID_BYTES_MAX: usize = 100;
@@ -17,6 +19,8 @@ pub const CLIENT_NAME_BYTES_MAX: usize = 255;
 pub const TOPIC_BYTES_MAX: usize = 255;
 /// Patterns of one client.
 pub const SUBSCRIPTIONS_MAX: usize = 100;
+/// How long an old secret may count beside a new one, seconds: a week.
+pub const GRACE_S_MAX: u64 = 7 * 24 * 3600;
 /// Longest `webhook_url`, bytes.
 pub const WEBHOOK_URL_BYTES_MAX: usize = 2048;
 
@@ -38,8 +42,9 @@ pub struct ClientRecord {
     /// Where the client would like its messages pushed; kept, not used by this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_url: Option<String>,
-    /// The hash of the secret with which the client logs in.
-    pub secret_hash: SecretHash,
+    /// How the client logs in, and whether it may. What goes on without it, such as deliveries to its inbox, goes on.
+    #[serde(flatten)]
+    pub login: ClientLogin,
 }
 
 impl ClientRecord {
@@ -62,6 +67,8 @@ pub struct NewClient {
     pub exclude_own: bool,
     /// See [`ClientRecord::webhook_url`].
     pub webhook_url: Option<String>,
+    /// See [`ClientLogin::disabled`].
+    pub disabled: bool,
 }
 
 /// A checked change; what is `None` stays.
@@ -75,6 +82,8 @@ pub struct ClientPatch {
     pub exclude_own: Option<bool>,
     /// A new address, or `Some(None)` to forget it.
     pub webhook_url: Option<Option<String>>,
+    /// See [`ClientLogin::disabled`].
+    pub disabled: Option<bool>,
 }
 
 impl NewClient {
@@ -97,6 +106,7 @@ impl NewClient {
             subscriptions: patch.subscriptions.unwrap_or_default(),
             exclude_own: patch.exclude_own.unwrap_or_default(),
             webhook_url: patch.webhook_url.flatten(),
+            disabled: patch.disabled.unwrap_or_default(),
         })
     }
 
@@ -131,12 +141,9 @@ impl ClientPatch {
         Ok(Self {
             client_name: client_name.map(str::to_owned),
             subscriptions: subscriptions(object)?,
-            exclude_own: match object.get("exclude_own") {
-                None | Some(Value::Null) => None,
-                Some(Value::Bool(value)) => Some(*value),
-                Some(_) => return Err(invalid("exclude_own", "must be true or false")),
-            },
+            exclude_own: flag(object, "exclude_own")?,
             webhook_url: webhook_url(object)?,
+            disabled: flag(object, "disabled")?,
         })
     }
 
@@ -153,6 +160,9 @@ impl ClientPatch {
         }
         if let Some(webhook_url) = self.webhook_url {
             record.webhook_url = webhook_url;
+        }
+        if let Some(disabled) = self.disabled {
+            record.login.disabled = disabled;
         }
     }
 }
@@ -193,6 +203,25 @@ pub fn check_client_id(id: &str) -> Result<(), BusError> {
     Ok(())
 }
 
+/// How long the old secret counts yet when a new one is made: `grace_s`, whole seconds; absent: not at all.
+///
+/// # Errors
+/// [`BusError::Invalid`] with the field `grace_s`.
+pub fn grace(object: &Map<String, Value>) -> Result<Duration, BusError> {
+    const FIELD: &str = "grace_s";
+    let seconds = match object.get(FIELD) {
+        None | Some(Value::Null) => Some(0),
+        // A form has texts only.
+        Some(Value::String(text)) => text.parse().ok(),
+        Some(value) => value.as_u64(),
+    };
+    let seconds = seconds.filter(|seconds| *seconds <= GRACE_S_MAX);
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        let reason = format!("must be a whole number of seconds, 0 to {GRACE_S_MAX}");
+        invalid(FIELD, reason)
+    })
+}
+
 /// Checks a topic: 1 to 255 bytes.
 ///
 /// # Errors
@@ -231,6 +260,15 @@ fn text<'a>(
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
         Some(_) => Err(invalid(field, "must be a text")),
+    }
+}
+
+/// Yes or no; null counts as absent.
+fn flag(object: &Map<String, Value>, field: &'static str) -> Result<Option<bool>, BusError> {
+    match object.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(value)) => Ok(Some(*value)),
+        Some(_) => Err(invalid(field, "must be true or false")),
     }
 }
 
@@ -398,6 +436,7 @@ mod tests {
                 "subscription",
             ),
             (json!({"exclude_own": "yes"}), "exclude_own"),
+            (json!({"disabled": 1}), "disabled"),
             (json!({"webhook": "ftp://x"}), "webhook"),
             (json!({"push_url": 3}), "push_url"),
             (json!({"webhook": {}}), "webhook"),
@@ -406,6 +445,34 @@ mod tests {
         }
         let many: Vec<String> = (0..=SUBSCRIPTIONS_MAX).map(|n| n.to_string()).collect();
         assert_eq!(field_of(json!({"subscriptions": many})), "subscriptions");
+    }
+
+    #[test]
+    fn a_grace_is_bounded() {
+        let of = |value: Value| grace(json!({"grace_s": value}).as_object().unwrap());
+        assert_eq!(grace(&Map::new()).unwrap(), Duration::ZERO);
+        assert_eq!(of(json!(null)).unwrap(), Duration::ZERO);
+        assert_eq!(of(json!(GRACE_S_MAX)).unwrap().as_secs(), GRACE_S_MAX);
+        assert_eq!(of(json!("60")).unwrap().as_secs(), 60);
+        for wrong in [
+            json!(GRACE_S_MAX + 1),
+            json!(-1),
+            json!(1.5),
+            json!("x"),
+            json!([1]),
+        ] {
+            let refused = of(wrong.clone());
+            assert!(
+                matches!(
+                    refused,
+                    Err(BusError::Invalid {
+                        field: "grace_s",
+                        ..
+                    })
+                ),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

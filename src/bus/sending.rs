@@ -31,7 +31,7 @@ impl Bus {
         for message in messages {
             check_topic(message.topic.unwrap_or_default())?;
         }
-        let client = self.registered(client_id)?.client;
+        let client = self.enabled(client_id)?;
         self.put_all(&client.outbox, messages).await
     }
 
@@ -50,7 +50,7 @@ impl Bus {
         for topic in messages.iter().filter_map(|message| message.topic) {
             check_topic(topic)?;
         }
-        let client = self.registered(client_id)?.client;
+        let client = self.enabled(client_id)?;
         self.put_all(&client.notify, messages).await
     }
 

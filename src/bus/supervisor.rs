@@ -7,7 +7,7 @@ use super::client::{self, Client};
 use super::topology::{ClientQueues, PUBLISH, queue_names};
 use super::{BusError, CLIENTS_MAX, ClientRecord, NewClient, Registered, Shared, check_client_id};
 use crate::actor::{Actor, Context, Reply};
-use crate::auth::{Secret, SecretHash, generate_secret};
+use crate::auth::{ClientLogin, Secret, SecretHash, generate_secret};
 use crate::state::{StateError, Table};
 
 /// The one actor that changes the registry.
@@ -89,8 +89,7 @@ impl Supervisor {
             let refused = match stored {
                 Ok(true) => {
                     register(&this.shared, record.clone(), queues);
-                    let hash = record.secret_hash.clone();
-                    this.shared.auth.put_client_secret(id, hash);
+                    this.shared.auth.put_client(id, &record.login);
                     return reply.send(Ok((record, secret)));
                 }
                 Ok(false) => taken(id),
@@ -122,7 +121,10 @@ impl Supervisor {
             subscriptions: new.subscriptions,
             exclude_own: new.exclude_own,
             webhook_url: new.webhook_url,
-            secret_hash: SecretHash::of(secret),
+            login: ClientLogin {
+                disabled: new.disabled,
+                ..ClientLogin::with(SecretHash::of(secret))
+            },
         })
     }
 

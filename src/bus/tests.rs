@@ -1,3 +1,4 @@
+// Long because: one subject, and the fixture that all its tests share.
 //! The bus with its actors on the embedded broker, without listeners.
 
 use std::time::Instant;
@@ -25,6 +26,8 @@ fn at_once<T>(answer: impl Future<Output = T>) -> T {
 
 const ALL: usize = usize::MAX;
 const MEMORY_BYTES: usize = 1 << 20;
+const GRACE: Duration = Duration::from_secs(3600);
+const SOON: Duration = Duration::from_secs(1);
 
 struct Fixture {
     bus: Bus,
@@ -471,7 +474,7 @@ async fn a_deleted_client_leaves_nothing_and_its_id_is_free() {
         Err(BusError::NoClient(_))
     ));
     assert!(matches!(
-        it.bus.rotate_secret("a").await,
+        it.bus.rotate_secret("a", Duration::ZERO).await,
         Err(BusError::NoClient(_))
     ));
     assert_eq!(
@@ -494,7 +497,7 @@ async fn a_new_secret_ends_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     let it = open(&dir).await;
     let old = it.client("a", &["x"]).await;
-    let (record, new) = it.bus.rotate_secret("a").await.unwrap();
+    let (record, new) = it.bus.rotate_secret("a", Duration::ZERO).await.unwrap();
     assert_eq!(record.subscriptions, ["x"]);
     assert!(
         it.auth
@@ -509,6 +512,30 @@ async fn a_new_secret_ends_the_old_one() {
             .is_ok()
     );
     assert_eq!(*it.disconnected.lock(), ["a"]);
+}
+
+#[actix_web::test]
+async fn an_old_secret_counts_for_its_grace_and_its_connections_end_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let it = open(&dir).await;
+    let secret = it.client("a", &[]).await;
+    let enter = |secret: &Secret| {
+        let secret = secret.expose().as_bytes().to_vec();
+        let auth = Arc::clone(&it.auth);
+        async move { auth.login("a", &secret, ELSEWHERE).await.is_ok() }
+    };
+    let (_, second) = it.bus.rotate_secret("a", GRACE).await.unwrap();
+    assert!(enter(&secret).await && enter(&second).await);
+    let (_, third) = it.bus.rotate_secret("a", SOON).await.unwrap();
+    assert!(!enter(&secret).await && enter(&third).await);
+    // At each change, and when the time is over.
+    let begin = Instant::now();
+    while it.disconnected.lock().len() < 3 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "nobody looks");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!enter(&second).await && enter(&third).await);
+    assert_eq!(*it.disconnected.lock(), ["a", "a", "a"]);
 }
 
 #[actix_web::test]

@@ -33,6 +33,19 @@ pub(super) enum ApiFailure {
     },
 }
 
+impl ApiFailure {
+    /// Whether the same call may go well later: the server is not there, or not ready.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Address(_) => false,
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+        }
+    }
+}
+
 /// A server and, if given, who is calling it.
 pub(super) struct Api {
     http: reqwest::Client,

@@ -1,5 +1,10 @@
 //! `backbone client`: the clients of the bus.
 
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value};
@@ -23,6 +28,10 @@ enum ClientCommand {
         client_id: String,
         #[command(flatten)]
         fields: Fields,
+        /// Write the record, secret included, to a new file that only you can read, e.g. soar-config.json
+        // Named like the flag for the server's configuration, which means nothing here, and takes its place.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// List all clients
     List {
@@ -37,7 +46,7 @@ enum ClientCommand {
         #[arg(value_parser = path_segment)]
         client_id: String,
     },
-    /// Change a client's name or subscriptions
+    /// Change a client's name or subscriptions, or whether it may log in
     Update {
         #[command(flatten)]
         remote: RemoteArgs,
@@ -46,6 +55,9 @@ enum ClientCommand {
         client_id: String,
         #[command(flatten)]
         fields: Fields,
+        /// Whether the client may not log in; its inbox is filled all the same
+        #[arg(long)]
+        disabled: Option<bool>,
     },
     /// Remove a client with its queues
     Remove {
@@ -55,13 +67,16 @@ enum ClientCommand {
         #[arg(value_parser = path_segment)]
         client_id: String,
     },
-    /// Give a client a new secret; the old one ends at once
+    /// Give a client a new secret; the old one ends, at once or after a grace
     Rotate {
         #[command(flatten)]
         remote: RemoteArgs,
         /// The client's id
         #[arg(value_parser = path_segment)]
         client_id: String,
+        /// How long the old secret counts yet, seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        grace: u64,
     },
 }
 
@@ -90,6 +105,10 @@ impl Fields {
 
 /// Runs one of the verbs.
 pub(super) async fn run(args: ClientArgs, environment: &Environment) -> Result<(), Failure> {
+    let file = match &args.command {
+        ClientCommand::Add { config, .. } => config.as_deref().map(NewFile::create).transpose()?,
+        _ => None,
+    };
     let Call {
         remote,
         method,
@@ -105,8 +124,56 @@ pub(super) async fn run(args: ClientArgs, environment: &Environment) -> Result<(
             body.map(|fields| Value::Object(fields).to_string()),
         )
         .await?;
-    print(&answer, remote.json, line);
-    Ok(())
+    match file {
+        Some(file) => file.fill(&format!("{answer:#}\n")),
+        None => {
+            print(&answer, remote.json, line);
+            Ok(())
+        }
+    }
+}
+
+/// A file for a secret: made before the server is asked, since that tells the secret only once, and gone again if there is
+/// nothing to put into it.
+struct NewFile {
+    file: File,
+    path: Option<PathBuf>,
+}
+
+impl NewFile {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(path);
+        let file = file.map_err(|error| failed(path, &error))?;
+        let path = Some(path.to_owned());
+        Ok(Self { file, path })
+    }
+
+    fn fill(mut self, text: &str) -> Result<(), Failure> {
+        let path = self.path.take().expect("it is filled once");
+        let written = self.file.write_all(text.as_bytes());
+        let written = written.and_then(|()| self.file.sync_all());
+        if written.is_err() {
+            // The secret must not be lost with the file.
+            println!("{text}");
+        }
+        written.map_err(|error| failed(&path, &error))?;
+        println!("written: {}", path.display());
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Who removed it before was faster.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::File(path.display().to_string(), error.to_string())
 }
 
 /// Prints an answer: as JSON, or a list in lines and a record field by field.
@@ -164,6 +231,7 @@ impl TryFrom<ClientCommand> for Call {
                 remote,
                 client_id,
                 fields,
+                config: _,
             } => {
                 let mut body = fields.into_json();
                 body.insert("client_id".into(), client_id.into());
@@ -177,11 +245,15 @@ impl TryFrom<ClientCommand> for Call {
                 remote,
                 client_id,
                 fields,
+                disabled,
             } => {
-                let body = fields.into_json();
+                let mut body = fields.into_json();
+                if let Some(disabled) = disabled {
+                    body.insert("disabled".into(), disabled.into());
+                }
                 if body.is_empty() {
                     return Err(Failure::Usage(
-                        "nothing to change: give --name or --subscription".into(),
+                        "nothing to change: give --name, --subscription or --disabled".into(),
                     ));
                 }
                 Self::new(remote, Method::PATCH, &[&client_id]).with_body(body)
@@ -189,8 +261,13 @@ impl TryFrom<ClientCommand> for Call {
             ClientCommand::Remove { remote, client_id } => {
                 Self::new(remote, Method::DELETE, &[&client_id])
             }
-            ClientCommand::Rotate { remote, client_id } => {
-                Self::new(remote, Method::POST, &[&client_id, "secret"])
+            ClientCommand::Rotate {
+                remote,
+                client_id,
+                grace,
+            } => {
+                let fields = Map::from_iter([("grace_s".to_owned(), grace.into())]);
+                Self::new(remote, Method::POST, &[&client_id, "secret"]).with_body(fields)
             }
         })
     }
@@ -206,8 +283,13 @@ pub(super) fn path_segment(name: &str) -> Result<String, &'static str> {
 
 fn line(client: &Value) -> String {
     let field = |name: &str| plain(&client[name]);
+    let disabled = if client["disabled"] == true {
+        "\tdisabled"
+    } else {
+        ""
+    };
     format!(
-        "{}\t{}\t{}",
+        "{}\t{}\t{}{disabled}",
         field("client_id"),
         field("client_name"),
         field("subscriptions")
@@ -240,5 +322,7 @@ mod tests {
     fn values_are_shown_as_people_write_them() {
         let client = json!({"client_id": "a", "client_name": null, "subscriptions": ["x.#", "y"]});
         assert_eq!(line(&client), "a\t\tx.# y");
+        let client = json!({"client_id": "a", "subscriptions": [], "disabled": true});
+        assert_eq!(line(&client), "a\t\t\tdisabled");
     }
 }

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use backbone_broker::definitions::STREAMS;
 use backbone_log::{
     Body, Damage, Inspected, LogError, Progress, QueueInfo, RealDisk, Reason, Record, Survey,
     Targets,
@@ -428,6 +429,7 @@ impl Names {
     fn json(&self, id: u64) -> Value {
         match self.0.get(&(id & !PAGED_OUT)) {
             Some((vhost, name)) => json!({ "id": id, "vhost": vhost, "name": name }),
+            None if id & STREAMS != 0 => json!({ "id": id, "stream": id & !STREAMS }),
             None => json!({ "id": id }),
         }
     }
@@ -435,6 +437,7 @@ impl Names {
     fn text(&self, id: u64) -> String {
         match self.0.get(&(id & !PAGED_OUT)) {
             Some((vhost, name)) => format!("{id} ({name:?} in {vhost:?})"),
+            None if id & STREAMS != 0 => format!("{id} (stream {})", id & !STREAMS),
             None => id.to_string(),
         }
     }

@@ -1,6 +1,7 @@
 //! `backbone send` and `backbone receive`: a client's ends of the bus.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,13 +9,54 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::api::{Api, ApiFailure};
 use super::{CLIENT, Failure, RemoteArgs};
-use crate::config::Environment;
+use crate::config::{Environment, Secret};
+
+/// How long one call waits for a message while following, seconds.
+const FOLLOW_WAIT_S: u16 = 30;
+/// Between attempts to reach a server that is away.
+const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
+
+/// Which client it is.
+#[derive(Args)]
+struct ClientArgs {
+    #[command(flatten)]
+    remote: RemoteArgs,
+    /// The client's own file, as `client add --config` writes it: the server's address, its id and its secret
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "secret"])]
+    client: Option<PathBuf>,
+}
+
+/// What of `soar-config.json` matters here.
+#[derive(Deserialize)]
+struct SoarConfig {
+    api: Option<String>,
+    client_id: String,
+    secret: Secret,
+}
+
+impl ClientArgs {
+    fn connect(&self, environment: &Environment) -> Result<Api, Failure> {
+        let Some(path) = &self.client else {
+            return self.remote.connect(environment, &CLIENT);
+        };
+        let failed = |problem: String| Failure::File(path.display().to_string(), problem);
+        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        let config: SoarConfig = serde_json::from_str(&text)
+            .map_err(|error| failed(format!("is not a client's file: {error}")))?;
+        let api = match (&self.remote.api, config.api) {
+            (None, Some(api)) => Api::new(&api)?,
+            _ => self.remote.anonymous(environment)?,
+        };
+        Ok(api.with_credentials(config.client_id, config.secret.expose().to_owned()))
+    }
+}
 
 #[derive(Args)]
 pub(super) struct SendArgs {
     #[command(flatten)]
-    remote: RemoteArgs,
+    client: ClientArgs,
     /// Send to everybody instead of on a topic
     #[arg(long)]
     notify: bool,
@@ -27,13 +69,16 @@ pub(super) struct SendArgs {
 #[derive(Args)]
 pub(super) struct ReceiveArgs {
     #[command(flatten)]
-    remote: RemoteArgs,
+    client: ClientArgs,
     /// At most this many messages
     #[arg(long)]
     limit: Option<u64>,
     /// Wait this long for a message when none is there, seconds
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u16>,
+    /// Go on until interrupted, or until there were as many as the limit; with --json one object a line
+    #[arg(long, conflicts_with = "wait")]
+    follow: bool,
 }
 
 /// Sends one message.
@@ -53,9 +98,9 @@ pub(super) async fn send(args: SendArgs, environment: &Environment) -> Result<()
         topic,
         body: &message,
     })?;
-    let api = args.remote.connect(environment, &CLIENT)?;
+    let api = args.client.connect(environment)?;
     let answer = api.json(Method::POST, &[path], Some(outgoing)).await?;
-    match args.remote.json {
+    match args.client.remote.json {
         true => println!("{answer:#}"),
         false => println!("accepted {}", answer["id"].as_str().unwrap_or_default()),
     }
@@ -64,20 +109,60 @@ pub(super) async fn send(args: SendArgs, environment: &Environment) -> Result<()
 
 /// Takes what waits in the inbox. Every message stays as the server wrote it, byte by byte.
 pub(super) async fn receive(args: ReceiveArgs, environment: &Environment) -> Result<(), Failure> {
-    let api = args.remote.connect(environment, &CLIENT)?;
-    let limit = args.limit.map(|limit| ("limit", limit.to_string()));
-    let wait = args.wait.map(|wait| ("wait", wait.to_string()));
-    let query: Vec<_> = limit.into_iter().chain(wait).collect();
-    let patience = Duration::from_secs(args.wait.unwrap_or(0).into());
-    let text = api.get(&["receive"], &query, patience).await?;
-    if args.remote.json {
+    let api = args.client.connect(environment)?;
+    let as_json = args.client.remote.json;
+    if args.follow {
+        return follow(&api, args.limit, as_json).await;
+    }
+    let text = take(&api, args.limit, args.wait.unwrap_or(0)).await?;
+    if as_json {
         println!("{text}");
         return Ok(());
     }
-    match serde_json::from_str::<Vec<Item>>(&text) {
-        Ok(items) => items.iter().for_each(|item| println!("{}", item.line())),
+    match serde_json::from_str::<Vec<&RawValue>>(&text) {
+        Ok(items) => items.iter().for_each(|item| println!("{}", line(item))),
         // Messages are never dropped because they look unusual: they are gone from the inbox.
         Err(_) => println!("{text}"),
+    }
+    Ok(())
+}
+
+/// What waits, or comes within `wait_s`, as the server wrote it.
+async fn take(api: &Api, limit: Option<u64>, wait_s: u16) -> Result<String, ApiFailure> {
+    let limit = limit.map(|limit| ("limit", limit.to_string()));
+    let wait = (wait_s > 0).then(|| ("wait", wait_s.to_string()));
+    let query: Vec<_> = limit.into_iter().chain(wait).collect();
+    let patience = Duration::from_secs(wait_s.into());
+    api.get(&["receive"], &query, patience).await
+}
+
+/// Shows messages as they come. A server that is away for a while is waited for.
+async fn follow(api: &Api, limit: Option<u64>, as_json: bool) -> Result<(), Failure> {
+    let mut left = limit;
+    let mut out = std::io::stdout();
+    let mut is_away = false;
+    while left != Some(0) {
+        let text = match take(api, left, FOLLOW_WAIT_S).await {
+            Ok(text) => text,
+            Err(failure) if failure.may_pass() => {
+                if !std::mem::replace(&mut is_away, true) {
+                    eprintln!("backbone: {failure}, trying again");
+                }
+                tokio::time::sleep(FOLLOW_PAUSE).await;
+                continue;
+            }
+            Err(failure) => return Err(failure.into()),
+        };
+        is_away = false;
+        let items: Vec<&RawValue> = serde_json::from_str(&text)?;
+        for item in &items {
+            match as_json {
+                true => writeln!(out, "{item}")?,
+                false => writeln!(out, "{}", line(item))?,
+            }
+        }
+        out.flush()?;
+        left = left.map(|left| left.saturating_sub(items.len() as u64));
     }
     Ok(())
 }
@@ -100,14 +185,16 @@ struct Item {
     message: Box<RawValue>,
 }
 
-impl Item {
-    fn line(&self) -> String {
-        let (topic, sender) = (
-            self.topic.as_deref().unwrap_or("-"),
-            self.sender.as_deref().unwrap_or("-"),
-        );
-        format!("{topic}\t{sender}\t{}", self.message.get())
-    }
+/// A received message for people; as it is if it looks unusual.
+fn line(item: &RawValue) -> String {
+    let Ok(item_read) = serde_json::from_str::<Item>(item.get()) else {
+        return item.get().to_owned();
+    };
+    let (topic, sender) = (
+        item_read.topic.as_deref().unwrap_or("-"),
+        item_read.sender.as_deref().unwrap_or("-"),
+    );
+    format!("{topic}\t{sender}\t{}", item_read.message.get())
 }
 
 /// The message: JSON as it was typed if it is JSON, else the words as text.
@@ -142,8 +229,11 @@ mod tests {
 
     #[test]
     fn a_received_message_is_shown_as_it_was_written() {
-        let items: Vec<Item> =
-            serde_json::from_str(r#"[{"topic":"t","message":{"b":1.0,"a":2}}]"#).unwrap();
-        assert_eq!(items[0].line(), "t\t-\t{\"b\":1.0,\"a\":2}");
+        let of = |text| line(serde_json::from_str(text).unwrap());
+        assert_eq!(
+            of(r#"{"topic":"t","message":{"b":1.0,"a":2}}"#),
+            "t\t-\t{\"b\":1.0,\"a\":2}"
+        );
+        assert_eq!(of(r#"{"b":1.0}"#), r#"{"b":1.0}"#);
     }
 }

@@ -5,6 +5,7 @@
 //! one JSON value), problems to standard error.
 
 mod api;
+mod audit;
 mod binding;
 mod call;
 mod client;
@@ -24,7 +25,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::config::{self, Config, ConfigError, Environment, Flags};
 use api::Api;
@@ -84,6 +86,8 @@ enum Command {
     Send(messages::SendArgs),
     /// Receive what waits in a client's inbox
     Receive(messages::ReceiveArgs),
+    /// Show who did what, and which logins failed
+    Audit(audit::AuditArgs),
     /// Tell whether a server is ready, and with an operator's secret what it holds
     Status(status::StatusArgs),
     /// Look into the durable log of a server that does not run; nothing is changed
@@ -92,6 +96,11 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print a script that completes commands, e.g. for `source <(backbone completions bash)`
+    Completions {
+        /// The shell that it is for
+        shell: Shell,
+    },
 }
 
 #[derive(Subcommand)]
@@ -132,7 +141,7 @@ enum Failure {
     Usage(String),
     #[error("{0}: {1}")]
     File(String, String),
-    #[error("cannot read standard input: {0}")]
+    #[error("standard input or output: {0}")]
     Input(#[from] std::io::Error),
     #[error("the message cannot be written as JSON: {0}")]
     Encode(#[from] serde_json::Error),
@@ -191,6 +200,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Definitions(args) => remote(definitions::run(args, &environment)),
         Command::Send(args) => remote(messages::send(args, &environment)),
         Command::Receive(args) => remote(messages::receive(args, &environment)),
+        Command::Audit(args) => remote(audit::run(args, &environment)),
         Command::Status(args) => remote(status::run(args, &environment)),
         Command::Log(command) => Ok(log::run(command, &load()?.data_dir)?),
         Command::Config(ConfigCommand::Check) => {
@@ -200,6 +210,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Config(ConfigCommand::Show) => {
             print!("{}", toml::to_string(&load()?)?);
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "backbone",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
     }
@@ -259,8 +278,6 @@ impl RemoteArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -28,7 +28,7 @@ struct Named {
 
 #[derive(Subcommand)]
 enum QueueCommand {
-    /// List queues: name, messages ready and unacknowledged, consumers, durability
+    /// List queues: name, messages ready and unacknowledged, consumers, durability, state
     List {
         #[command(flatten)]
         remote: RemoteArgs,
@@ -76,6 +76,20 @@ enum QueueCommand {
         /// Only if nothing is ready in it
         #[arg(long)]
         if_empty: bool,
+    },
+    /// Pause a queue: it takes messages and hands out none
+    Pause {
+        #[command(flatten)]
+        remote: RemoteArgs,
+        #[command(flatten)]
+        queue: Named,
+    },
+    /// Have a paused queue hand out messages again
+    Resume {
+        #[command(flatten)]
+        remote: RemoteArgs,
+        #[command(flatten)]
+        queue: Named,
     },
     /// Drop the messages that are ready in a queue
     Purge {
@@ -143,6 +157,14 @@ pub(super) async fn run(args: QueueArgs, environment: &Environment) -> Result<()
             let call = call.with_flag("if-empty", if_empty);
             call.run(environment, line).await
         }
+        QueueCommand::Pause { remote, queue } => {
+            let call = call(remote, Method::PUT, &queue, &["pause"]);
+            call.run(environment, line).await
+        }
+        QueueCommand::Resume { remote, queue } => {
+            let call = call(remote, Method::PUT, &queue, &["resume"]);
+            call.run(environment, line).await
+        }
         QueueCommand::Purge { remote, queue } => {
             let call = call(remote, Method::DELETE, &queue, &["contents"]);
             call.run(environment, line).await
@@ -171,6 +193,7 @@ fn line(queue: &Value) -> String {
         "messages_unacknowledged",
         "consumers",
         "durability",
+        "state",
     ];
     fields.map(|name| plain(&queue[name])).join("\t")
 }

@@ -33,7 +33,7 @@ enum UserCommand {
         name: String,
         #[command(flatten)]
         password: Password,
-        /// administrator, monitoring, policymaker, management or impersonator; may be given several times
+        /// administrator, operator, monitoring, policymaker, management or impersonator; may be given several times
         #[arg(long)]
         tag: Vec<String>,
     },

@@ -7,6 +7,7 @@
 //! Names carry their unit (`_ms`, `_s`, `_bytes`, `_hours`); what has none counts things.
 
 mod amqp;
+mod audit;
 mod environment;
 mod load;
 mod secret;
@@ -22,6 +23,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 pub use amqp::{Amqp, FileMode, Mechanism};
+pub use audit::Audit;
 pub use environment::Environment;
 pub use load::{ConfigError, Flags, load};
 pub use secret::Secret;
@@ -29,6 +31,9 @@ pub use tls::{CertificateFiles, ClientCertificates, LoginFrom, Tls};
 
 /// The most that `limits.max_body_bytes` may be: a message has to fit into one segment of the log, which is 1 GiB at most.
 const MAX_BODY_BYTES_MAX: u64 = 512 << 20;
+
+/// The longest life of a token: ten years.
+const TOKEN_LIFETIME_HOURS_MAX: f64 = 87_600.0;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +63,8 @@ pub struct Config {
     pub definitions: Definitions,
     /// Bearer tokens.
     pub token: Token,
+    /// Who did what.
+    pub audit: Audit,
     /// The log on standard error.
     pub log: Log,
     /// Threads.
@@ -187,7 +194,7 @@ pub struct Definitions {
 pub struct Token {
     /// How long a token lives, hours; fractions are allowed.
     pub lifetime_hours: f64,
-    /// The key of tokens; empty: made by the server.
+    /// The key of tokens; empty: made by the server, once.
     pub secret: Secret,
 }
 
@@ -243,6 +250,7 @@ impl Default for Config {
             durability: Durability::default(),
             definitions: Definitions::default(),
             token: Token::default(),
+            audit: Audit::default(),
             log: Log::default(),
             runtime: Runtime::default(),
             shutdown: Shutdown::default(),
@@ -412,8 +420,9 @@ impl Config {
             ));
         }
         let hours = self.token.lifetime_hours;
-        if !(hours.is_finite() && hours > 0.0) {
-            return Err(("token.lifetime_hours", "must be above 0".into()));
+        if !(hours > 0.0 && hours <= TOKEN_LIFETIME_HOURS_MAX) {
+            let want = format!("must be above 0, and at most {TOKEN_LIFETIME_HOURS_MAX}");
+            return Err(("token.lifetime_hours", want));
         }
         Ok(())
     }
@@ -468,10 +477,11 @@ mod tests {
             "http.path_prefix"
         );
         assert_eq!(blamed(|c| c.admin.id = "guest".into()), "admin.id");
-        assert_eq!(
-            blamed(|c| c.token.lifetime_hours = 0.0),
-            "token.lifetime_hours"
-        );
+        for hours in [0.0, f64::NAN, TOKEN_LIFETIME_HOURS_MAX + 1.0] {
+            let mut config = Config::default();
+            config.token.lifetime_hours = hours;
+            assert_eq!(config.validate().unwrap_err().0, "token.lifetime_hours");
+        }
         assert_eq!(blamed(|c| c.log.level = "a=b=c".into()), "log.level");
         assert_eq!(blamed(|c| c.log.level = "inof".into()), "log.level");
         assert_eq!(

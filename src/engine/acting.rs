@@ -222,6 +222,15 @@ impl Acting {
         Ok(was_there)
     }
 
+    /// Pauses a queue, so that it hands out nothing, or has it go on.
+    ///
+    /// # Errors
+    /// As over AMQP.
+    pub async fn pause_queue(&self, queue: &str, paused: bool) -> Result<(), Refusal> {
+        self.allowed().pause_queue(queue, paused)?;
+        self.settled().await
+    }
+
     /// Drops the ready messages of a queue; says how many.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use backbone_broker::dedup::Deduplication;
 use backbone_broker::topology::ExchangeInfo as Listed;
 use backbone_broker::vhost::Vhost;
 use serde_json::{Map, Value};
@@ -30,6 +31,8 @@ pub struct ExchangeInfo {
     pub policy: Option<String>,
     /// Messages that wait at it for their time; none for one that lets none wait.
     pub messages_delayed: Option<u64>,
+    /// What it remembers, if it drops messages that came before.
+    pub deduplication: Option<Deduplication>,
 }
 
 impl Engine {
@@ -70,6 +73,7 @@ fn describe(vhost: &Vhost, listed: Listed) -> ExchangeInfo {
         arguments: object_of(&listed.arguments),
         policy: policy.map(|policy| policy.definition.name.clone()),
         messages_delayed: vhost.delayed(&listed.name),
+        deduplication: vhost.deduplication_of(&listed.name),
         name: listed.name,
     }
 }

@@ -144,7 +144,7 @@ impl Acting {
     ) -> Result<Vec<Got>, Refusal> {
         let queue = self.allowed().readable(queue)?;
         let count = count.min(MESSAGES_MAX);
-        let taken = Taken::by_client(&self.vhost, &queue, count, BYTES_MAX);
+        let taken = Taken::by_operator(&self.vhost, &queue, count, BYTES_MAX);
         if self.vhost.is_traced() {
             let (entries, now_ms) = (taken.entries(), now_ms());
             let by = self.party();

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use backbone_broker::dedup::Deduplication;
 use backbone_broker::durable::Level;
 use backbone_broker::vhost::Vhost;
 
@@ -65,6 +66,11 @@ impl Engine {
                 total.consumers,
             ),
             ("backbone_queues", "Queues", total.queues),
+            (
+                "backbone_queues_paused",
+                "Queues that are paused: they take messages and hand out none",
+                total.paused,
+            ),
             ("backbone_exchanges", "Exchanges", total.exchanges),
             (
                 "backbone_bindings",
@@ -90,6 +96,16 @@ impl Engine {
                 "backbone_exchange_messages_delayed",
                 "Messages that wait at exchanges for their time",
                 total.delayed,
+            ),
+            (
+                "backbone_deduplication_keys",
+                "Keys of messages that queues and exchanges remember, to drop those that come again",
+                total.remembered.keys,
+            ),
+            (
+                "backbone_deduplication_bytes",
+                "Memory that these keys take",
+                total.remembered.bytes,
             ),
             (
                 "backbone_exchange_history_bytes",
@@ -168,6 +184,9 @@ struct Totals {
     consumers: u64,
     published: u64,
     queues: u64,
+    paused: u64,
+    /// What is remembered of messages that came.
+    remembered: Deduplication,
     exchanges: u64,
     bindings: u64,
     /// Queues of each level, in the order of [`Level::ALL`].
@@ -182,6 +201,7 @@ impl Totals {
             exchanges: counts.exchanges as u64,
             bindings: counts.bindings as u64,
             delayed: vhost.delayed_in_all(),
+            remembered: vhost.deduplication(),
             ..Self::default()
         };
         for queue in vhost.topology().queues() {
@@ -190,6 +210,7 @@ impl Totals {
             totals.unacked += stats.unsettled;
             totals.consumers += u64::from(stats.consumers);
             totals.published += stats.published;
+            totals.paused += u64::from(stats.paused);
             for (level, count) in Level::ALL.into_iter().zip(&mut totals.by_level) {
                 *count += u64::from(level == queue.level());
             }
@@ -204,6 +225,8 @@ impl Totals {
         self.consumers += other.consumers;
         self.published += other.published;
         self.queues += other.queues;
+        self.paused += other.paused;
+        self.remembered = self.remembered.and(other.remembered);
         self.exchanges += other.exchanges;
         self.bindings += other.bindings;
         for (mine, others) in self.by_level.iter_mut().zip(other.by_level) {

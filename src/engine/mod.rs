@@ -21,6 +21,7 @@ mod pager;
 mod policies;
 mod properties;
 mod queues;
+mod stream;
 mod taken;
 mod timer;
 mod vhosts;
@@ -60,6 +61,7 @@ pub use overview::{Counts, Totals};
 pub use pager::{pager, start as start_pager};
 pub use policies::{ApplyTo, Author, Policy, PolicyDefinition, PolicyError};
 pub use queues::QueueInfo;
+pub use stream::{Stream, StreamId};
 pub use taken::Taken;
 pub use timer::start as start_timer;
 pub use vhosts::{VhostDefinition, VhostInfo, VhostLimits, VhostUpdate};
@@ -291,7 +293,8 @@ impl Engine {
     }
 }
 
-fn now_ms() -> u64 {
+/// Unix time, in ms.
+pub(crate) fn now_ms() -> u64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     since_1970.map_or(0, |time| time.as_millis() as u64)
 }

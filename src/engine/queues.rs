@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use backbone_broker::dedup::Deduplication;
 use backbone_broker::policy::{Chosen, Policy, effective};
 use backbone_broker::queue::QueueStats;
 use backbone_broker::vhost::Vhost;
@@ -9,7 +10,7 @@ use backbone_wire::table::Table;
 use serde_json::{Map, Value as Json};
 
 use super::json::object;
-use super::{Engine, Queue};
+use super::{Engine, EngineError, Queue};
 
 /// A queue at one instant.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +39,8 @@ pub struct QueueInfo {
     pub durability: &'static str,
     /// What is in it.
     pub stats: QueueStats,
+    /// What it remembers, if it drops messages that came before.
+    pub deduplication: Option<Deduplication>,
 }
 
 impl Engine {
@@ -52,6 +55,17 @@ impl Engine {
             all.append(&mut infos);
         }
         Some(all)
+    }
+
+    /// Pauses a queue of the bus's vhost, so that it hands out nothing, or has it go on. A durable queue stays so from the
+    /// return on, whatever happens.
+    ///
+    /// # Errors
+    /// The log takes no changes; the queue is deleted.
+    pub async fn pause_queue(&self, queue: &Arc<Queue>, paused: bool) -> Result<(), EngineError> {
+        let vhost = &self.0.vhost;
+        vhost.pause_queue(queue, paused)?;
+        self.kept(vhost.changes_promise()).await
     }
 
     /// The queue of a name or an alias; `None` when there is no such queue or vhost.
@@ -82,6 +96,7 @@ fn describe(vhost: &Vhost, queue: &Queue) -> QueueInfo {
         arguments: object(arguments),
         durability: queue.level().name(),
         stats: queue.stats(),
+        deduplication: queue.deduplication(),
     }
 }
 
@@ -100,6 +115,21 @@ fn merged(chosen: &Chosen) -> Map<String, Json> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[actix_web::test]
+    async fn a_paused_queue_takes_what_comes_and_gives_nothing_but_to_operators() {
+        let engine = Engine::for_tests(1 << 30);
+        let queue = engine.declare_queue("q", true).unwrap();
+        let message = crate::engine::Outgoing::default();
+        for paused in [true, false] {
+            engine.pause_queue(&queue, paused).await.unwrap();
+            engine.publish(&queue, &message).unwrap();
+            let stats = engine.queue_info("/", "q").unwrap().stats;
+            assert_eq!((stats.paused, stats.ready), (paused, 2 - u64::from(paused)));
+            let taken = engine.take(&queue, 10, 1 << 20);
+            assert_eq!(taken.len(), if paused { 0 } else { 2 });
+        }
+    }
 
     #[test]
     fn queues_are_listed_by_name_and_aliases_lead_to_them() {

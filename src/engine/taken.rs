@@ -28,9 +28,18 @@ impl Taken {
         messages_max: usize,
         bytes_max: usize,
     ) -> Self {
+        Self::by(Queue::take, vhost, queue, (messages_max, bytes_max))
+    }
+
+    fn by(
+        take: fn(&Queue, usize, usize, &mut Vec<Entry>) -> u64,
+        vhost: &Arc<Vhost>,
+        queue: &Arc<Queue>,
+        max: (usize, usize),
+    ) -> Self {
         let mut entries = Vec::new();
         vhost.tell_time(super::now_ms());
-        let left = vhost.take(queue, messages_max, bytes_max, &mut entries);
+        let left = vhost.take_with(queue, take, max, &mut entries);
         Self {
             vhost: Arc::clone(vhost),
             queue: Arc::clone(queue),
@@ -39,15 +48,16 @@ impl Taken {
         }
     }
 
-    /// The same for somebody who uses the queue by that: it does not expire for want of use.
-    pub(super) fn by_client(
+    /// The same for an operator, who sees what is in a paused queue too. The queue is used by that: it does not expire.
+    pub(super) fn by_operator(
         vhost: &Arc<Vhost>,
         queue: &Arc<Queue>,
         messages_max: usize,
         bytes_max: usize,
     ) -> Self {
         queue.used(super::now_ms());
-        Self::new(vhost, queue, messages_max, bytes_max)
+        let max = (messages_max, bytes_max);
+        Self::by(Queue::take_even_paused, vhost, queue, max)
     }
 
     /// Ready messages that were left in the queue.

@@ -58,7 +58,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
 }
 
 /// Acknowledges messages that `/receive?ack=explicit` handed out: they are gone for good.
-#[utoipa::path(post, path = "/ack", tag = "messages", security(("basic" = [])),
+#[utoipa::path(post, path = "/ack", tag = "messages", security(("basic" = ["client"])),
     request_body(content = AckFields, content_type = "application/json", example = json!({"ids": ["c0ffee00c0ffee00-0"]})),
     responses((status = 200, body = AckAnswer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 413, body = ErrorBody)))]
@@ -72,7 +72,7 @@ async fn ack(
 }
 
 /// Gives messages back that `/receive?ack=explicit` handed out: they come again, in their old places.
-#[utoipa::path(post, path = "/nack", tag = "messages", security(("basic" = [])),
+#[utoipa::path(post, path = "/nack", tag = "messages", security(("basic" = ["client"])),
     request_body(content = NackFields, content_type = "application/json", example = json!({"ids": ["c0ffee00c0ffee00-0"]})),
     responses((status = 200, body = AckAnswer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 413, body = ErrorBody)))]

@@ -15,6 +15,7 @@ impl From<BusError> for ApiError {
         match error {
             BusError::Invalid { field, .. } => Self::invalid_field(field, message),
             BusError::NoClient(_) => Self::not_found(message),
+            BusError::Disabled(_) => Self::forbidden(message),
             BusError::Conflict(_) => Self::conflict(message),
             BusError::TooManyClients => Self::unavailable(message, TOO_MANY_RETRY_S),
             BusError::TooManyLeased => Self::too_many("too_many_unacknowledged", message),

@@ -55,7 +55,7 @@ pub fn configure(config: &mut ServiceConfig) {
 }
 
 /// A websocket for a client's outbox and inbox: see docs/BUS.md.
-#[utoipa::path(get, path = "/ws", tag = "messages", security((), ("basic" = [])),
+#[utoipa::path(get, path = "/ws", tag = "messages", security((), ("basic" = ["client"])),
     responses((status = 101, description = "the connection is a websocket from now on"),
         (status = 426, body = super::ErrorBody)))]
 async fn open(

@@ -1,18 +1,35 @@
 //! `/clients`: the register of the bus's clients, for operators.
 
+use std::time::Duration;
+
 use actix_web::http::{StatusCode, header};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::audit::About;
 use super::body::{BodyKind, body_kind, form_pairs, parse_json};
-use super::{ApiError, Caller, ErrorBody, Operator, Registrar, Services};
+use super::token::iso_time;
+use super::{ApiError, Caller, ErrorBody, Monitor, Operator, Registrar, Services};
 use crate::auth::Secret;
-use crate::bus::{ClientPatch, ClientRecord, NewClient};
+use crate::bus::{ClientPatch, ClientRecord, NewClient, grace};
 
 /// A client's record as JSON is far smaller; a tree of parsed values is far larger than its text, bytes.
 const RECORD_BYTES_MAX: usize = 1024 * 1024;
+
+/// The fields that the audit names when they are changed.
+const FIELDS: [&str; 9] = [
+    "client_name",
+    "subscription",
+    "subscriptions",
+    "exclude_own",
+    "disabled",
+    "webhook_url",
+    "webhook",
+    "push_url",
+    "callback_url",
+];
 
 /// A client. With `secret` and `api` it is a complete configuration file for the client's side.
 #[derive(Serialize, ToSchema)]
@@ -27,9 +44,15 @@ pub struct ClientBody {
     subscriptions: Vec<String>,
     /// Whether the client's own messages stay out of its inbox.
     exclude_own: bool,
+    /// Whether it may not log in. Its inbox is filled all the same.
+    disabled: bool,
     /// Kept for the client; messages are not pushed there by this version.
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook_url: Option<String>,
+    /// Until when the secret before counts too, if it does: ISO 8601 with offset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    old_secret_expires_at: Option<String>,
     /// Shown only when it was made just now.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
@@ -56,19 +79,34 @@ struct ClientFields {
     subscriptions: Option<Vec<String>>,
     /// Whether the client's own messages stay out of its inbox.
     exclude_own: Option<bool>,
+    /// Whether it may not log in. Its connections end; its inbox is filled all the same.
+    disabled: Option<bool>,
     /// Kept for the client, begins with http:// or https://. Also `webhook`, `push_url`, `callback_url`.
     webhook_url: Option<String>,
 }
 
+/// How a secret is to be changed.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "documentation")]
+struct RotationFields {
+    /// How long the old secret counts yet, seconds. Without it, not at all.
+    #[schema(minimum = 0, maximum = 604_800)]
+    grace_s: Option<u64>,
+}
+
 impl ClientBody {
     fn of(record: &ClientRecord) -> Self {
+        let old = record.login.old_secret.as_ref();
+        let old = old.filter(|old| old.left().is_some());
         Self {
             client_id: record.client_id.clone(),
             client_name: record.client_name.clone(),
             subscription: record.subscription().to_owned(),
             subscriptions: record.subscriptions.clone(),
             exclude_own: record.exclude_own,
+            disabled: record.login.disabled,
             webhook_url: record.webhook_url.clone(),
+            old_secret_expires_at: old.and_then(|old| iso_time(old.ends_s)),
             secret: None,
             api: None,
         }
@@ -102,7 +140,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
 }
 
 /// Registers a client: it works at once. The secret is in this answer and never again.
-#[utoipa::path(post, path = "/clients", tag = "clients", security(("basic" = [])),
+#[utoipa::path(post, path = "/clients", tag = "clients", security(("basic" = ["operator"])),
     request_body(content = ClientFields, content_type = "application/json",
         example = json!({"client_id": "noc-c2", "client_name": "NocC2", "subscription": "soar.noc.#"})),
     responses((status = 201, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -115,14 +153,18 @@ async fn create(
 ) -> Result<HttpResponse, ApiError> {
     let new = NewClient::from_json(&object(&request, &registrar.body)?)?;
     let (record, secret) = services.bus.create_client(new).await?;
+    request.extensions_mut().insert(About {
+        client: Some(record.client_id.clone()),
+        fields: Vec::new(),
+    });
     let client = ClientBody::with_secret(&record, &secret, api(&services, &request));
     Ok(secret_answer(StatusCode::CREATED, &client))
 }
 
 /// All clients, by id, without secrets.
-#[utoipa::path(get, path = "/clients", tag = "clients", security(("basic" = [])),
+#[utoipa::path(get, path = "/clients", tag = "clients", security(("basic" = ["monitor"])),
     responses((status = 200, body = Vec<ClientBody>), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn list(services: web::Data<Services>, _: Operator) -> HttpResponse {
+async fn list(services: web::Data<Services>, _: Monitor) -> HttpResponse {
     let records = services.bus.clients();
     let clients: Vec<_> = records
         .iter()
@@ -132,22 +174,23 @@ async fn list(services: web::Data<Services>, _: Operator) -> HttpResponse {
 }
 
 /// One client, without its secret.
-#[utoipa::path(get, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
+#[utoipa::path(get, path = "/clients/{client_id}", tag = "clients", security(("basic" = ["monitor"])),
     params(("client_id" = String, Path)),
     responses((status = 200, body = ClientBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
 async fn show(
     services: web::Data<Services>,
     client_id: web::Path<String>,
-    _: Operator,
+    _: Monitor,
 ) -> Result<HttpResponse, ApiError> {
     let record = services.bus.client(&client_id)?;
     Ok(HttpResponse::Ok().json(ClientBody::of(&record)))
 }
 
 /// Changes a client; what is not given stays. Subscriptions are in force at once, and messages for
-/// patterns that stay are neither lost nor doubled.
-#[utoipa::path(patch, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
+/// patterns that stay are neither lost nor doubled. A client that is `disabled` cannot log in, and its tokens and AMQP
+/// connections end; messages for it are kept in its inbox.
+#[utoipa::path(patch, path = "/clients/{client_id}", tag = "clients", security(("basic" = ["operator"])),
     params(("client_id" = String, Path)),
     request_body(content = ClientFields, content_type = "application/json", example = json!({"subscription": "soar.#"})),
     responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -165,12 +208,17 @@ async fn update(
         return Err(ApiError::invalid_field("client_id", message));
     }
     let patch = ClientPatch::from_json(&fields)?;
+    let given = FIELDS.into_iter().filter(|it| fields.contains_key(*it));
+    request.extensions_mut().insert(About {
+        client: None,
+        fields: given.map(str::to_owned).collect(),
+    });
     let record = services.bus.update_client(&client_id, patch).await?;
     Ok(HttpResponse::Ok().json(ClientBody::of(&record)))
 }
 
 /// The same as PATCH: what is not given stays.
-#[utoipa::path(put, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
+#[utoipa::path(put, path = "/clients/{client_id}", tag = "clients", security(("basic" = ["operator"])),
     params(("client_id" = String, Path)),
     request_body(content = ClientFields, content_type = "application/json", example = json!({"subscription": "soar.#"})),
     responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -185,7 +233,7 @@ async fn change(
 }
 
 /// Removes a client with its queues, messages, bindings and rights; its connections are closed.
-#[utoipa::path(delete, path = "/clients/{client_id}", tag = "clients", security(("basic" = [])),
+#[utoipa::path(delete, path = "/clients/{client_id}", tag = "clients", security(("basic" = ["operator"])),
     params(("client_id" = String, Path)),
     responses((status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody)))]
@@ -198,12 +246,14 @@ async fn remove(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Makes a new secret, for an operator or the client itself. The old one ends at once, and with it the
-/// client's AMQP connections. The new one is in this answer and never again.
-#[utoipa::path(post, path = "/clients/{client_id}/secret", tag = "clients", security(("basic" = [])),
+/// Makes a new secret, for an operator or the client itself. The old one ends after `grace_s` seconds, at once without it, and
+/// with it the tokens and AMQP connections that were made with it. One from before that ends at once. The new one is in
+/// this answer and never again.
+#[utoipa::path(post, path = "/clients/{client_id}/secret", tag = "clients", security(("basic" = ["operator"])),
     params(("client_id" = String, Path)),
-    responses((status = 200, body = ClientBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-        (status = 404, body = ErrorBody)))]
+    request_body(content = Option<RotationFields>, content_type = "application/json", example = json!({"grace_s": 3600})),
+    responses((status = 200, body = ClientBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn rotate(
     services: web::Data<Services>,
     request: HttpRequest,
@@ -211,10 +261,14 @@ async fn rotate(
     caller: Caller,
 ) -> Result<HttpResponse, ApiError> {
     let identity = &caller.identity;
-    if !identity.is_operator() && *identity.name != **client_id {
+    if !identity.tags().may_operate() && *identity.name != **client_id {
         return Err(ApiError::forbidden("a client changes its own secret only"));
     }
-    let (record, secret) = services.bus.rotate_secret(&client_id).await?;
+    let grace = match caller.body.is_empty() {
+        true => Duration::ZERO,
+        false => grace(&object(&request, &caller.body)?)?,
+    };
+    let (record, secret) = services.bus.rotate_secret(&client_id, grace).await?;
     let client = ClientBody::with_secret(&record, &secret, api(&services, &request));
     Ok(secret_answer(StatusCode::OK, &client))
 }

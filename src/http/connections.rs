@@ -273,7 +273,7 @@ async fn close_user(
 
 /// Its own connections are a user's to close; all others are an administrator's.
 fn check_may_close(manager: &Manager, user: &str) -> Result<(), ApiError> {
-    match *user == *manager.identity.name || manager.identity.is_operator() {
+    match *user == *manager.identity.name || manager.identity.is_administrator() {
         true => Ok(()),
         false => Err(not_of_caller()),
     }

@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::pin::Pin;
 
 use actix_web::http::header;
-use actix_web::{FromRequest, HttpRequest, dev, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev, web};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -44,7 +44,11 @@ pub struct Caller {
     pub body: Bytes,
 }
 
-/// An operator, which is a user with the tag `administrator`; others get 403.
+/// A user with the role `monitor`, which has the tag `monitoring`, `operator` or `administrator`; others get 403.
+#[derive(Debug)]
+pub struct Monitor(pub Caller);
+
+/// A user with the role `operator`, which has the tag `operator` or `administrator`; others get 403.
 #[derive(Debug)]
 pub struct Operator(pub Caller);
 
@@ -59,10 +63,12 @@ pub struct Registrar {
     pub body: Bytes,
 }
 
-/// A name and a secret as they were given.
-struct Pair {
-    name: String,
-    secret: Secret,
+/// What somebody proves with who it is.
+enum Credentials {
+    /// A name and a secret as they were given.
+    Pair(String, Secret),
+    /// A token.
+    Token(Secret),
 }
 
 /// The fields that matter here in a JSON body. The id is not taken apart before its type is known: a list
@@ -91,6 +97,24 @@ impl FromRequest for Caller {
     fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
         let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move { identify(&request, payload).await?.ok_or_else(missing) })
+    }
+}
+
+impl FromRequest for Monitor {
+    type Error = ApiError;
+    type Future = Extraction<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let caller = Caller::from_request(request, payload);
+        Box::pin(async move {
+            let caller = caller.await?;
+            match caller.identity.tags().may_watch() {
+                true => Ok(Self(caller)),
+                false => Err(ApiError::forbidden(
+                    "this needs a user with the tag monitoring, operator or administrator",
+                )),
+            }
+        })
     }
 }
 
@@ -141,15 +165,16 @@ impl FromRequest for Registrar {
     }
 }
 
-/// The caller by the first credentials present; `None` when there are none at all.
+/// The caller by the first credentials present, who is noted with the request for the audit; `None` when there are none at all.
 async fn identify(
     request: &HttpRequest,
     mut payload: dev::Payload,
 ) -> Result<Option<Caller>, ApiError> {
     let services = services(request)?;
-    if let Some(pair) = outside_body(request, services)? {
+    if let Some(credentials) = outside_body(request, services)? {
         // The sender proves itself before anything is read from it.
-        let identity = login(request, services, &pair).await?;
+        let identity = login(request, services, &credentials).await?;
+        request.extensions_mut().insert(identity.clone());
         let body = body::read(request, &mut payload, body_limit(services)).await?;
         check_same_client(request, &identity, &body)?;
         return Ok(Some(Caller { identity, body }));
@@ -158,10 +183,11 @@ async fn identify(
         return Ok(None);
     }
     let body = unknown_body(request, &mut payload, services).await?;
-    let Some(pair) = in_body(request, &body)? else {
+    let Some(credentials) = in_body(request, &body)? else {
         return Ok(None);
     };
-    let identity = login(request, services, &pair).await?;
+    let identity = login(request, services, &credentials).await?;
+    request.extensions_mut().insert(identity.clone());
     check_same_client(request, &identity, &body)?;
     Ok(Some(Caller { identity, body }))
 }
@@ -221,10 +247,10 @@ fn body_limit(services: &Services) -> u64 {
 }
 
 fn operator(caller: Caller) -> Result<Caller, ApiError> {
-    match caller.identity.is_operator() {
+    match caller.identity.tags().may_operate() {
         true => Ok(caller),
         false => Err(ApiError::forbidden(
-            "this needs an administrator's credentials",
+            "this needs a user with the tag operator or administrator",
         )),
     }
 }
@@ -232,7 +258,7 @@ fn operator(caller: Caller) -> Result<Caller, ApiError> {
 async fn login(
     request: &HttpRequest,
     services: &Services,
-    pair: &Pair,
+    credentials: &Credentials,
 ) -> Result<Identity, ApiError> {
     let peer = Peer {
         // Requests that came by no socket are those of unit tests.
@@ -241,20 +267,28 @@ async fn login(
             .map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip()),
         is_local: is_local(request),
     };
-    let login = services
-        .auth
-        .login(&pair.name, pair.secret.expose().as_bytes(), peer);
-    let denied = |denied: Denied| ApiError::unauthorized("invalid_credentials", denied.to_string());
-    login.await.map_err(denied)
+    match credentials {
+        Credentials::Token(token) => Ok(services.auth.login_token(token.expose(), peer)?),
+        Credentials::Pair(name, secret) => {
+            let login = services.auth.login(name, secret.expose().as_bytes(), peer);
+            let denied =
+                |denied: Denied| ApiError::unauthorized("invalid_credentials", denied.to_string());
+            login.await.map_err(denied)
+        }
+    }
 }
 
 fn missing() -> ApiError {
-    let message = "credentials are missing; send Authorization: Basic with the id and the secret";
+    let message = "credentials are missing; send Authorization: Basic with the id and the secret, \
+                   or Bearer with a token";
     ApiError::unauthorized("missing_credentials", message)
 }
 
 /// Credentials in the header or the query.
-fn outside_body(request: &HttpRequest, services: &Services) -> Result<Option<Pair>, ApiError> {
+fn outside_body(
+    request: &HttpRequest,
+    services: &Services,
+) -> Result<Option<Credentials>, ApiError> {
     if let Some(value) = request.headers().get(header::AUTHORIZATION) {
         return value
             .to_str()
@@ -266,30 +300,43 @@ fn outside_body(request: &HttpRequest, services: &Services) -> Result<Option<Pai
         return Ok(None);
     }
     let query = request.query_string();
-    let Some(secret) = form_value(query, "secret").or_else(|| form_value(query, "client_secret"))
-    else {
+    let Some(secret) = form_secret(query)? else {
         return Ok(None);
     };
     let name = form_value(query, "client_id").ok_or_else(|| missing().with_field("client_id"))?;
-    Ok(Some(Pair {
-        name,
-        secret: Secret::new(secret),
-    }))
+    Ok(Some(Credentials::Pair(name, secret)))
+}
+
+/// The secret in a query or form. With two of them nobody could say which one counts.
+fn form_secret(encoded: &str) -> Result<Option<Secret>, ApiError> {
+    let mut found = form_values(encoded, "secret");
+    found.extend(form_values(encoded, "client_secret"));
+    match found.len() {
+        0 | 1 => Ok(found.pop().map(Secret::new)),
+        _ => Err(ApiError::invalid_field(
+            "secret",
+            "the secret is there more than once",
+        )),
+    }
 }
 
 fn malformed_header() -> ApiError {
-    let message = "the Authorization header is not Basic followed by base64 of id:secret";
+    let message = "the Authorization header is neither Basic followed by base64 of id:secret, \
+                   nor Bearer followed by a token";
     ApiError::unauthorized("malformed_credentials", message).with_field("Authorization")
 }
 
-fn authorization(value: &str) -> Result<Pair, ApiError> {
+/// Whether a request comes with a token.
+pub(super) fn has_token(request: &HttpRequest) -> bool {
+    let value = request.headers().get(header::AUTHORIZATION);
+    let value = value.and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| matches!(authorization(value), Ok(Credentials::Token(_))))
+}
+
+fn authorization(value: &str) -> Result<Credentials, ApiError> {
     let (scheme, rest) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
     if scheme.eq_ignore_ascii_case("bearer") {
-        let message =
-            "tokens are not available on this server; use Basic with the id and the secret";
-        return Err(
-            ApiError::unauthorized("tokens_unavailable", message).with_field("Authorization")
-        );
+        return Ok(Credentials::Token(Secret::new(rest.trim())));
     }
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(malformed_header());
@@ -300,14 +347,11 @@ fn authorization(value: &str) -> Result<Pair, ApiError> {
         .map_err(|_| malformed_header())?;
     let decoded = std::str::from_utf8(&decoded).map_err(|_| malformed_header())?;
     let (name, secret) = decoded.split_once(':').ok_or_else(malformed_header)?;
-    Ok(Pair {
-        name: name.to_owned(),
-        secret: Secret::new(secret),
-    })
+    Ok(Credentials::Pair(name.to_owned(), Secret::new(secret)))
 }
 
 /// Credentials in the body; a body that claims to be JSON and is not is an error of its own.
-fn in_body(request: &HttpRequest, bytes: &[u8]) -> Result<Option<Pair>, ApiError> {
+fn in_body(request: &HttpRequest, bytes: &[u8]) -> Result<Option<Credentials>, ApiError> {
     let (name, secret) = match body_kind(request, bytes) {
         BodyKind::Json if !bytes.is_empty() => match inline_fields(bytes)? {
             Some(fields) => (fields.name(), fields.secret),
@@ -315,17 +359,12 @@ fn in_body(request: &HttpRequest, bytes: &[u8]) -> Result<Option<Pair>, ApiError
         },
         BodyKind::Form => {
             let form = std::str::from_utf8(bytes).unwrap_or_default();
-            (
-                form_value(form, "client_id"),
-                form_value(form, "secret")
-                    .or_else(|| form_value(form, "client_secret"))
-                    .map(Secret::new),
-            )
+            (form_value(form, "client_id"), form_secret(form)?)
         }
         _ => (None, None),
     };
     let pair = name.zip(secret);
-    Ok(pair.map(|(name, secret)| Pair { name, secret }))
+    Ok(pair.map(|(name, secret)| Credentials::Pair(name, secret)))
 }
 
 /// The fields of a JSON object; `None` for any other JSON. (serde would take an array for the fields in
@@ -479,14 +518,18 @@ mod tests {
 
     #[test]
     fn basic_is_read_whatever_the_case_and_the_secret_may_hold_colons() {
-        let pair = authorization(&format!("bAsIc {}", STANDARD.encode("a:b:c"))).unwrap();
-        assert_eq!((pair.name.as_str(), pair.secret.expose()), ("a", "b:c"));
+        let basic = authorization(&format!("bAsIc {}", STANDARD.encode("a:b:c"))).unwrap();
+        let Credentials::Pair(name, secret) = basic else {
+            panic!("no pair");
+        };
+        assert_eq!((name.as_str(), secret.expose()), ("a", "b:c"));
     }
 
     #[test]
     fn other_schemes_say_what_to_use() {
         let says = |value: &str| authorization(value).err().unwrap().to_string();
-        assert!(says("Bearer x").starts_with("tokens_unavailable"));
+        let bearer = authorization("bEaReR  x.y.z ").unwrap();
+        assert!(matches!(bearer, Credentials::Token(token) if token.expose() == "x.y.z"));
         for broken in ["Digest x", "Basic", "Basic ???", "Basic YQ==", ""] {
             assert!(
                 says(broken).starts_with("malformed_credentials"),

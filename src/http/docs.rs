@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use actix_web::http::header::ContentType;
 use actix_web::{HttpResponse, web};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{OpenApi, ServerBuilder};
 use utoipa::{Modify, OpenApi as _};
 use utoipa_swagger_ui::{Config, serve};
 
 use super::{
-    ApiError, Services, acks, bindings, bus_socket, channels, checks, clients, connections,
+    ApiError, Services, acks, audit, bindings, bus_socket, channels, checks, clients, connections,
     definitions, exchanges, health, limits, messages, metrics, overview, parameters, permissions,
-    policies, queues, receive, send, stream, topic_permissions, users, vhosts,
+    policies, queues, receive, send, stream, token, topic_permissions, users, vhosts,
 };
 
 /// Registers the routes.
@@ -35,12 +35,14 @@ pub fn configure(config: &mut web::ServiceConfig) {
 fn document(path_prefix: &str) -> OpenApi {
     let mut api = Base::openapi();
     let modules = [
+        token::Api::openapi(),
         clients::Api::openapi(),
         send::Api::openapi(),
         receive::Api::openapi(),
         acks::Api::openapi(),
         stream::Api::openapi(),
         bus_socket::Api::openapi(),
+        audit::Api::openapi(),
         health::Api::openapi(),
         metrics::Api::openapi(),
         exchanges::Api::openapi(),
@@ -63,6 +65,7 @@ fn document(path_prefix: &str) -> OpenApi {
     for module in modules {
         api.merge(module);
     }
+    take_tokens(&mut api);
     let root = if path_prefix.is_empty() {
         "/"
     } else {
@@ -73,19 +76,51 @@ fn document(path_prefix: &str) -> OpenApi {
 }
 
 #[derive(utoipa::OpenApi)]
-#[openapi(info(title = "Backbone"), modifiers(&BasicAuth), components(schemas(super::ErrorBody)))]
+#[openapi(info(title = "Backbone"), modifiers(&Schemes), components(schemas(super::ErrorBody)))]
 struct Base;
 
-/// Says how requests authenticate.
-struct BasicAuth;
+/// How requests authenticate.
+struct Schemes;
 
-impl Modify for BasicAuth {
+const BASIC: &str = "basic";
+const BEARER: &str = "bearer";
+
+impl Modify for Schemes {
     fn modify(&self, api: &mut OpenApi) {
-        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
-        api.components
-            .get_or_insert_default()
-            .add_security_scheme("basic", scheme);
+        let components = api.components.get_or_insert_default();
+        let basic = Http::new(HttpAuthScheme::Basic);
+        components.add_security_scheme(BASIC, SecurityScheme::Http(basic));
+        let mut bearer = Http::new(HttpAuthScheme::Bearer);
+        bearer.bearer_format = Some("JWT".to_owned());
+        components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
     }
+}
+
+/// Wherever a secret is taken, a token is, but where it is made. Behind each stands the role that it needs.
+fn take_tokens(api: &mut OpenApi) {
+    let paths = api.paths.paths.iter_mut();
+    for (_, item) in paths.filter(|(path, _)| *path != token::PATH) {
+        let methods = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+            &mut item.head,
+        ];
+        for operation in methods.into_iter().flatten() {
+            let security = operation.security.get_or_insert_default();
+            let roles: Vec<_> = security.iter().filter_map(roles_by_secret).collect();
+            let bearer = |roles| SecurityRequirement::new(BEARER, roles);
+            security.extend(roles.into_iter().map(bearer));
+        }
+    }
+}
+
+/// The roles that may call with a secret; none: nobody does. The type shows them as JSON only.
+fn roles_by_secret(requirement: &SecurityRequirement) -> Option<Vec<String>> {
+    let requirement = serde_json::to_value(requirement).ok()?;
+    serde_json::from_value(requirement.get(BASIC)?.clone()).ok()
 }
 
 async fn openapi(services: web::Data<Services>) -> HttpResponse {

@@ -8,8 +8,12 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::TokenError;
+
 /// The management interface's code for what a known caller may not do; its status is 401 all the same.
 pub(super) const NOT_AUTHORISED: &str = "not_authorised";
+/// OAuth's code for a grant that is not offered.
+pub(super) const UNSUPPORTED_GRANT: &str = "unsupported_grant_type";
 
 /// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub struct ApiError {
     status: StatusCode,
     body: ErrorBody,
     retry_after_s: Option<u32>,
+    /// A token was refused; the message can stand in a header.
+    is_bad_token: bool,
 }
 
 /// The body of every error answer.
@@ -31,7 +37,12 @@ pub struct ErrorBody {
     field: Option<String>,
     /// The message again, under the name that RabbitMQ's tools look for, below `/api`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    #[schema(value_type = Option<String>)]
+    reason: Option<Box<str>>,
+    /// The message again, under the name that OAuth's clients look for, at `/token`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    error_description: Option<Box<str>>,
 }
 
 impl ApiError {
@@ -42,11 +53,13 @@ impl ApiError {
             message: message.into(),
             field: None,
             reason: None,
+            error_description: None,
         };
         Self {
             status,
             body,
             retry_after_s: None,
+            is_bad_token: false,
         }
     }
 
@@ -54,7 +67,7 @@ impl ApiError {
     pub fn management(status: StatusCode, error: &str, reason: impl Into<String>) -> Self {
         let reason = reason.into();
         let mut made = Self::new(status, error, reason.clone());
-        made.body.reason = Some(reason);
+        made.body.reason = Some(reason.into());
         made
     }
 
@@ -118,10 +131,31 @@ impl ApiError {
         match self.status {
             StatusCode::UNAUTHORIZED => {
                 let made = Self::management(self.status, "not_authorized", "Login failed");
-                made.with_message(self.body.message)
+                let is_bad_token = self.is_bad_token;
+                let made = made.with_message(self.body.message);
+                Self {
+                    is_bad_token,
+                    ..made
+                }
             }
             _ => self,
         }
+    }
+
+    /// The same with the codes of OAuth's token endpoint (RFC 6749 §5.2).
+    pub(super) fn in_oauth(mut self) -> Self {
+        let code = match self.status {
+            StatusCode::UNAUTHORIZED => Some("invalid_client"),
+            StatusCode::BAD_REQUEST if self.body.error != UNSUPPORTED_GRANT => {
+                Some("invalid_request")
+            }
+            _ => None,
+        };
+        if let Some(code) = code {
+            self.body.error = code.to_owned();
+        }
+        self.body.error_description = Some(self.body.message.as_str().into());
+        self
     }
 
     /// Says more than the reason that RabbitMQ gives.
@@ -155,6 +189,23 @@ impl ApiError {
     }
 }
 
+/// RFC 6750 §3.1, with a code for each reason.
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        let code = match error {
+            TokenError::Malformed => "token_malformed",
+            TokenError::Expired => "token_expired",
+            TokenError::Revoked => "token_revoked",
+            TokenError::Elsewhere => "token_not_local",
+        };
+        let made = Self::unauthorized(code, error.to_string()).with_field("Authorization");
+        Self {
+            is_bad_token: true,
+            ..made
+        }
+    }
+}
+
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.body.error, self.body.message)
@@ -172,10 +223,16 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(self.status);
         // Who is known and may not do something need not say again who it is.
         if self.status == StatusCode::UNAUTHORIZED && self.body.error != NOT_AUTHORISED {
-            response.insert_header((
-                header::WWW_AUTHENTICATE,
-                "Basic realm=\"backbone\", charset=\"UTF-8\"",
-            ));
+            let basic = "Basic realm=\"backbone\", charset=\"UTF-8\"";
+            let bearer = match self.is_bad_token {
+                true => format!(
+                    "Bearer realm=\"backbone\", error=\"invalid_token\", error_description=\"{}\"",
+                    self.body.message
+                ),
+                false => "Bearer realm=\"backbone\"".to_owned(),
+            };
+            response.append_header((header::WWW_AUTHENTICATE, basic));
+            response.append_header((header::WWW_AUTHENTICATE, bearer));
         }
         if let Some(seconds) = self.retry_after_s {
             response.insert_header((header::RETRY_AFTER, seconds));

@@ -40,6 +40,17 @@ pub struct ExchangeBody {
     /// Messages that wait for their time, at an exchange of type `x-delayed-message`.
     #[serde(skip_serializing_if = "Option::is_none")]
     messages_delayed: Option<u64>,
+    /// Of an exchange that drops messages that came before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_stats: Option<MessageStats>,
+}
+
+/// Counts of an exchange since the start of the server.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ExchangeMessageStats)]
+struct MessageStats {
+    /// Messages that it dropped because they came before.
+    dedup: u64,
 }
 
 /// An exchange as it is to be.
@@ -71,6 +82,9 @@ impl From<ExchangeInfo> for ExchangeBody {
             arguments: info.arguments,
             policy: info.policy,
             messages_delayed: info.messages_delayed,
+            message_stats: info
+                .deduplication
+                .map(|it| MessageStats { dedup: it.repeats }),
         }
     }
 }

@@ -136,7 +136,7 @@ async fn limit_vhost(
 #[utoipa::path(get, path = "/api/user-limits", tag = "limits", security(("basic" = [])),
     responses((status = 200, body = Vec<UserLimitsBody>), (status = 401, body = ErrorBody)))]
 async fn all_users(services: web::Data<Services>, manager: Manager) -> HttpResponse {
-    let sees_all = manager.identity.is_operator();
+    let sees_all = manager.identity.is_administrator();
     let sees = |user: &str| sees_all || user == &*manager.identity.name;
     HttpResponse::Ok().json(of_users(&services, sees))
 }

@@ -59,7 +59,7 @@ impl FromRequest for Administrator {
         let manager = Manager::from_request(request, payload);
         Box::pin(async move {
             let manager = manager.await?;
-            match manager.identity.is_operator() {
+            match manager.identity.is_administrator() {
                 true => Ok(Self(manager)),
                 false => Err(not_authorised("Not administrator user")),
             }

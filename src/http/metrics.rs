@@ -3,7 +3,7 @@
 use actix_web::http::header::ContentType;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 
-use super::{ApiError, Caller, ErrorBody, Services};
+use super::{ApiError, ErrorBody, Monitor, Services};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -17,19 +17,16 @@ pub fn configure(config: &mut web::ServiceConfig) {
 }
 
 /// All metrics.
-#[utoipa::path(get, path = "/metrics", tag = "operations", security(("basic" = [])),
-    responses((status = 200, body = String, content_type = "text/plain"), (status = 401, body = ErrorBody)))]
+#[utoipa::path(get, path = "/metrics", tag = "operations", security(("basic" = ["monitor"])),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody)))]
 async fn metrics(
     services: web::Data<Services>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     if !services.config.metrics.public {
-        let caller = Caller::from_request(&request, &mut payload.into_inner()).await?;
-        if !caller.identity.tags().may_monitor() {
-            let message = "this needs a user with the tag monitoring or administrator";
-            return Err(ApiError::forbidden(message));
-        }
+        Monitor::from_request(&request, &mut payload.into_inner()).await?;
     }
     let text = services
         .telemetry

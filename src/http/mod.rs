@@ -7,6 +7,7 @@
 
 mod acks;
 mod amqp_socket;
+mod audit;
 mod bindings;
 mod body;
 mod bus_errors;
@@ -43,6 +44,7 @@ mod socket_login;
 mod stream;
 #[cfg(test)]
 mod testing;
+mod token;
 mod topic_permissions;
 mod users;
 mod vhosts;
@@ -55,12 +57,13 @@ use std::sync::atomic::AtomicBool;
 use actix_web::web::ServiceConfig;
 
 pub use body::{BodyKind, body_kind, parse_json, parse_query};
-pub use credentials::{Caller, ClientIdentity, Operator, Registrar};
+pub use credentials::{Caller, ClientIdentity, Monitor, Operator, Registrar};
 pub use error::{ApiError, ErrorBody};
 pub use overview::Listener;
 pub use server::start;
 
 use crate::amqp::Connections;
+use crate::audit::Audit;
 use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::config::Config;
@@ -85,6 +88,8 @@ pub struct Services {
     pub listeners: Vec<Listener>,
     /// The AMQP connections.
     pub connections: Connections,
+    /// Who did what.
+    pub audit: Arc<Audit>,
     /// The communications bus.
     pub bus: Bus,
     /// Everything but messages, out and in.
@@ -100,9 +105,11 @@ pub struct Services {
 /// Registers the routes of every module: a new feature adds its line here.
 fn configure(config: &mut ServiceConfig) {
     amqp_socket::configure(config);
+    audit::configure(config);
     health::configure(config);
     metrics::configure(config);
     docs::configure(config);
+    token::configure(config);
     clients::configure(config);
     exchanges::configure(config);
     queues::configure(config);

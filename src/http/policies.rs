@@ -234,7 +234,7 @@ async fn remove_operator(
 fn check_maker(services: &Services, manager: &Manager, vhost: &str) -> Result<(), ApiError> {
     let identity = &manager.identity;
     let enters = services.auth.users().may_enter(&identity.name, vhost);
-    match identity.is_operator() || (identity.tags().may_make_policies() && enters) {
+    match identity.is_administrator() || (identity.tags().may_make_policies() && enters) {
         true => Ok(()),
         false => Err(not_authorised("User not authorised to access object")),
     }

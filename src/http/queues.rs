@@ -36,7 +36,8 @@ pub struct QueueBody {
     /// What it was declared with.
     #[schema(value_type = Object)]
     arguments: Map<String, Value>,
-    /// Always `running`.
+    /// `running`, or `paused`: it takes messages and hands out none.
+    #[schema(value_type = String, pattern = "^(running|paused)$")]
     state: &'static str,
     /// The server that it is on.
     node: &'static str,
@@ -85,6 +86,9 @@ pub struct QueueBody {
 struct MessageStats {
     /// Messages put into it.
     publish: u64,
+    /// Of a queue that drops messages that came before: how many it dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dedup: Option<u64>,
 }
 
 /// A queue as it is to be.
@@ -115,7 +119,7 @@ impl From<QueueInfo> for QueueBody {
             auto_delete: info.auto_delete,
             exclusive: info.owner.is_some(),
             arguments: info.arguments,
-            state: "running",
+            state: if stats.paused { "paused" } else { "running" },
             node: node_name(),
             policy: info.policy,
             operator_policy: info.operator_policy,
@@ -128,6 +132,7 @@ impl From<QueueInfo> for QueueBody {
             consumers: stats.consumers,
             message_stats: MessageStats {
                 publish: stats.published,
+                dedup: info.deduplication.map(|it| it.repeats),
             },
             consumer_details: None,
             owner_pid_details: None,
@@ -152,6 +157,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route(web::put().to(put))
                 .route(web::delete().to(remove)),
         )
+        .service(web::resource("/api/queues/{vhost}/{name}/pause").route(web::put().to(pause)))
+        .service(web::resource("/api/queues/{vhost}/{name}/resume").route(web::put().to(resume)))
         .service(
             web::resource("/api/queues/{vhost}/{name}/contents").route(web::delete().to(purge)),
         );
@@ -280,7 +287,43 @@ async fn purge(
     Ok(HttpResponse::NoContent().finish())
 }
 
+/// Pauses a queue: it goes on taking messages and hands out none, until it is resumed. A durable queue stays so through
+/// restarts.
+#[utoipa::path(put, path = "/api/queues/{vhost}/{name}/pause", tag = "queues", security(("basic" = [])),
+    params(("vhost" = String, Path), ("name" = String, Path)),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn pause(
+    services: web::Data<Services>,
+    path: web::Path<(String, String)>,
+    manager: Manager,
+) -> Result<HttpResponse, ApiError> {
+    set_paused(&services, &path, &manager, true).await
+}
+
+/// Has a paused queue hand out messages again.
+#[utoipa::path(put, path = "/api/queues/{vhost}/{name}/resume", tag = "queues", security(("basic" = [])),
+    params(("vhost" = String, Path), ("name" = String, Path)),
+    responses((status = 204), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn resume(
+    services: web::Data<Services>,
+    path: web::Path<(String, String)>,
+    manager: Manager,
+) -> Result<HttpResponse, ApiError> {
+    set_paused(&services, &path, &manager, false).await
+}
+
+async fn set_paused(
+    services: &Services,
+    (vhost, name): &(String, String),
+    manager: &Manager,
+    paused: bool,
+) -> Result<HttpResponse, ApiError> {
+    let acting = manager.acting(services, vhost)?;
+    acting.pause_queue(name, paused).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
 /// The routes' documentation.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(list_all, list, show, put, remove, purge))]
+#[openapi(paths(list_all, list, show, put, remove, pause, resume, purge))]
 pub(super) struct Api;

@@ -84,7 +84,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
 ///
 /// With `ack=explicit` the caller has the messages for `lease` seconds from the end of the answer on. What it does not acknowledge
 /// in that time with `/ack` comes again, in its old place.
-#[utoipa::path(get, path = "/receive", tag = "messages", security(("basic" = [])), 
+#[utoipa::path(get, path = "/receive", tag = "messages", security(("basic" = ["client"])), 
     params(("limit" = Option<u64>, Query, description = "Messages at most; without it, all"),
         ("max_bytes" = Option<u64>, Query,
             description = "Bytes of messages at most, within the server's limit; one message always passes"),

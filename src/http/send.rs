@@ -121,7 +121,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
 ///
 /// With the header `Idempotency-Key` a call that may have been made already can be made again: for a while, the same key with the
 /// same body is answered as the first time, and nothing is sent again.
-#[utoipa::path(post, path = "/send", tag = "messages", security(("basic" = [])),
+#[utoipa::path(post, path = "/send", tag = "messages", security(("basic" = ["client"])),
     params(("topic" = Option<String>, Query, description = "The topic, if the body has none"),
         ("X-Topic" = Option<String>, Header, description = "The topic, if neither body nor query has one"),
         ("Idempotency-Key" = Option<String>, Header, description = "The call is made once under this key, 1 to 255 characters")),
@@ -139,7 +139,7 @@ async fn send(
 
 /// Sends a message to every client, whatever its patterns. The body is that of `/send`; a topic is not
 /// needed and is passed on as information. There may be several, as for `/send`. `/broadcast` is the same.
-#[utoipa::path(post, path = "/notify", tag = "messages", security(("basic" = [])),
+#[utoipa::path(post, path = "/notify", tag = "messages", security(("basic" = ["client"])),
     params(("topic" = Option<String>, Query, description = "The topic, if the body has none"),
         ("Idempotency-Key" = Option<String>, Header, description = "The call is made once under this key, 1 to 255 characters")),
     request_body(content((Messages = "application/json", example = json!({"body": "all stop"})), (String = "application/x-ndjson"))),

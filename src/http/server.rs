@@ -11,7 +11,7 @@ use actix_web::middleware::{Next, NormalizePath, from_fn};
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, ResponseError, web};
 use rustls::ServerConfig;
 
-use super::{ApiError, Services, configure, cors, management};
+use super::{ApiError, Services, audit, configure, cors, management};
 use crate::runtime::{OpenFiles, Phase};
 
 /// Connections of one thread; the framework's own default.
@@ -85,7 +85,15 @@ async fn finish(
         Some(_) if cors::is_preflight(&request) => {
             request.into_response(HttpResponse::NoContent().finish())
         }
-        _ => next.call(request).await?.map_into_boxed_body(),
+        _ => match &services {
+            Some(services) if audit::may_change(services, &request) => {
+                // What is done for a connection is dropped with it; a change has to be entered all the same.
+                let entered = entered(services.clone(), request, next);
+                let entered = actix_web::rt::spawn(entered).await;
+                entered.map_err(|error| ApiError::internal(&error))??
+            }
+            _ => next.call(request).await?.map_into_boxed_body(),
+        },
     };
     if response.status().is_client_error() || response.status().is_server_error() {
         response = as_json(response).await;
@@ -98,6 +106,17 @@ async fn finish(
     if services.is_some_and(|services| services.lifecycle.phase() == Phase::Draining) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    Ok(response)
+}
+
+/// Answers a request and enters into the audit what it did.
+async fn entered(
+    services: web::Data<Services>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let response = next.call(request).await?.map_into_boxed_body();
+    audit::enter(&services, &response).await;
     Ok(response)
 }
 

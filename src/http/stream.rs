@@ -46,7 +46,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
 /// `id` and the item of `/receive` as `data`. A message is gone from the inbox when it has been written; with `ack=explicit` when it is
 /// acknowledged with `/ack`. Messages that the connection did not take come again. Comments keep an idle connection alive. The stream
 /// ends when the client's record is changed or removed, and when the server does; connect again then.
-#[utoipa::path(get, path = "/receive/stream", tag = "messages", security(("basic" = [])),
+#[utoipa::path(get, path = "/receive/stream", tag = "messages", security(("basic" = ["client"])),
     params(("ack" = Option<String>, Query,
             description = "`write`, the default: messages are gone once they have been written; `explicit`: once they are acknowledged"),
         ("lease" = Option<f64>, Query,

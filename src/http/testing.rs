@@ -7,7 +7,8 @@ use actix_web::web;
 
 use super::Services;
 use crate::amqp::Connections;
-use crate::auth::{Authenticator, Secret, SecretHash};
+use crate::audit::Audit;
+use crate::auth::{Authenticator, ClientLogin, Secret, SecretHash};
 use crate::bus::{Bus, BusParts, KeyBounds};
 use crate::config::Config;
 use crate::definitions::Definitions;
@@ -27,7 +28,8 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
     let (auth, _) = Authenticator::open(&config, &state, telemetry.events())
         .await
         .unwrap();
-    auth.put_client_secret("noc", SecretHash::of(&Secret::new("s")));
+    let secret = SecretHash::of(&Secret::new("s"));
+    auth.put_client("noc", &ClientLogin::with(secret));
     let auth = Arc::new(auth);
     let engine = Engine::for_tests(1 << 30);
     let definitions = Definitions::new(engine.clone(), Arc::clone(&auth), state.clone());
@@ -45,7 +47,9 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
     });
     let bus = bus.await.unwrap();
     let lifecycle = Lifecycle::default();
+    let audit = Audit::open(&engine, config.audit.clone(), telemetry.events());
     web::Data::new(Services {
+        audit: Arc::new(audit),
         config: Arc::new(config),
         serve_amqp: Box::new(|_, _, _| Arc::default()),
         auth,

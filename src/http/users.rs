@@ -36,7 +36,7 @@ struct WhoamiBody {
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "documentation: the fields are read one by one")]
 struct UserFields {
-    /// Any of administrator, monitoring, policymaker, management, impersonator; others mean nothing. Also one text with commas.
+    /// Any of administrator, operator, monitoring, policymaker, management, impersonator; others mean nothing. Also one text with commas.
     tags: Vec<String>,
     /// Its password. Without it and `password_hash` the user cannot log in.
     password: Option<String>,

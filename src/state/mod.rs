@@ -28,8 +28,8 @@ pub enum Table {
     Users,
     /// What users may do, by user, NUL, vhost.
     Grants,
-    /// Clients of the bus by `client_id`. A record has the client's [`SecretHash`](crate::auth::SecretHash)
-    /// in its field `secret_hash`: that is what authentication reads at start.
+    /// Clients of the bus by `client_id`. A record has the fields of the client's
+    /// [`ClientLogin`](crate::auth::ClientLogin): that is what authentication reads at start.
     Clients,
     /// Global parameters by name.
     Parameters,

@@ -1,21 +1,30 @@
 //! Happenings: each is one method that both writes the log line and counts.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::Samples;
 
 /// Bytes of a stranger's name that the log shows; no name of ours is longer.
 const NAME_BYTES_MAX: usize = 100;
 
+/// Hears of a login that failed.
+type LoginFailed = dyn Fn(&str, IpAddr) + Send + Sync;
+
 /// The counters of all happenings.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Events {
     logins_failed: AtomicU64,
+    /// Who wants to know of logins that failed: the name, as far as it is shown, and the peer's address.
+    failures_told: OnceLock<Box<LoginFailed>>,
+    audit_lost: AtomicU64,
+    tokens_made: AtomicU64,
+    tokens_refused: AtomicU64,
     connections_opened: AtomicU64,
     connections_closed: AtomicU64,
     connections_refused: AtomicU64,
@@ -58,10 +67,37 @@ fn second() -> u64 {
 
 impl Events {
     /// Somebody gave a wrong secret or an unknown name. The name is escaped and cut: it comes from a stranger.
-    pub fn login_failed(&self, name: &str) {
+    pub fn login_failed(&self, name: &str, address: IpAddr) {
         count(&self.logins_failed);
         let name = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
-        warn!(name = ?name, "login failed");
+        warn!(name = ?name, %address, "login failed");
+        if let Some(tell) = self.failures_told.get() {
+            tell(name, address);
+        }
+    }
+
+    /// Tells `listener` of logins that fail; there is one.
+    pub fn tell_of_failed_logins(&self, listener: impl Fn(&str, IpAddr) + Send + Sync + 'static) {
+        let first = self.failures_told.set(Box::new(listener));
+        debug_assert!(first.is_ok(), "one listens");
+    }
+
+    /// What somebody did could not be entered into the audit.
+    pub fn audit_lost(&self, why: &dyn Display) {
+        count(&self.audit_lost);
+        error!(%why, "an entry of the audit is lost");
+    }
+
+    /// Somebody who had logged in got a token.
+    pub fn token_made(&self, name: &str) {
+        count(&self.tokens_made);
+        debug!(name, "token made");
+    }
+
+    /// Somebody showed a token that does not count. That it is over is nothing to worry about.
+    pub fn token_refused(&self, why: &dyn Display) {
+        count(&self.tokens_refused);
+        debug!(%why, "token refused");
     }
 
     /// An AMQP connection passed its handshake.
@@ -110,6 +146,21 @@ impl Events {
                 "backbone_auth_attempts_failed_total",
                 "Logins refused, over AMQP and HTTP",
                 &self.logins_failed,
+            ),
+            (
+                "backbone_audit_lost_total",
+                "Entries of the audit that could not be written",
+                &self.audit_lost,
+            ),
+            (
+                "backbone_auth_tokens_made_total",
+                "Tokens handed out",
+                &self.tokens_made,
+            ),
+            (
+                "backbone_auth_tokens_refused_total",
+                "Tokens refused: malformed, expired or revoked",
+                &self.tokens_refused,
             ),
             (
                 "backbone_connections_opened_total",

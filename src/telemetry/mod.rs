@@ -107,7 +107,7 @@ mod tests {
             let value = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed) as f64;
             samples.counter("backbone_test_total", "A test", &[("kind", "a\"b")], value);
         }));
-        telemetry.events().login_failed("x");
+        telemetry.events().login_failed("x", [127, 0, 0, 1].into());
         assert!(
             telemetry
                 .render()

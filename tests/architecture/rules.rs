@@ -31,6 +31,8 @@ const MODULES: &[(&str, &[&str])] = &[
         "engine",
         &["backbone_broker", "backbone_log", "backbone_wire"],
     ),
+    // A stream of the log.
+    ("audit", &["engine"]),
     // Users, and everything that they made.
     ("definitions", &["auth", "engine", "state"]),
     ("bus", &["engine", "state", "actor", "auth"]),
@@ -46,6 +48,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             // Its registry of connections.
             "amqp",
+            "audit",
             "auth",
             "bus",
             "connectors",

@@ -236,6 +236,16 @@ impl<'a> Acting<'a> {
         self.vhost.queue(name, self.conn)
     }
 
+    /// Pauses a queue, or has it go on. Who may configure it may do that.
+    ///
+    /// # Errors
+    /// 403, 404, 405, and those of [`Vhost::pause_queue`].
+    pub fn pause_queue(&self, name: &str, paused: bool) -> Result<(), Error> {
+        self.may_configure("queue", name)?;
+        let queue = self.vhost.queue(name, self.conn)?;
+        self.vhost.pause_queue(&queue, paused)
+    }
+
     /// `queue.delete`; says how many ready messages went.
     ///
     /// # Errors

@@ -42,6 +42,7 @@ counters! {
     messages_dead_letter_circles = "backbone_global_messages_dead_letter_circles_total": "Dead letters dropped because they went in a circle.",
     messages_acknowledgement_timeouts = "backbone_global_messages_acknowledgement_timeouts_total": "Deliveries that were not acknowledged in time.",
     messages_refused = "backbone_global_messages_refused_total": "Messages that a queue refused because it had no room.",
+    messages_deduplicated = "backbone_global_messages_deduplicated_total": "Messages dropped because they came before.",
     queues_declared = "backbone_queues_declared_total": "Queues created.",
     queues_deleted = "backbone_queues_deleted_total": "Queues deleted.",
     channels_opened = "backbone_channels_opened_total": "Channels opened.",

@@ -2,6 +2,7 @@
 
 use backbone_wire::table::Value;
 
+use crate::dedup;
 use crate::durable::Level;
 use crate::error::{Error, Resource};
 use crate::queue::Queue;
@@ -32,6 +33,10 @@ const QUEUE_ARGUMENTS: &[&str] = &[
     "x-max-age",
     "x-stream-max-segment-size-bytes",
     DURABILITY,
+    dedup::ENABLED,
+    dedup::SIZE,
+    dedup::TTL,
+    dedup::HEADER,
 ];
 
 impl Vhost {

@@ -40,6 +40,9 @@ pub const RETURNS: u64 = 1 << 62;
 /// The bits of an id that make it something beside a queue, and not the queue itself.
 pub const BESIDE: u64 = SHADOW | RETURNS;
 
+/// The bit of the ids of streams, which are no queues and belong to no vhost: whoever opens them looks after them.
+pub const STREAMS: u64 = 1 << 61;
+
 const VHOST: &[u8] = b"v/";
 const EXCHANGE: &[u8] = b"x/";
 const QUEUE: &[u8] = b"q/";
@@ -133,6 +136,9 @@ pub struct QueueDefinition {
     /// Of a priority queue: the highest priority. Messages of priority k are known by `id` + k.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority_max: Option<u8>,
+    /// It hands out nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 impl QueueDefinition {
@@ -495,6 +501,7 @@ mod tests {
             level: Level::Written,
             protected: false,
             priority_max: None,
+            paused: true,
         };
         let value = serde_json::to_vec(&queue).unwrap();
         let text = String::from_utf8(value.clone()).unwrap();

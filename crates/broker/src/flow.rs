@@ -145,7 +145,7 @@ impl Mover {
                 self.abandon();
                 refused = !self.may_try_again();
             } else {
-                let mut dead = self.deliver(load);
+                let mut dead = self.deliver(load, now_ms);
                 let count = self.batch.len() as u32;
                 self.forget_batch();
                 self.queue.settle(Some(id), count, &mut self.wakes);
@@ -241,7 +241,7 @@ impl Mover {
     }
 
     /// Pushes the messages to where they go; returns what they push out.
-    fn deliver(&mut self, mut load: Load) -> Vec<Dead> {
+    fn deliver(&mut self, mut load: Load, now_ms: u64) -> Vec<Dead> {
         let arena = self.vhost.arena();
         let mut lists = load.lists.take();
         for list in &lists {
@@ -253,7 +253,7 @@ impl Mover {
         let mut dead = Vec::new();
         let delivered: u64 = lists
             .drain(..)
-            .map(|list| push(&self.vhost, &list, &mut dead, &mut self.wakes))
+            .map(|list| push(&self.vhost, &list, now_ms, &mut dead, &mut self.wakes))
             .sum();
         if let Some(durable) = self.vhost.durable() {
             durable.log().write_soon();

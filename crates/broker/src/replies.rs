@@ -102,6 +102,7 @@ impl Vhost {
         Ok(Route {
             cacheable: false,
             generation: self.topology().generation(),
+            deduplicates: false,
         })
     }
 }

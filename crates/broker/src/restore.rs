@@ -7,12 +7,12 @@ use backbone_log::{Log, QueueInfo};
 use backbone_wire::table::Table;
 
 use crate::definitions::{
-    BESIDE, BindingKey, Definition, ExchangeDefinition, QueueDefinition, RETURNS, SHADOW,
+    BESIDE, BindingKey, Definition, ExchangeDefinition, QueueDefinition, RETURNS, SHADOW, STREAMS,
     VhostDefinition,
 };
 use crate::error::Error;
 use crate::policy::{Author, Policies, Policy, PolicyDefinition};
-use crate::queue::{Features, Queue, QueueOptions};
+use crate::queue::{Features, Queue, QueueOptions, Wakes};
 use crate::vhost::Vhost;
 
 /// What a restore did.
@@ -66,7 +66,8 @@ pub(crate) fn restore(
     vhosts: &[&Vhost],
     lenient: bool,
 ) -> Result<Restored, Error> {
-    let stored: Stored = log.queues().into_iter().map(|q| (q.queue, q)).collect();
+    let queues = log.queues().into_iter().filter(|q| q.queue & STREAMS == 0);
+    let stored: Stored = queues.map(|q| (q.queue, q)).collect();
     let mut restored = Restored::default();
     let mut known = BTreeSet::new();
     for vhost in vhosts {
@@ -145,8 +146,12 @@ impl Vhost {
             };
             let (name, id) = (&definition.name, definition.id);
             let queue = Queue::shared(name, id, options, features, self.pager());
+            queue.set_paused(definition.paused, &mut Wakes::default());
             for (id, level) in definition.ids().zip(0..) {
                 let (live, low, next) = numbers_of(id, stored);
+                if live > 0 && queue.dedup().is_some() {
+                    self.restore_keys(&queue.part(level), low..next);
+                }
                 match definition.priority_max {
                     None => queue.restore(live, low, next),
                     Some(_) if next == 0 => {}

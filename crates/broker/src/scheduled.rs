@@ -176,7 +176,7 @@ impl Vhost {
             let moves = taken.is_ok_and(|taken| {
                 let logged = transfer.log(self, queue.id(), wakes);
                 logged && {
-                    let routed = transfer.deliver(self, dead, wakes);
+                    let routed = transfer.deliver(self, now_ms, dead, wakes);
                     add(&self.counters().messages_routed, routed);
                     let at_hand: Vec<_> = due.drain(..taken).filter_map(|it| it.entry).collect();
                     release(self.arena(), &at_hand);

@@ -19,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::bodies::Bodies;
 use crate::counters::{Counters, add};
-use crate::definitions::{Change, Journal, QueueDefinition, RETURNS, VhostDefinition};
+use crate::definitions::{Change, Journal, RETURNS, VhostDefinition};
 use crate::durable::{Durable, Level, Promise};
 use crate::error::Error;
 use crate::firehose::Firehose;
@@ -170,6 +170,7 @@ impl Vhost {
         other.counters = Arc::clone(&self.counters);
         other.numbers = Arc::clone(&self.numbers);
         other.history_bytes = Arc::clone(&self.history_bytes);
+        other.now_ms = AtomicU64::new(self.now_ms());
         other.timetable = self.timetable.beside();
         other.consumer_timeout_ms = self.consumer_timeout_ms;
         match (&self.durable, &self.pager) {
@@ -269,9 +270,20 @@ impl Vhost {
         bytes_max: usize,
         out: &mut Vec<Entry>,
     ) -> u64 {
+        self.take_with(queue, Queue::take, (count_max, bytes_max), out)
+    }
+
+    /// Takes messages by `take`: [`Queue::take`] or [`Queue::take_even_paused`].
+    pub fn take_with(
+        &self,
+        queue: &Arc<Queue>,
+        take: fn(&Queue, usize, usize, &mut Vec<Entry>) -> u64,
+        (count_max, bytes_max): (usize, usize),
+        out: &mut Vec<Entry>,
+    ) -> u64 {
         loop {
             let from = out.len();
-            let left = queue.take(count_max, bytes_max, out);
+            let left = take(queue, count_max, bytes_max, out);
             if queue.may_expire() && out.len() > from && self.bury_expired(queue, out, from) {
                 continue;
             }
@@ -389,19 +401,9 @@ impl Vhost {
         let features = Features::of(&options.arguments);
         let count = 1 + u64::from(features.priority_max.unwrap_or(0));
         let id = self.numbers.queue_ids(count, self.journal.as_deref())?;
-        let definition = (options.durable && options.owner.is_none()).then(|| QueueDefinition {
-            id,
-            vhost: self.name.to_string(),
-            name: name.to_string(),
-            auto_delete: options.auto_delete,
-            arguments: options.arguments.clone(),
-            level: options.level,
-            protected: options.protected,
-            priority_max: features.priority_max,
-        });
         let queue = Queue::shared(name, id, options, features, self.pager.as_ref());
         self.wind_up(&queue);
-        match definition {
+        match self.definition_of(&queue) {
             Some(definition) => {
                 let handle = Arc::clone(&queue);
                 self.topology.add_durable_queue(&definition, handle)?;
@@ -496,9 +498,12 @@ impl Vhost {
         }
     }
 
-    /// Drops the ready messages of a queue; returns how many.
+    /// Drops the ready messages of a queue, and forgets their keys; returns how many.
     pub fn purge(&self, queue: &Queue) -> u64 {
         let mut count = 0;
+        if let Some(dedup) = queue.dedup() {
+            dedup.forget();
+        }
         queue.each_part(|part| {
             let emptied = part.purge();
             flow::release(&self.arena, &emptied.entries);

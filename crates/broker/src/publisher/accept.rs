@@ -303,7 +303,8 @@ impl Publisher {
         let mut delivered = 0;
         let mut pending = fan.pending.take();
         for list in pending.drain(..) {
-            delivered += push(&vhost, &list, &mut self.dead, &mut self.wakes);
+            let (dead, wakes) = (&mut self.dead, &mut self.wakes);
+            delivered += push(&vhost, &list, self.now_ms, dead, wakes);
             self.spare.keep(list.entries);
         }
         fan.pending.reuse(pending);

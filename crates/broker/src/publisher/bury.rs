@@ -80,7 +80,7 @@ pub fn bury(vhost: &Vhost, dead: &mut Vec<Dead>, now_ms: u64, wakes: &mut Wakes)
             }
             add(counter, taken as u64);
             let mut more = Vec::new();
-            transfer.deliver(vhost, &mut more, wakes);
+            transfer.deliver(vhost, now_ms, &mut more, wakes);
             work.extend(more.into_iter().flat_map(in_parts));
             let gone = &next.entries[done..done + taken];
             if next.queue.counts_returns() {

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use backbone_log::Segment;
+use backbone_log::{Batch, Reason, Segment};
 
 use super::bury::{Dead, bury, note_lost};
 use super::commit::finish;
 use super::headers::Headers;
-use super::{List, Publisher, Routed, place, stage};
+use super::{List, Publisher, Routed, add_number, place, stage};
+use crate::counters::add;
 use crate::death::Cause;
+use crate::dedup::{Dedup, Seen};
 use crate::delay;
 use crate::flow::release;
 use crate::queue::{Admission, Incoming, Lost, Pushed, Queue, Wakes, read_expiries};
@@ -20,6 +22,41 @@ impl Publisher {
     #[cold]
     #[inline(never)]
     pub(super) fn take_by_rules(
+        &mut self,
+        number: usize,
+        content: Content<'_>,
+        headers: &Headers<'_>,
+        now_ms: u64,
+    ) -> Routed {
+        match self.current(number).dedup.is_some() {
+            false => self.take_now(number, content, headers, now_ms),
+            true => self.take_once(number, content, headers, now_ms),
+        }
+    }
+
+    /// The same where the exchange drops repeats.
+    #[cold]
+    #[inline(never)]
+    fn take_once(
+        &mut self,
+        number: usize,
+        content: Content<'_>,
+        headers: &Headers<'_>,
+        now_ms: u64,
+    ) -> Routed {
+        let dedup = self.current(number).dedup.clone();
+        let dedup = dedup.expect("the caller has seen it");
+        let taken = self.once(&dedup, content, now_ms, |this| {
+            Ok(this.take_now(number, content, headers, now_ms))
+        });
+        let taken = taken.expect("what is taken here is never an error");
+        taken.unwrap_or(Routed::Queues)
+    }
+
+    /// Takes a message that did not come before.
+    // Once a message: a call more is measured (benches/instructions.txt).
+    #[inline(always)]
+    fn take_now(
         &mut self,
         number: usize,
         content: Content<'_>,
@@ -178,16 +215,28 @@ pub(super) fn home(queue: &Arc<Queue>, header: &[u8], flags: u32) -> Arc<Queue> 
 }
 
 /// Pushes a list's entries, which own their copies; returns how many the queue took. What they push out goes to `dead`.
-pub(crate) fn push(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut Wakes) -> u64 {
+pub(crate) fn push(
+    vhost: &Vhost,
+    list: &List,
+    now_ms: u64,
+    dead: &mut Vec<Dead>,
+    wakes: &mut Wakes,
+) -> u64 {
     match list.queue.is_ruled() {
         false => super::commit::push(vhost, list, wakes),
-        true => push_by_rules(vhost, list, dead, wakes),
+        true => push_by_rules(vhost, list, now_ms, dead, wakes),
     }
 }
 
 #[cold]
 #[inline(never)]
-fn push_by_rules(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut Wakes) -> u64 {
+fn push_by_rules(
+    vhost: &Vhost,
+    list: &List,
+    now_ms: u64,
+    dead: &mut Vec<Dead>,
+    wakes: &mut Wakes,
+) -> u64 {
     let queue = &list.queue;
     if queue.is_schedule() {
         return push_scheduled(vhost, list, wakes);
@@ -195,17 +244,107 @@ fn push_by_rules(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut W
     if queue.is_history() {
         return remember(vhost, list);
     }
-    let mut entries = list.entries.clone();
+    let entries = list.entries.clone();
     if entries.is_empty() {
         return 0;
     }
+    match queue.dedup() {
+        None => push_entries(vhost, list, entries, dead, wakes),
+        Some(dedup) => push_once(vhost, dedup, list, now_ms, dead, wakes),
+    }
+}
+
+/// The same into a queue that drops repeats.
+#[cold]
+#[inline(never)]
+fn push_once(
+    vhost: &Vhost,
+    dedup: &Dedup,
+    list: &List,
+    now_ms: u64,
+    dead: &mut Vec<Dead>,
+    wakes: &mut Wakes,
+) -> u64 {
+    let mut entries = list.entries.clone();
+    // Held until they are pushed, so that of two with one key the first one is.
+    let mut seen = dedup.lock();
+    let mut repeats = take_repeats(vhost, dedup, &mut seen, &mut entries, now_ms);
+    if !repeats.is_empty() && !drop_repeats(vhost, list, &repeats) {
+        (entries, repeats) = (list.entries.clone(), Vec::new());
+    }
+    let pushed = push_entries(vhost, list, entries, dead, wakes);
+    drop(seen);
+    if pushed == 0 {
+        return 0;
+    }
+    let count = repeats.len() as u64;
+    dedup.count(count);
+    add(&vhost.counters().messages_deduplicated, count);
+    release(vhost.arena(), &repeats);
+    pushed - count
+}
+
+/// Takes what came before out of `entries`, and remembers the others.
+fn take_repeats(
+    vhost: &Vhost,
+    dedup: &Dedup,
+    seen: &mut Seen,
+    entries: &mut Vec<Entry>,
+    now_ms: u64,
+) -> Vec<Entry> {
+    let mut repeats = Vec::new();
+    entries.retain(|entry| {
+        let segment = vhost.arena().segment(entry.segment);
+        let Some(key) = dedup.key(Record::read(&segment, entry.offset).header) else {
+            return true;
+        };
+        let is_new = !seen.knows(&key, now_ms);
+        match is_new {
+            true => seen.note(key, now_ms),
+            false => repeats.push(*entry),
+        }
+        is_new
+    });
+    repeats
+}
+
+/// Has the log settle messages that came before, while their numbers are in flight, so that none is paged in. False: it takes
+/// nothing now, and they stay.
+fn drop_repeats(vhost: &Vhost, list: &List, repeats: &[Entry]) -> bool {
+    let (queue, mut numbers) = (&list.queue, Vec::new());
+    for entry in repeats.iter().filter(|entry| entry.is_logged()) {
+        add_number(&mut numbers, entry.seq);
+    }
+    // Without reserved numbers the queue is deleted, or the log knows of none of them.
+    let known = list.reserved.is_some() && !numbers.is_empty();
+    if let (Some(durable), true) = (vhost.durable(), known) {
+        let mut batch = Batch::new();
+        batch.settle(queue.id(), &numbers, Reason::Drop);
+        if durable.append(&mut batch).is_err() {
+            return false;
+        }
+    }
+    queue.dismiss(repeats);
+    true
+}
+
+/// Pushes `entries`, which are those of the list or some of them. If the queue is deleted, all of the list's copies are given up.
+#[inline(always)]
+fn push_entries(
+    vhost: &Vhost,
+    list: &List,
+    mut entries: Vec<Entry>,
+    dead: &mut Vec<Dead>,
+    wakes: &mut Wakes,
+) -> u64 {
+    let queue = &list.queue;
     let ttl = queue.settings().message_ttl_ms;
     let mut expiries = Vec::with_capacity(entries.len());
     read_expiries(vhost.arena(), &entries, ttl, &mut expiries);
     let (mut dropped, mut lost) = (Vec::new(), Lost::default());
     let mut state = queue.lock();
     state.enter(&mut entries);
-    let pushed = match list.reserved {
+    let pushed = match &list.reserved {
         None => {
             state.number(&mut entries);
             match queue.push_locked(&mut state, &entries, wakes) {
@@ -213,9 +352,9 @@ fn push_by_rules(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut W
                 false => Pushed::Deleted { last: false },
             }
         }
-        Some(_) => {
-            let keep = vhost.keep();
-            queue.push_reserved_locked(&mut state, &entries, keep, &mut dropped, wakes)
+        Some(reserved) => {
+            let (keep, numbers) = (vhost.keep(), &reserved.numbers);
+            queue.push_some_reserved(&mut state, numbers, &entries, keep, &mut dropped, wakes)
         }
     };
     if pushed == Pushed::Taken {
@@ -226,13 +365,6 @@ fn push_by_rules(vhost: &Vhost, list: &List, dead: &mut Vec<Dead>, wakes: &mut W
     let mut lost = Lost::default();
     if let Some(front) = queue.overflow_above(&mut lost, wakes) {
         note_lost(&front, lost, dead);
-    }
-    if list.reserved.is_none() {
-        if pushed != Pushed::Taken {
-            release(vhost.arena(), &entries);
-            return 0;
-        }
-        return entries.len() as u64;
     }
     finish(vhost, list, pushed, &dropped)
 }

@@ -84,13 +84,33 @@ impl Publisher {
     ) -> Result<Routed, Error> {
         let carbon = Carbon::of(content.header)?.expect("CC or BCC was seen");
         let found = self.route_copies(&carbon, content)?;
+        let (exchange, _) = content.exchange_and_key();
+        let Some(dedup) = self.vhost.topology().dedup(exchange) else {
+            return self.publish_found(&carbon, found, content, now_ms);
+        };
+        let taken = self.once(&dedup, content, now_ms, |this| {
+            this.publish_found(&carbon, found, content, now_ms)
+        })?;
+        Ok(taken.unwrap_or_else(|| {
+            self.messages += 1;
+            Routed::Queues
+        }))
+    }
+
+    fn publish_found(
+        &mut self,
+        carbon: &Carbon<'_>,
+        found: Targets<Arc<Queue>>,
+        content: Content<'_>,
+        now_ms: u64,
+    ) -> Result<Routed, Error> {
         if !found.iter().any(|(_, queue)| queue.is_history()) {
-            return self.take_copies(&carbon, found, content, now_ms);
+            return self.take_copies(carbon, found, content, now_ms);
         }
         self.while_none_joins(|this| {
             // Whoever joined meanwhile is found now.
-            let found = this.route_copies(&carbon, content)?;
-            this.take_copies(&carbon, found, content, now_ms)
+            let found = this.route_copies(carbon, content)?;
+            this.take_copies(carbon, found, content, now_ms)
         })
     }
 

@@ -82,9 +82,9 @@ impl Publisher {
             plan.clear();
             self.plan = plan;
         }
-        let mut routed = 0;
+        let (mut routed, now_ms) = (0, self.now_ms);
         for list in pending.drain(..) {
-            routed += by_rules::push(&vhost, &list, &mut self.dead, &mut self.wakes);
+            routed += by_rules::push(&vhost, &list, now_ms, &mut self.dead, &mut self.wakes);
             self.spare.keep(list.entries);
         }
         self.pending.reuse(pending);

@@ -20,6 +20,7 @@ mod commit;
 mod headers;
 mod ids;
 mod lists;
+mod once;
 mod plan;
 mod routes;
 mod stamp;
@@ -418,6 +419,10 @@ impl Publisher {
         let number = self
             .routes
             .insert(exchange, key, generation, keep, &targets);
+        if found.deduplicates {
+            let dedup = self.vhost.topology().dedup(exchange);
+            self.routes.get(number).drop_repeats(dedup);
+        }
         Ok(number)
     }
 

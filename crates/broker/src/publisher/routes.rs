@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use super::stamp::Stamp;
+use crate::dedup::Dedup;
 use crate::durable::Level;
 use crate::flow::Flow;
 use crate::queue::{Queue, Settings};
@@ -48,8 +49,10 @@ pub(super) struct Route {
     pub stamp: Stamp,
     /// The queues.
     pub targets: Arc<TargetList>,
-    /// Not all of them are plain.
+    /// Not all of them are plain, or the exchange is not.
     pub by_rules: bool,
+    /// What the exchange remembers, if it drops repeats.
+    pub dedup: Option<Arc<Dedup>>,
     /// The batch in which `pending` is valid.
     pub epoch: u64,
     /// Where in the batch the messages go. Of a published route, for each target: the index of its entries,
@@ -244,6 +247,7 @@ impl Route {
             stamp: Stamp::default(),
             targets: Arc::default(),
             by_rules: false,
+            dedup: None,
             epoch: 0,
             pending: Vec::new(),
         }
@@ -275,6 +279,13 @@ impl Route {
             None => self.targets = Arc::new(targets.collect()),
         }
         self.by_rules = self.targets.iter().any(|it| it.settings.is_some());
+        self.dedup = None;
+    }
+
+    /// Makes it one from an exchange that drops repeats.
+    pub fn drop_repeats(&mut self, dedup: Option<Arc<Dedup>>) {
+        self.by_rules |= dedup.is_some();
+        self.dedup = dedup;
     }
 }
 

@@ -163,10 +163,16 @@ impl Transfer {
 
     /// Pushes the messages to where they go; what they push out there, and what was refused, goes to `dead`. Returns how many
     /// copies queues took.
-    pub fn deliver(&mut self, vhost: &Vhost, dead: &mut Vec<Dead>, wakes: &mut Wakes) -> u64 {
+    pub fn deliver(
+        &mut self,
+        vhost: &Vhost,
+        now_ms: u64,
+        dead: &mut Vec<Dead>,
+        wakes: &mut Wakes,
+    ) -> u64 {
         let mut taken = 0;
         for list in self.lists.take() {
-            taken += push(vhost, &list, dead, wakes);
+            taken += push(vhost, &list, now_ms, dead, wakes);
         }
         dead.append(&mut self.refused);
         self.let_go(vhost);
@@ -176,7 +182,7 @@ impl Transfer {
     /// Logs and delivers messages that leave no queue; what the log refuses is lost. Returns how many copies queues took.
     pub fn send(mut self, vhost: &Vhost, dead: &mut Vec<Dead>, wakes: &mut Wakes) -> u64 {
         match self.log(vhost, NO_QUEUE, wakes) {
-            true => self.deliver(vhost, dead, wakes),
+            true => self.deliver(vhost, vhost.now_ms(), dead, wakes),
             false => {
                 self.discard(vhost);
                 0

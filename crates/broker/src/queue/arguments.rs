@@ -4,6 +4,7 @@
 
 use backbone_wire::table::{Table, Value};
 
+use crate::dedup;
 use crate::error::{Error, Resource};
 
 /// The longest time in ms that a message or an idle queue may be given: ten years.
@@ -129,10 +130,7 @@ const ARGUMENTS: &[(&str, &str, Check)] = &[
         let known = matches!(number, 1 | 2);
         fail_if(!known, || unsupported("version", &number.to_string()))
     }),
-    ("x-single-active-consumer", "cq", |value, _| match value {
-        Value::Bool(_) => Ok(()),
-        other => Err(unacceptable(other)),
-    }),
+    ("x-single-active-consumer", "cq", |value, _| boolean(value)),
     ("x-delivery-limit", "q", |_, _| Ok(())),
     ("x-quorum-initial-group-size", "q", |value, _| size(value)),
     ("x-max-age", "s", |value, _| {
@@ -157,6 +155,10 @@ const ARGUMENTS: &[(&str, &str, Check)] = &[
         one_of(value, &known, |_| "invalid_queue_locator_arg".into())
     }),
     ("x-queue-master-locator", "c", |_, _| Ok(())),
+    (dedup::ENABLED, "cq", |value, _| boolean(value)),
+    (dedup::SIZE, "cq", |value, _| size(value)),
+    (dedup::TTL, "cq", |value, _| time(integer(value)?)),
+    (dedup::HEADER, "cq", |value, _| text(value).map(drop)),
 ];
 
 /// Whether queues of a type have an argument, as far as this list says.
@@ -216,6 +218,24 @@ pub fn check(of: Resource<'_>, arguments: Table<'_>, declared: Properties) -> Re
     )))
 }
 
+/// Checks what the arguments of a new exchange say of repeats.
+///
+/// # Errors
+/// 406 `invalid arg 'x-cache-size' for exchange 'x' in vhost '/': {value_zero,0}`.
+pub(crate) fn check_dedup(of: Resource<'_>, arguments: Table<'_>) -> Result<(), Error> {
+    for (name, _, check) in ARGUMENTS
+        .iter()
+        .filter(|(name, ..)| dedup::ALL.contains(name))
+    {
+        if let Some(value) = arguments.get(name) {
+            check(&value, arguments).map_err(|why| {
+                Error::precondition_failed(format!("invalid arg '{name}' for {of}: {why}"))
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads the property `expiration` of a message: decimal ms.
 ///
 /// # Errors
@@ -268,6 +288,13 @@ fn integer(value: &Value<'_>) -> Result<i64, String> {
     value
         .as_i64()
         .ok_or_else(|| format!("\"expected integer, got {kind}\""))
+}
+
+fn boolean(value: &Value<'_>) -> Result<(), String> {
+    match value {
+        Value::Bool(_) => Ok(()),
+        other => Err(unacceptable(other)),
+    }
 }
 
 fn text<'a>(value: &Value<'a>) -> Result<&'a [u8], String> {
@@ -420,6 +447,14 @@ mod tests {
                 "x-dead-letter-strategy",
                 Value::from("at-most-once"),
                 " of queue type rabbit_classic_queue",
+            ),
+            ("x-cache-size", int(0), ": {value_zero,0}"),
+            ("x-cache-size", int(1 << 40), ""),
+            ("x-cache-ttl", int(0), ""),
+            (
+                "x-message-deduplication",
+                int(1),
+                ": {unacceptable_type,long}",
             ),
             ("x-unknown", Value::Void, ""),
         ];

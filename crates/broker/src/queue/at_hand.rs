@@ -13,6 +13,9 @@ use crate::record::{Entry, Record};
 impl State {
     /// Messages that consumers will take as soon as they look.
     pub(super) fn room(&self) -> usize {
+        if self.paused {
+            return 0;
+        }
         let consumers = self.consumers.iter().flatten();
         consumers
             .map(|consumer| consumer.room(ROOM_WITHOUT_PREFETCH))

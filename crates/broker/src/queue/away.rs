@@ -55,7 +55,7 @@ impl State {
     /// Whether they are wanted: nothing else that came back can be handed out.
     pub(super) fn wants_away(&self) -> bool {
         !self.away.is_empty()
-            && self.consumer_count > 0
+            && self.has_takers()
             && (self.returned.is_empty() || self.is_next_away())
     }
 

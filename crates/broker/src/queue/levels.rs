@@ -22,6 +22,7 @@ use backbone_wire::table::Table;
 use parking_lot::Mutex;
 
 use super::{Bell, Features, Queue, QueueOptions, QueueStats, Settings, Wakes};
+use crate::dedup::Dedup;
 use crate::pager::Pager;
 use crate::record::{Entry, HEADER_FIXED_LEN};
 use crate::timetable::Timetable;
@@ -38,6 +39,7 @@ pub(crate) struct Levels {
     /// Of each level. Changed under the front's lock, under which levels are made too.
     settings: Mutex<Settings>,
     pager: Option<Arc<Pager>>,
+    dedup: Option<Arc<Dedup>>,
     /// By priority; made when a first message comes.
     queues: Box<[OnceLock<Arc<Queue>>]>,
     /// A bit for each level that may have messages. It is taken off before the level is looked into, and put back if
@@ -81,16 +83,17 @@ fn tagged(level: u8, entry: Entry) -> Entry {
 impl Levels {
     pub(super) fn new(
         front: &Weak<Queue>,
-        (name, id): (&Arc<str>, u64),
-        options: &QueueOptions,
+        queue: &Queue,
         priority_max: u8,
         pager: Option<&Arc<Pager>>,
     ) -> Self {
+        let options = &queue.options;
         let arguments = Table::assume_checked(&options.arguments);
         Self {
-            name: Arc::clone(name),
-            id,
+            name: Arc::clone(&queue.name),
+            id: queue.id,
             options: options.clone(),
+            dedup: queue.dedup.clone(),
             settings: Mutex::new(Settings::of(arguments).of_level()),
             pager: pager.cloned(),
             queues: (0..=priority_max).map(|_| OnceLock::new()).collect(),
@@ -129,7 +132,7 @@ impl Levels {
         let (options, features) = (self.options.clone(), Features::default());
         let queue = Queue::with(&self.name, id, options, features, settings);
         let front = Weak::clone(&self.front);
-        Queue { front, ..queue }
+        Queue { front, ..queue }.with_dedup(self.dedup.clone())
     }
 
     /// Has these settings hold for all levels. Called under the front's lock.
@@ -314,7 +317,7 @@ impl Queue {
         let queue = Arc::new_cyclic(|front| {
             let mut queue = Self::declared(&name.into(), id, options, features);
             if let Some(max) = features.priority_max {
-                let levels = Levels::new(front, (&queue.name, id), &queue.options, max, pager);
+                let levels = Levels::new(front, &queue, max, pager);
                 let levels = Arc::new(levels);
                 queue.state.get_mut().levels = Some(Arc::clone(&levels));
                 queue.levels = Some(levels);
@@ -325,6 +328,12 @@ impl Queue {
             queue.set_page_bell(pager.bell(&queue));
         }
         queue
+    }
+
+    /// The highest priority of a priority queue.
+    pub(crate) fn priority_max(&self) -> Option<u8> {
+        let levels = self.levels.as_ref()?;
+        Some((levels.queues.len() - 1) as u8)
     }
 
     /// Whether it is a priority queue.

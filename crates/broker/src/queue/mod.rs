@@ -28,12 +28,15 @@ mod features;
 mod history;
 mod levels;
 mod outcome;
+mod pause;
+mod repeats;
 mod rules;
 mod schedule;
 mod settings;
 mod shadow;
 mod spill;
 mod state;
+mod take;
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +52,7 @@ pub use credit::SharedCredit;
 pub use features::Activity;
 pub(crate) use features::{Features, consumer_priority};
 
+use crate::dedup::{Dedup, Deduplication};
 use crate::durable::Level;
 use crate::flow::Flow;
 use crate::record::Entry;
@@ -136,6 +140,8 @@ pub struct Queue {
     /// Written under the lock.
     published: AtomicU64,
     kind: QueueType,
+    /// What it remembers of messages that came, if it drops those that come again. Levels share it.
+    dedup: Option<Arc<Dedup>>,
     /// What is special about it: [`rules::rule`]. Written under the lock.
     rules: AtomicU16,
     /// When the timetable will look at it. Written under the lock.
@@ -162,8 +168,10 @@ impl Queue {
 
     /// A queue with the settings that its arguments say.
     fn declared(name: &Arc<str>, id: u64, options: QueueOptions, features: Features) -> Self {
-        let settings = Settings::of(Table::assume_checked(&options.arguments));
-        Self::with(name, id, options, features, settings)
+        let arguments = Table::assume_checked(&options.arguments);
+        let (settings, dedup) = (Settings::of(arguments), Dedup::of(arguments));
+        let queue = Self::with(name, id, options, features, settings);
+        queue.with_dedup(dedup.map(Arc::new))
     }
 
     fn with(
@@ -175,15 +183,17 @@ impl Queue {
     ) -> Self {
         let kind = QueueType::of(Table::assume_checked(&options.arguments));
         let bits = Rules::bits(&settings, kind);
-        let state = State {
+        let mut state = State {
             rules: (bits != 0).then(|| Box::new(Rules::new(settings))),
             single_active: features.single_active,
             ..State::default()
         };
+        state.look_who_is_served();
         Self {
             name: Arc::clone(name),
             id,
             kind,
+            dedup: None,
             rules: AtomicU16::new(bits),
             booked: AtomicU64::new(u64::MAX),
             options,
@@ -260,7 +270,7 @@ impl Queue {
         Ok(id)
     }
 
-    /// Whether a flow may pass this queue by: nothing ready, nothing unsettled, the flow not
+    /// Whether a flow may pass this queue by: nothing ready, nothing unsettled, neither queue nor flow
     /// paused, and nobody but its mover consumes. Certain under the lock; without it, it was so a
     /// moment ago.
     pub(crate) fn is_idle(&self) -> bool {
@@ -281,6 +291,7 @@ impl Queue {
             unsettled: state.unsettled,
             consumers: state.consumer_count - u32::from(state.mover.is_some()),
             published: self.published.load(Ordering::Relaxed),
+            paused: state.paused,
         };
         self.add_levels(&mut stats);
         stats
@@ -433,35 +444,6 @@ impl Queue {
         end
     }
 
-    /// Takes messages at the front until `out` has `count_max`, or `bytes_max` bytes but always one if
-    /// there is any, without being a consumer. They are unsettled until [`Queue::settle`] or
-    /// [`Queue::requeue`]. Returns how many are left; if it stopped because those wait in the log alone, see
-    /// [`crate::vhost::Vhost::take`].
-    pub fn take(&self, count_max: usize, bytes_max: usize, out: &mut Vec<Entry>) -> u64 {
-        let mut state = self.state.lock();
-        let mut bytes: usize = out.iter().map(|entry| entry.len as usize).sum();
-        let before = out.len();
-        while out.len() < count_max {
-            let Some(entry) = state.peek() else { break };
-            if bytes > 0 && bytes + entry.len as usize > bytes_max {
-                break;
-            }
-            bytes += entry.len as usize;
-            state.pop();
-            out.push(entry);
-            state.unsettled += 1;
-        }
-        if let Some(rules) = &mut state.rules {
-            rules.went(&out[before..]);
-        }
-        self.note(&state);
-        let left = state.ready_len();
-        let mut late = std::mem::take(&mut state.late);
-        drop(state);
-        late.ring();
-        left
-    }
-
     /// Settles `count` messages that were handed out; `consumer` gets its credit back. Whose
     /// copies they were releases them.
     pub fn settle(&self, consumer: Option<ConsumerId>, count: u32, wakes: &mut Wakes) {
@@ -552,6 +534,7 @@ impl Queue {
             state.mover = None;
             state.turn.clear();
             state.active = None;
+            state.look_who_is_served();
             let emptied = state.empty();
             self.note(&state);
             (emptied, consumers)
@@ -576,7 +559,8 @@ impl Queue {
     /// Keeps `busy` in step with the state; called under the lock after every change.
     fn note(&self, state: &State) {
         let only_the_mover = state.consumer_count == 1 && state.mover.is_some();
-        let idle = only_the_mover && state.ready_len() == 0 && state.unsettled == 0;
+        let empty = only_the_mover && state.ready_len() == 0 && state.unsettled == 0;
+        let idle = empty && !state.paused;
         self.busy.store(!idle, Ordering::Release);
     }
 }

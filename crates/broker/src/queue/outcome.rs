@@ -55,4 +55,6 @@ pub struct QueueStats {
     pub consumers: u32,
     /// Messages ever put in.
     pub published: u64,
+    /// Nothing is handed out.
+    pub paused: bool,
 }

@@ -45,6 +45,8 @@ pub(super) mod rule {
     pub const PART: u16 = 512;
     /// It only remembers what comes: see [`super::super::history`].
     pub const HISTORY: u16 = 1024;
+    /// Messages that came before are dropped.
+    pub const DEDUP: u16 = 2048;
 }
 
 /// Of a queue that is not plain, under its lock.
@@ -188,7 +190,8 @@ impl Queue {
     #[inline]
     pub(crate) fn is_ruled(&self) -> bool {
         const OWN_WAYS: u16 = rule::SCHEDULE | rule::HISTORY;
-        self.has_rule(rule::LENGTH | rule::TTL | rule::TIMED | rule::COUNTS | rule::PART | OWN_WAYS)
+        const TIMES: u16 = rule::TTL | rule::TIMED;
+        self.has_rule(rule::LENGTH | TIMES | rule::COUNTS | rule::PART | rule::DEDUP | OWN_WAYS)
     }
 
     /// Whether something has to be done with messages that were handed out before they are delivered.
@@ -287,7 +290,7 @@ impl Queue {
     /// The settings that a publisher has to ask for each message, if any.
     pub(crate) fn settings_for_publishers(&self) -> Option<Arc<Settings>> {
         const OWN_WAYS: u16 = rule::SCHEDULE | rule::HISTORY;
-        self.has_rule(rule::LENGTH | rule::TTL | rule::COUNTS | OWN_WAYS)
+        self.has_rule(rule::LENGTH | rule::TTL | rule::COUNTS | rule::DEDUP | OWN_WAYS)
             .then(|| self.settings())
     }
 
@@ -317,7 +320,7 @@ impl Queue {
         if same {
             return;
         }
-        let kept = self.rules.load(Ordering::Relaxed) & rule::TIMED;
+        let kept = self.rules.load(Ordering::Relaxed) & (rule::TIMED | rule::DEDUP);
         self.rules
             .store(Rules::bits(&settings, self.kind) | kept, Ordering::Release);
         let weighs = settings.weighs();

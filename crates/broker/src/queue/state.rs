@@ -63,6 +63,11 @@ pub(crate) struct State {
     pub(super) single_active: bool,
     /// Its slot. `None`: there is no consumer.
     pub(super) active: Option<u32>,
+    /// Nothing is handed out.
+    pub(super) paused: bool,
+    /// What follows from these three: not all consumers get messages, and which one does.
+    pub(super) serves_one: bool,
+    pub(super) served: Option<u32>,
     pub(super) exclusive: bool,
     /// Of a priority queue: where its messages are.
     pub(super) levels: Option<Arc<Levels>>,
@@ -214,6 +219,7 @@ impl State {
         self.turn.retain(|slot| *slot != id.slot);
         if self.active == Some(id.slot) {
             self.active = self.turn.pop_front();
+            self.look_who_is_served();
         }
         self.consumer_count -= 1;
         self.exclusive &= !consumer.spec.exclusive;
@@ -275,6 +281,7 @@ impl State {
     fn wait_to_be_active(&mut self, slot: u32) {
         if self.active.is_none() {
             self.active = Some(slot);
+            self.look_who_is_served();
         } else if let Some(Some(consumer)) = self.consumers.get(slot as usize) {
             let priority = consumer.spec.priority;
             self.line_up(slot, priority);
@@ -284,7 +291,7 @@ impl State {
     /// Gives what waits to the consumers with room: the only one is woken to fetch by itself,
     /// several get it assigned in rotation.
     pub(super) fn dispatch(&mut self, wakes: &mut Wakes) {
-        if self.consumer_count == 1 || self.single_active {
+        if self.consumer_count == 1 || self.serves_one {
             self.wake_only(wakes);
             return;
         }
@@ -316,10 +323,10 @@ impl State {
 
     pub(super) fn wake_only(&mut self, wakes: &mut Wakes) {
         let waiting = self.waiting();
-        let consumer = match self.single_active {
+        let consumer = match self.serves_one {
             false => self.consumers.iter_mut().flatten().next(),
             true => self
-                .active
+                .served
                 .and_then(|slot| self.consumers[slot as usize].as_mut()),
         };
         // Most often it knows already, and comes by itself.
@@ -339,9 +346,9 @@ impl State {
         out: &mut Vec<Entry>,
         wakes: &mut Wakes,
     ) -> Fetch {
-        let only = match self.single_active {
+        let only = match self.serves_one {
             false => self.consumer_count == 1,
-            true => self.active == Some(id.slot),
+            true => self.served == Some(id.slot),
         };
         if only && let Some(end) = self.fetch_alone(id, count_max, bytes_max, out) {
             return end;

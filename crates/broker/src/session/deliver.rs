@@ -153,8 +153,17 @@ impl Core {
             false => self.write_batch::<false>(channel, index, batch, &[], out),
             true => self.write_by_rules(channel, index, batch, out),
         }
+        if batch.is_empty() {
+            self.found_nothing(index);
+        }
         self.wakes.ring();
         end
+    }
+
+    /// It was rung for nothing. If that is because its queue was paused, there is room again that it shares.
+    #[cold]
+    fn found_nothing(&mut self, index: u32) {
+        self.poke_siblings(index);
     }
 
     /// Gives back and counts what the deliveries so far left to be done at once.

@@ -12,10 +12,12 @@ use super::headers::Match;
 use super::pick::{HashBy, check_weight};
 use super::plain::plain_table;
 use super::snapshot::Routes;
+use crate::dedup::{self, Dedup};
 use crate::definitions::ExchangeDefinition;
 use crate::error::{Error, Resource};
 use crate::history;
 use crate::policy::{Policies, Policy};
+use crate::queue::arguments::check_dedup;
 
 /// The argument that names where unroutable messages go.
 const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
@@ -45,6 +47,8 @@ pub enum ExchangeKind {
     Delayed,
     /// To all bindings; what came last goes to new ones, too ([`crate::history`]).
     RecentHistory,
+    /// To all bindings, what did not come before ([`crate::dedup`]).
+    Deduplication,
 }
 
 impl ExchangeKind {
@@ -59,6 +63,7 @@ impl ExchangeKind {
         Self::Random,
         Self::Delayed,
         Self::RecentHistory,
+        Self::Deduplication,
     ];
 
     /// The type as `exchange.declare` names it.
@@ -73,6 +78,7 @@ impl ExchangeKind {
             Self::Random => "x-random",
             Self::Delayed => "x-delayed-message",
             Self::RecentHistory => "x-recent-history",
+            Self::Deduplication => "x-message-deduplication",
         }
     }
 
@@ -171,8 +177,15 @@ pub(super) fn check_new(
     match routes_as(kind, arguments)? {
         ExchangeKind::ConsistentHash => HashBy::check(arguments)?,
         ExchangeKind::RecentHistory => history::length(arguments).map(drop)?,
+        ExchangeKind::Deduplication if arguments.get(dedup::SIZE).is_none() => {
+            return Err(Error::precondition_failed(format!(
+                "Missing or invalid argument, '{}' must be an integer greater than 0",
+                dedup::SIZE
+            )));
+        }
         _ => {}
     }
+    check_dedup(Resource::exchange(name, vhost), arguments)?;
     match arguments.get(ALTERNATE_EXCHANGE) {
         None | Some(Value::LongStr(_)) => Ok(()),
         Some(value) => Err(Error::precondition_failed(format!(
@@ -292,10 +305,19 @@ impl Declared {
         check_same("internal", resource, self.internal, received.internal)?;
         let (current, received) = (self.arguments(), received.arguments());
         let also = (self.kind == ExchangeKind::Delayed).then_some(DELAYED_TYPE);
-        for name in [ALTERNATE_EXCHANGE].into_iter().chain(also) {
+        let names = [ALTERNATE_EXCHANGE].into_iter().chain(also);
+        for name in names.chain(dedup::ALL) {
             check_equivalent(name, resource, current.get(name), received.get(name))?;
         }
         Ok(())
+    }
+
+    /// What it is to remember, if it drops repeats.
+    fn dedup(&self) -> Option<Dedup> {
+        match self.routes_as() {
+            ExchangeKind::Deduplication => Some(Dedup::with(self.arguments())),
+            _ => Dedup::of(self.arguments()),
+        }
     }
 
     /// How bindings of a headers exchange match that do not say it themselves.
@@ -322,6 +344,8 @@ pub(super) struct Slot<T> {
     pub(super) internal: bool,
     /// Where messages wait that want to, or what came last is kept.
     pub(super) store: Option<Store<T>>,
+    /// What it remembers, if it drops repeats.
+    pub(super) dedup: Option<Arc<Dedup>>,
     /// Where messages go that match no binding, by the declaration.
     alternate: Option<Arc<str>>,
     /// The same by a policy, which counts if the declaration does not say it.
@@ -344,6 +368,7 @@ impl<T> Slot<T> {
             kind: declared.kind,
             internal: declared.internal,
             store,
+            dedup: declared.dedup().map(Arc::new),
             alternate: alternate.and_then(|value| value.as_str()).map(Arc::from),
             alternate_by_policy: ArcSwapOption::empty(),
             routes: ArcSwapOption::empty(),

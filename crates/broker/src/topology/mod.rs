@@ -87,6 +87,8 @@ pub struct Route {
     pub cacheable: bool,
     /// The generation that the answer belongs to, or an older one.
     pub generation: u64,
+    /// The exchange that it was published to drops repeats: [`Topology::dedup`].
+    pub deduplicates: bool,
 }
 
 /// The exchanges, bindings and queue names of one vhost. `T` is the handle of a queue.

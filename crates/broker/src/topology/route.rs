@@ -126,6 +126,7 @@ impl<T: Clone> Topology<T> {
             return Ok(Route {
                 cacheable: true,
                 generation,
+                deduplicates: false,
             });
         }
         let found = self.exchanges.find(exchange);
@@ -141,6 +142,7 @@ impl<T: Clone> Topology<T> {
                 "cannot publish to internal {resource}"
             )));
         }
+        let deduplicates = slot.dedup.is_some();
         let mut walk = Walk::new(message, out);
         self.visit(&mut walk, slot);
         while let Some(name) = walk.found.pending.pop() {
@@ -152,6 +154,7 @@ impl<T: Clone> Topology<T> {
         Ok(Route {
             cacheable: walk.cacheable,
             generation,
+            deduplicates,
         })
     }
 

@@ -69,9 +69,10 @@ impl<T> Routes<T> {
         let table = match kind {
             ExchangeKind::Direct => Table::Direct(direct(bindings)),
             // A delayed exchange routes as something else.
-            ExchangeKind::Fanout | ExchangeKind::RecentHistory | ExchangeKind::Delayed => {
-                Table::Fanout
-            }
+            ExchangeKind::Fanout
+            | ExchangeKind::RecentHistory
+            | ExchangeKind::Deduplication
+            | ExchangeKind::Delayed => Table::Fanout,
             ExchangeKind::Topic => Table::Topic(topic(bindings)),
             ExchangeKind::Headers => {
                 let default_match = declared.default_match();

@@ -1,9 +1,11 @@
-//! Queues that are exchanges' own. They stand in no directory: nobody can publish to one, bind it or consume from it.
+//! What exchanges have of their own: queues, which stand in no directory, so that nobody can publish to one, bind it or consume from it;
+//! and keys of messages, of those that drop repeats.
 
 use std::sync::Arc;
 
 use super::Topology;
 use super::bindings::Exchange;
+use crate::dedup::Dedup;
 
 impl<T: Clone> Topology<T> {
     /// The stores of all exchanges that have one, with the exchanges' names.
@@ -22,6 +24,19 @@ impl<T: Clone> Topology<T> {
         let found = self.exchanges.find(exchange.as_bytes());
         let store = found.get(exchange.as_bytes())?.store.as_ref()?;
         Some(store.handle.clone())
+    }
+
+    /// What an exchange that drops repeats remembers.
+    pub(crate) fn dedup(&self, exchange: &[u8]) -> Option<Arc<Dedup>> {
+        let found = self.exchanges.find(exchange);
+        found.get(exchange)?.dedup.clone()
+    }
+
+    /// The same of all.
+    pub(crate) fn dedups(&self) -> Vec<Arc<Dedup>> {
+        let state = self.state.lock();
+        let slots = state.exchanges.values().map(|exchange| &exchange.slot);
+        slots.filter_map(|slot| slot.dedup.clone()).collect()
     }
 
     /// The stores of exchanges that went since the last call: they are nobody's now.

@@ -23,8 +23,8 @@ const SHADOW: u64 = 1 << 63;
 
 /// Name, kind, auto-delete, internal, arguments.
 type Exchange = (String, String, bool, bool, Vec<u8>);
-/// Name, id, auto-delete, protected, arguments, level.
-type Named = (String, u64, bool, bool, Vec<u8>, Level);
+/// Name, id, auto-delete, protected, paused, arguments, level.
+type Named = (String, u64, bool, bool, bool, Vec<u8>, Level);
 /// Source, destination, whether that is an exchange, key, arguments.
 type Binding = (String, String, bool, Vec<u8>, Vec<u8>);
 
@@ -55,6 +55,7 @@ impl Durables {
                     queue.id(),
                     options.auto_delete,
                     options.protected,
+                    queue.is_paused(),
                     options.arguments.clone(),
                     options.level,
                 ));
@@ -249,7 +250,8 @@ impl World {
             }
             4..10 => self.declare_queue(rng),
             10 => self.delete_queue(rng),
-            11..22 => self.bind(rng),
+            11 => self.pause_queue(rng),
+            12..22 => self.bind(rng),
             22..24 => self.unbind(rng),
             24 => self.publish(rng),
             25..28 => drop(self.log.write_step().unwrap()),
@@ -328,6 +330,13 @@ impl World {
             // The first batch takes it out, another one its messages: a crash may come between.
             let entry = (before + 1, self.now(), self.highest_id);
             self.history.push(entry);
+        }
+    }
+
+    fn pause_queue(&self, rng: &mut Rng) {
+        if let Some(queue) = self.vhost.topology().queue(rng.pick(&QUEUES)) {
+            let paused = self.vhost.pause_queue(&queue, rng.once_in(2));
+            paused.unwrap();
         }
     }
 

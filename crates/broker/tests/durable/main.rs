@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod away;
+mod dedup;
 mod levels;
 mod model;
 mod node;

@@ -4,10 +4,11 @@
 //! The model keeps the waiting messages in a map by sequence number and counts everything anew
 //! each time it is asked. The rotation, exactly: a consumer with room enters at the back when it
 //! joins, after each message that it is assigned, and when it gets room back (settle, requeue,
-//! poke, a fetch that finds nothing); the one at the front gets the lowest message, or leaves when
+//! poke, a pause that takes back what it was assigned, a fetch that finds nothing); the one at the front gets the lowest message, or leaves when
 //! it has no room. Priorities: who enters stands before all of lower priority. Single active: the first that
 //! joined has everything; when it goes, the one that waits with the highest priority, longest, is next. A priority
-//! queue: the numbers of its messages are in the order in which they go out, so that the lowest is always next.
+//! queue: the numbers of its messages are in the order in which they go out, so that the lowest is always next. Paused: nobody
+//! gets anything, and all else goes on.
 
 mod ops;
 mod spill;
@@ -101,6 +102,7 @@ struct World {
     /// Whether there is a single active consumer, and which that is.
     single: bool,
     active: Option<u64>,
+    paused: bool,
     /// Held by nobody who is a consumer now, with the limit that they count against.
     orphans: Vec<(Entry, Option<usize>)>,
     next_seq: u64,
@@ -128,6 +130,7 @@ impl World {
             levels: [0; LEVELS],
             single,
             active: None,
+            paused: false,
             bells: Arc::default(),
             limits: Default::default(),
             known: BTreeMap::new(),
@@ -160,6 +163,7 @@ impl World {
             Op::Leave(who) => self.cancel(who, true),
             Op::Take(count) => self.take(count),
             Op::Purge => self.purge(),
+            Op::Pause(paused) => self.pause(paused),
             Op::Limit(which, limit) => {
                 self.limits[which].limit = limit;
                 self.limits[which].credit.set_limit(limit);
@@ -474,11 +478,12 @@ impl World {
         let mut got = Vec::new();
         let left = self.queue.take(count, usize::MAX, &mut got);
         let seqs: Vec<u64> = got.iter().map(|e| e.seq).collect();
+        let count = if self.paused { 0 } else { count };
         let expected: Vec<u64> = self.waiting.iter().copied().take(count).collect();
         assert_eq!(seqs, expected);
         self.check_entries(&got);
         self.waiting.retain(|seq| !expected.contains(seq));
-        assert_eq!(left, self.ready());
+        assert_eq!(left, if self.paused { 0 } else { self.ready() });
         self.orphans.extend(got.into_iter().map(|e| (e, None)));
     }
 
@@ -489,6 +494,29 @@ impl World {
         self.check_entries(&gone);
         self.waiting.clear();
         self.forget(&gone);
+    }
+
+    /// What was assigned and not fetched goes back, and whoever has room then stands in the rotation.
+    fn pause(&mut self, paused: bool) {
+        self.queue.set_paused(paused, &mut self.wakes);
+        if self.deleted || self.paused == paused {
+            return;
+        }
+        self.paused = paused;
+        let mut order: Vec<(u32, u64)> = self.members.iter().map(|m| (m.id.slot, m.key)).collect();
+        order.sort_unstable();
+        if paused {
+            let mut back = Vec::new();
+            for member in &mut self.members {
+                back.extend(member.assigned.drain(..).map(|seq| (seq, member.shared)));
+            }
+            self.waiting.extend(back.iter().map(|(seq, _)| *seq));
+            order.iter().for_each(|(_, key)| self.enter(*key));
+            self.dispatch();
+            // As their channels do when they find nothing to fetch.
+            return self.poke_all(back.into_iter().filter_map(|(_, shared)| shared));
+        }
+        self.dispatch();
     }
 
     fn share(&mut self, who: usize, which: usize) {
@@ -613,6 +641,7 @@ impl World {
     /// Whether what waits is for this consumer alone.
     fn is_only(&self, at: usize) -> bool {
         match self.single {
+            _ if self.paused => false,
             true => self.active == Some(self.members[at].key),
             false => self.members.len() == 1,
         }
@@ -636,7 +665,7 @@ impl World {
     }
 
     fn dispatch(&mut self) {
-        if self.members.len() == 1 || self.single {
+        if self.members.len() == 1 || self.single || self.paused {
             return;
         }
         while !self.waiting.is_empty() {
@@ -674,14 +703,15 @@ impl World {
             unsettled: (held + self.orphans.len()) as u64,
             consumers: self.members.iter().filter(|m| !m.mover).count() as u32,
             published: self.next_seq,
+            paused: self.paused,
         };
         assert_eq!(self.queue.stats(), stats);
         let only_the_mover = self.members.len() == 1 && self.members[0].mover;
-        let idle = only_the_mover && stats.ready == 0 && stats.unsettled == 0;
+        let idle = only_the_mover && stats.ready == 0 && stats.unsettled == 0 && !self.paused;
         assert!(self.ranked || self.queue.is_idle() == idle);
         for (at, member) in self.members.iter().enumerate() {
             let may_fetch = !self.waiting.is_empty() && self.has_room(at);
-            let may_fetch = may_fetch && (!self.single || self.is_only(at));
+            let may_fetch = may_fetch && !self.paused && (!self.single || self.is_only(at));
             assert!(
                 member.told || (member.assigned.is_empty() && !may_fetch),
                 "{} sleeps although something is there for it",

@@ -17,6 +17,7 @@ mod client;
 pub mod envelope;
 mod exchange;
 mod idempotency;
+mod item;
 mod leases;
 mod metrics;
 mod movers;
@@ -421,14 +422,14 @@ impl Received {
 
     /// Appends message number `index`, below [`Received::len`], as a JSON object; of a `lease` with the id for its acknowledgement.
     pub fn write_item(&self, index: usize, lease: Option<&Lease>, out: &mut Vec<u8>) {
-        let receipt = lease.map(|lease| envelope::Receipt {
+        let receipt = lease.map(|lease| item::Receipt {
             ack: lease.ack_id(index),
             redelivered: self.taken.is_redelivered(index),
         });
         self.taken.with(index, |message| {
             let unwrapped =
                 envelope::unwrap(message.body, message.is_envelope, message.content_type);
-            let item = envelope::Item {
+            let item = item::Item {
                 topic: message.topic.or(unwrapped.topic.as_deref()),
                 content: unwrapped.content,
                 sender: message.sender,

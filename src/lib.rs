@@ -179,6 +179,10 @@ impl Server {
             push: config.push.clone(),
             courier: Arc::new(Courier::new(&config.push)?),
             lenient_declare: config.bus.lenient_declare,
+            idempotency: bus::KeyBounds {
+                window: Duration::from_secs(config.bus.idempotency_window_s),
+                bytes_max: usize::try_from(config.bus.idempotency_bytes).unwrap_or(usize::MAX),
+            },
         })
         .await?;
         import_definitions(&config, &definitions).await?;

@@ -3,8 +3,19 @@
 
 mod common;
 
-#[path = "examples.rs"]
+#[path = "bus_acks.rs"]
+mod acks;
+#[path = "bus_batches.rs"]
+mod batches;
+#[path = "bus_bodies.rs"]
+mod bodies;
 mod examples;
+#[path = "bus_keys.rs"]
+mod keys;
 mod push;
 #[path = "bus_rest.rs"]
 mod rest;
+#[path = "bus_socket.rs"]
+mod socket;
+#[path = "bus_stream.rs"]
+mod stream;

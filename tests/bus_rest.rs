@@ -7,112 +7,15 @@ use crate::common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use common::Server;
+use common::bus::{Bus, Pair, error_of, payloads};
 use common::raw::Raw;
-use common::{ADMIN_SECRET, Server};
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::Method;
 use serde_json::{Value, json};
-
-/// A server and what is needed to call it.
-struct Bus {
-    server: Server,
-    http: Client,
-}
-
-/// A client's id and secret.
-type Pair = (String, String);
-
-impl Bus {
-    async fn start(variables: &[(&str, &str)]) -> Self {
-        Self::of(Server::with(variables).await)
-    }
-
-    fn of(server: Server) -> Self {
-        let http = Client::builder()
-            .timeout(Duration::from_secs(30))
-            .build()
-            .unwrap();
-        Self { server, http }
-    }
-
-    fn call(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, self.server.url(path))
-    }
-
-    fn as_admin(&self, method: Method, path: &str) -> RequestBuilder {
-        self.call(method, path)
-            .basic_auth("admin", Some(ADMIN_SECRET))
-    }
-
-    fn by(&self, client: &Pair, method: Method, path: &str) -> RequestBuilder {
-        self.call(method, path)
-            .basic_auth(&client.0, Some(&client.1))
-    }
-
-    async fn create(&self, id: &str, subscription: &str) -> Pair {
-        let record = json!({"client_id": id, "subscription": subscription});
-        let answer = self
-            .as_admin(Method::POST, "/clients")
-            .json(&record)
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(answer.status(), 201);
-        let created: Value = answer.json().await.unwrap();
-        (
-            id.to_owned(),
-            created["secret"].as_str().unwrap().to_owned(),
-        )
-    }
-
-    async fn send(&self, client: &Pair, topic: &str, body: &Value) -> Response {
-        let message = json!({"topic": topic, "body": body});
-        self.by(client, Method::POST, "/send")
-            .json(&message)
-            .send()
-            .await
-            .unwrap()
-    }
-
-    async fn receive(&self, client: &Pair, query: &str) -> Vec<Value> {
-        let path = format!("/receive{query}");
-        let answer = self.by(client, Method::GET, &path).send().await.unwrap();
-        assert_eq!(answer.status(), 200);
-        answer.json().await.unwrap()
-    }
-
-    /// Items received until there are `count`.
-    async fn receive_all(&self, client: &Pair, count: usize) -> Vec<Value> {
-        let begin = Instant::now();
-        let mut items = Vec::new();
-        while items.len() < count {
-            assert!(
-                begin.elapsed() < Duration::from_secs(20),
-                "only {} of {count}",
-                items.len()
-            );
-            items.extend(self.receive(client, "").await);
-        }
-        items
-    }
-}
-
-fn payloads(items: &[Value]) -> Vec<Value> {
-    items.iter().map(|item| item["body"].clone()).collect()
-}
-
-async fn error_of(answer: Response, status: u16) -> Value {
-    assert_eq!(answer.status(), status);
-    let error: Value = answer.json().await.unwrap();
-    assert!(
-        error["error"].is_string() && error["message"].is_string(),
-        "{error}"
-    );
-    error
-}
 
 #[actix_web::test]
 async fn a_client_is_registered_changed_and_removed() {
@@ -569,7 +472,12 @@ async fn what_receive_cannot_do_is_refused_before_anything_is_taken() {
     let client = bus.create("a", "#").await;
     bus.send(&client, "t", &json!(1)).await;
     for (query, field) in [
-        ("ack=explicit", "ack"),
+        ("ack=perhaps", "ack"),
+        ("lease=5", "lease"),
+        ("ack=write&lease=5", "lease"),
+        ("ack=explicit&lease=0", "lease"),
+        ("ack=explicit&lease=nan", "lease"),
+        ("ack=explicit&lease=3601", "lease"),
         ("wait=nan", "wait"),
         ("wait=-1", "wait"),
     ] {
@@ -606,6 +514,8 @@ async fn every_route_is_documented_and_counted() {
         ("/send", "post"),
         ("/notify", "post"),
         ("/receive", "get"),
+        ("/ack", "post"),
+        ("/nack", "post"),
     ] {
         assert!(
             api["paths"][path][method]["responses"].is_object(),

@@ -9,8 +9,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -139,6 +137,9 @@ pub enum BodyError {
     /// The topic is there and no text.
     #[error("the topic must be a text")]
     Topic,
+    /// A field is there twice, so that readers could disagree on which one counts.
+    #[error("the field '{0}' is there more than once")]
+    Repeated(&'static str),
     /// Readers could not parse the payload.
     #[error("the payload is nested deeper than {NESTING_MAX} levels")]
     TooDeep,
@@ -151,6 +152,8 @@ pub struct SendBody<'a> {
     pub topic: Option<String>,
     /// The payload, byte for byte.
     pub payload: &'a RawValue,
+    /// The client that the body names, if it names one; whoever sends it has to be that one.
+    pub client_id: Option<&'a RawValue>,
 }
 
 impl<'a> SendBody<'a> {
@@ -161,6 +164,9 @@ impl<'a> SendBody<'a> {
     /// [`BodyError`] tells what is wrong.
     pub fn parse(body: &'a [u8]) -> Result<Self, BodyError> {
         let fields = Fields::parse(body)?;
+        if let Some(field) = fields.repeated {
+            return Err(BodyError::Repeated(field));
+        }
         let topic = fields.topic()?;
         let payload = if topic.is_none() && fields.is_domain_message() {
             serde_json::from_slice(body).map_err(BodyError::Syntax)?
@@ -170,89 +176,27 @@ impl<'a> SendBody<'a> {
         if is_too_deep(payload.get()) {
             return Err(BodyError::TooDeep);
         }
-        Ok(Self { topic, payload })
+        Ok(Self {
+            topic,
+            payload,
+            client_id: fields.client_id,
+        })
     }
 }
 
-/// One message as `/receive` hands it out.
-#[derive(Debug)]
-pub struct Item<'a> {
-    /// What it is about.
-    pub topic: Option<&'a str>,
-    /// The payload; written twice, as `message` and as `body`.
-    pub content: Content<'a>,
-    /// The client that sent it.
-    pub sender: Option<&'a str>,
-    /// The message's id.
-    pub id: Option<&'a str>,
-    /// When it was accepted, seconds since 1970.
-    pub timestamp_s: Option<u64>,
-    /// Whether it was for everybody.
-    pub is_broadcast: bool,
-}
-
-impl Item<'_> {
-    /// Appends the item as a JSON object.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"topic\":");
-        write_optional(self.topic, out);
-        out.extend_from_slice(b",\"message\":");
-        self.content.write(out);
-        out.extend_from_slice(b",\"body\":");
-        self.content.write(out);
-        if matches!(self.content, Content::Bytes(_)) {
-            out.extend_from_slice(b",\"encoding\":\"base64\"");
-        }
-        out.extend_from_slice(b",\"sender\":");
-        write_optional(self.sender, out);
-        out.extend_from_slice(b",\"id\":");
-        write_optional(self.id, out);
-        out.extend_from_slice(b",\"timestamp\":");
-        write_optional(self.timestamp_s.and_then(iso_time).as_deref(), out);
-        let kind = if self.is_broadcast {
-            "broadcast"
-        } else {
-            "publish"
-        };
-        out.extend_from_slice(b",\"delivery_type\":");
-        write_text(kind, out);
-        out.push(b'}');
-    }
-}
-
-impl Content<'_> {
-    fn write(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Json(value) => out.extend_from_slice(value.get().as_bytes()),
-            Self::Text(text) => write_text(text, out),
-            Self::Bytes(bytes) => write_text(&STANDARD.encode(bytes), out),
-        }
-    }
-}
-
-/// ISO 8601 with an offset: Python's parser refuses a `Z`. `None` for times that no calendar has.
-fn iso_time(seconds: u64) -> Option<String> {
-    let time = jiff::Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
-    Some(time.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string())
-}
-
-fn write_optional(text: Option<&str>, out: &mut Vec<u8>) {
-    match text {
-        Some(text) => write_text(text, out),
-        None => out.extend_from_slice(b"null"),
-    }
-}
-
-fn write_text(text: &str, out: &mut Vec<u8>) {
+pub(super) fn write_text(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("a text always encodes, and a vector takes all");
 }
 
-/// The fields of an object that matter to envelopes. A repeated key counts with its last value.
+/// The fields of an object that matter to envelopes. A repeated key counts with its last value, where it is not refused.
 #[derive(Debug, Default)]
 struct Fields<'a> {
     topic: Option<&'a RawValue>,
     header: Option<&'a RawValue>,
+    client_id: Option<&'a RawValue>,
     payloads: [Option<&'a RawValue>; PAYLOAD_KEYS.len()],
+    /// A key that is there more than once.
+    repeated: Option<&'static str>,
     /// Whether there are keys that no envelope has.
     has_others: bool,
 }
@@ -308,6 +252,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 enum Key {
     Topic,
     Header,
+    #[serde(rename = "client_id")]
+    ClientId,
     Body,
     Message,
     Payload,
@@ -328,20 +274,26 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
         let mut fields = Fields::default();
         while let Some(key) = map.next_key()? {
-            let place = match key {
-                Key::Topic => &mut fields.topic,
-                Key::Header => &mut fields.header,
-                Key::Body => &mut fields.payloads[0],
-                Key::Message => &mut fields.payloads[1],
-                Key::Payload => &mut fields.payloads[DOMAIN_PAYLOAD],
-                Key::Data => &mut fields.payloads[3],
+            let (name, place) = match key {
+                Key::Topic => ("topic", &mut fields.topic),
+                Key::Header => ("header", &mut fields.header),
+                Key::Body => ("body", &mut fields.payloads[0]),
+                Key::Message => ("message", &mut fields.payloads[1]),
+                Key::Payload => ("payload", &mut fields.payloads[DOMAIN_PAYLOAD]),
+                Key::Data => ("data", &mut fields.payloads[3]),
+                Key::ClientId => {
+                    fields.has_others = true;
+                    ("client_id", &mut fields.client_id)
+                }
                 Key::Other => {
                     fields.has_others = true;
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
             };
-            *place = Some(map.next_value()?);
+            if place.replace(map.next_value()?).is_some() {
+                fields.repeated = Some(name);
+            }
         }
         Ok(fields)
     }
@@ -487,6 +439,16 @@ mod tests {
             BodyError::Topic
         ));
         assert!(SendBody::parse(b"{\"body\":\"\xff\"}").is_err());
+        for (twice, field) in [
+            ("{\"body\":1,\"topic\":\"a\",\"topic\":\"b\"}", "topic"),
+            ("{\"body\":1,\"b\\u006fdy\":1}", "body"),
+            (
+                "{\"body\":1,\"client_id\":\"a\",\"client_id\":\"a\"}",
+                "client_id",
+            ),
+        ] {
+            assert!(matches!(error(twice), BodyError::Repeated(found) if found == field));
+        }
     }
 
     #[test]
@@ -506,40 +468,6 @@ mod tests {
         ] {
             assert_eq!(destination(raw(other)), None, "{other}");
         }
-    }
-
-    #[test]
-    fn an_item_has_the_union_of_fields() {
-        let item = Item {
-            topic: Some("soar.\"x\""),
-            content: Content::Json(raw("1.00")),
-            sender: Some("noc-c2"),
-            id: Some("7f0c"),
-            timestamp_s: Some(1_767_323_045),
-            is_broadcast: false,
-        };
-        let mut out = Vec::new();
-        item.write(&mut out);
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "{\"topic\":\"soar.\\\"x\\\"\",\"message\":1.00,\"body\":1.00,\"sender\":\"noc-c2\",\
-             \"id\":\"7f0c\",\"timestamp\":\"2026-01-02T03:04:05+00:00\",\"delivery_type\":\"publish\"}"
-        );
-        let bytes = Item {
-            topic: None,
-            content: Content::Bytes(b"\xff\x00"),
-            sender: None,
-            id: None,
-            timestamp_s: Some(u64::MAX),
-            is_broadcast: true,
-        };
-        let mut out = Vec::new();
-        bytes.write(&mut out);
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "{\"topic\":null,\"message\":\"/wA=\",\"body\":\"/wA=\",\"encoding\":\"base64\",\
-             \"sender\":null,\"id\":null,\"timestamp\":null,\"delivery_type\":\"broadcast\"}"
-        );
     }
 
     fn any_json() -> impl Strategy<Value = String> {
@@ -580,7 +508,7 @@ mod tests {
         fn any_bytes_are_some_content(body in prop::collection::vec(any::<u8>(), 0..64)) {
             let unwrapped = unwrap(&body, None, None);
             let mut out = Vec::new();
-            Item { topic: None, content: unwrapped.content, sender: None, id: None, timestamp_s: None, is_broadcast: false }
+            super::super::item::Item { topic: None, content: unwrapped.content, sender: None, id: None, timestamp_s: None, is_broadcast: false, receipt: None }
                 .write(&mut out);
             prop_assert!(serde_json::from_slice::<&RawValue>(&out).is_ok());
         }

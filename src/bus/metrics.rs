@@ -44,9 +44,9 @@ impl PushCounters {
 }
 
 impl BusCounters {
-    /// A message was taken over REST.
-    pub fn sent(&self) {
-        self.sent.fetch_add(1, Ordering::Relaxed);
+    /// Messages were taken over REST.
+    pub fn sent(&self, count: u64) {
+        self.sent.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Messages were handed out over REST and have arrived.
@@ -121,6 +121,12 @@ pub(super) fn sample(shared: &Shared, samples: &mut Samples) {
         "Clients whose webhook failed at the last call",
         &[],
         failing as f64,
+    );
+    samples.gauge(
+        "backbone_bus_rest_leased",
+        "Messages that were handed out over REST and are neither acknowledged nor back",
+        &[],
+        shared.leases.messages() as f64,
     );
     let counted = [
         (

@@ -12,15 +12,20 @@
 //! - A client is in the state store before it can be seen, and gone from it before it cannot be.
 //! - A message that was accepted is in exactly one place: a queue, or handed out.
 
+mod acking;
 mod client;
 pub mod envelope;
 mod exchange;
+mod idempotency;
+mod item;
+mod leases;
 mod metrics;
 mod movers;
 mod nesting;
 mod push;
 mod record;
 mod retry;
+mod sending;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -36,18 +41,23 @@ use serde_json::value::RawValue;
 use crate::actor::{self, AskError, Handle, Reply};
 use crate::auth::{Authenticator, Secret};
 use crate::config;
-use crate::engine::{Engine, EngineError, Outgoing, Queue, Taken};
+use crate::engine::{Engine, EngineError, Taken};
 use crate::push::Courier;
 use crate::state::{StateError, StateStore};
 use crate::telemetry::Samples;
 use client::{Client, ClientActor, ClientMessage};
 use exchange::BusExchange;
+use leases::Leases;
 use metrics::BusCounters;
 use supervisor::{Supervisor, SupervisorMessage};
 use topology::Backbone;
 
+pub use acking::Acknowledged;
+pub use idempotency::{Idempotency, KEY_BYTES_MAX, KeyBounds, Turn, fingerprint};
+pub use leases::{AckId, LEASED_BYTES_MAX, LEASED_MESSAGES_MAX, Lease};
 pub use push::{PushFailure, PushState};
 pub use record::*;
+pub use sending::{BATCH_MESSAGES_MAX, Message};
 
 /// Clients at most, so that a loop that registers cannot fill memory and disk.
 pub const CLIENTS_MAX: usize = 100_000;
@@ -82,6 +92,11 @@ pub enum BusError {
     /// There are [`CLIENTS_MAX`] clients.
     #[error("there are {CLIENTS_MAX} clients already")]
     TooManyClients,
+    /// The client has as many messages unacknowledged as it may have.
+    #[error(
+        "there are too many messages that were handed out and are neither acknowledged nor over: acknowledge some first"
+    )]
+    TooManyLeased,
     /// Not now: no message was taken. The text says when a change may have been made all the same.
     #[error("{0}")]
     Unavailable(String),
@@ -96,7 +111,9 @@ pub enum BusError {
 impl From<EngineError> for BusError {
     fn from(error: EngineError) -> Self {
         match error {
-            EngineError::Paused(_) => Self::Unavailable(error.to_string()),
+            EngineError::Paused(_) | EngineError::QueueFull(_) => {
+                Self::Unavailable(error.to_string())
+            }
             other => Self::Broker(other),
         }
     }
@@ -120,6 +137,8 @@ pub struct BusParts {
     pub courier: Arc<Courier>,
     /// Whether clients may declare the bus's queues with other properties.
     pub lenient_declare: bool,
+    /// How much is kept of calls that were made under a key.
+    pub idempotency: KeyBounds,
 }
 
 /// A handle on the bus; clones share it.
@@ -142,6 +161,8 @@ struct Shared {
     lenient: bool,
     backbone: Backbone,
     clients: DashMap<Arc<str>, Registered>,
+    leases: Arc<Leases>,
+    idempotency: Idempotency,
     counters: BusCounters,
 }
 
@@ -188,6 +209,8 @@ impl Bus {
         );
         let backbone = Backbone::declare(&parts.engine, parts.lenient_declare)?;
         let shared = Arc::new(Shared {
+            leases: Leases::start(&parts.arbiters[0]),
+            idempotency: Idempotency::new(parts.idempotency),
             engine: parts.engine,
             state: parts.state,
             auth: parts.auth,
@@ -230,7 +253,9 @@ impl Bus {
     pub async fn delete_client(&self, client_id: &str) -> Result<(), BusError> {
         let delete = |reply| SupervisorMessage::Delete(client_id.to_owned(), reply);
         let asked = self.supervisor.ask(CHANGE_TIMEOUT, delete).await;
-        asked.map_err(unanswered)?
+        asked.map_err(unanswered)??;
+        self.shared.leases.forget(client_id);
+        Ok(())
     }
 
     /// The record of a client.
@@ -319,7 +344,14 @@ impl Bus {
     ) -> Result<String, BusError> {
         check_topic(topic)?;
         let client = self.enabled(client_id)?;
-        self.put(&client.outbox, Some(topic), payload).await
+        self.put(
+            &client.outbox,
+            Message {
+                topic: Some(topic),
+                payload,
+            },
+        )
+        .await
     }
 
     /// Puts a message for everybody into the client's notify queue; the topic is information.
@@ -334,7 +366,7 @@ impl Bus {
     ) -> Result<String, BusError> {
         topic.map(check_topic).transpose()?;
         let client = self.enabled(client_id)?;
-        self.put(&client.notify, topic, payload).await
+        self.put(&client.notify, Message { topic, payload }).await
     }
 
     /// Takes the oldest messages out of the client's inbox: at most `messages_max`, and at most
@@ -372,41 +404,14 @@ impl Bus {
         Ok(())
     }
 
+    /// The keys under which calls are made once.
+    pub fn idempotency(&self) -> &Idempotency {
+        &self.shared.idempotency
+    }
+
     /// Numbers for metrics.
     pub fn sample(&self, samples: &mut Samples) {
         metrics::sample(&self.shared, samples);
-    }
-
-    async fn put(
-        &self,
-        queue: &Queue,
-        topic: Option<&str>,
-        payload: Payload<'_>,
-    ) -> Result<String, BusError> {
-        let id = uuid::Uuid::now_v7().to_string();
-        let mut enveloped = Vec::new();
-        let (body, content_type, is_envelope) = match payload {
-            Payload::Json(value) => {
-                enveloped.reserve(value.get().len() + topic.map_or(0, str::len) + 32);
-                envelope::wrap(topic, value, &mut enveloped);
-                (enveloped.as_slice(), "application/json", true)
-            }
-            Payload::Raw {
-                bytes,
-                content_type,
-            } => (bytes, content_type, false),
-        };
-        let message = Outgoing {
-            body,
-            content_type,
-            id: &id,
-            topic,
-            is_envelope,
-        };
-        let promise = self.shared.engine.publish(queue, &message)?;
-        self.shared.engine.kept(promise).await?;
-        self.shared.counters.sent();
-        Ok(id)
     }
 
     /// The client, if it may send and receive. One that was disabled while it waited may not any more.
@@ -459,9 +464,19 @@ impl Received {
         self.taken.is_empty()
     }
 
-    /// Appends message number `index`, below [`Received::len`], as a JSON object.
-    pub fn write_item(&self, index: usize, out: &mut Vec<u8>) {
-        write_item(&self.taken, index, out);
+    /// Appends message number `index`, below [`Received::len`], as a JSON object; of a `lease` with the id for its acknowledgement.
+    pub fn write_item(&self, index: usize, lease: Option<&Lease>, out: &mut Vec<u8>) {
+        let receipt = lease.map(|lease| item::Receipt {
+            ack: lease.ack_id(index),
+            redelivered: self.taken.is_redelivered(index),
+        });
+        write_item(&self.taken, index, receipt, out);
+    }
+
+    /// The id of message number `index`, below [`Received::len`].
+    pub fn id(&self, index: usize) -> Option<String> {
+        self.taken
+            .with(index, |message| message.id.map(str::to_owned))
     }
 
     /// They have reached the client and are gone from its inbox.
@@ -472,16 +487,17 @@ impl Received {
 }
 
 /// Appends a message, of an inbox, as a JSON object.
-fn write_item(taken: &Taken, index: usize, out: &mut Vec<u8>) {
+fn write_item(taken: &Taken, index: usize, receipt: Option<item::Receipt>, out: &mut Vec<u8>) {
     taken.with(index, |message| {
         let unwrapped = envelope::unwrap(message.body, message.is_envelope, message.content_type);
-        let item = envelope::Item {
+        let item = item::Item {
             topic: message.topic.or(unwrapped.topic.as_deref()),
             content: unwrapped.content,
             sender: message.sender,
             id: message.id,
             timestamp_s: message.timestamp_s,
             is_broadcast: message.exchange == topology::BROADCAST,
+            receipt,
         };
         item.write(out);
     });

@@ -154,7 +154,7 @@ impl Job {
         connection: &mut Option<Connection>,
     ) -> Result<(), Failure> {
         let mut body = Vec::new();
-        write_item(taken, 0, &mut body);
+        write_item(taken, 0, None, &mut body);
         let timestamp = (now_ms() / 1000).to_string();
         let signed = [timestamp.as_bytes(), b".", &body];
         let code = hmac_sha256(self.secret.expose().as_bytes(), &signed);

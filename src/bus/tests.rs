@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::auth::Peer;
 use crate::config::Config;
+use crate::engine::Outgoing;
 
 const ELSEWHERE: Peer = Peer {
     address: std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
@@ -61,6 +62,10 @@ async fn open(dir: &TempDir) -> Fixture {
         push: config::Push::default(),
         courier: Arc::new(Courier::new(&config::Push::default()).unwrap()),
         lenient_declare: true,
+        idempotency: KeyBounds {
+            window: Duration::from_secs(60),
+            bytes_max: 1 << 20,
+        },
     });
     let bus = bus.await.unwrap();
     Fixture {
@@ -143,7 +148,7 @@ impl Fixture {
 fn items(received: &Received) -> Vec<Value> {
     let item = |index| {
         let mut out = Vec::new();
-        received.write_item(index, &mut out);
+        received.write_item(index, None, &mut out);
         serde_json::from_slice(&out).unwrap()
     };
     (0..received.len()).map(item).collect()
@@ -356,6 +361,10 @@ async fn clients_come_back_after_a_restart() {
         push: config::Push::default(),
         courier: Arc::new(Courier::new(&config::Push::default()).unwrap()),
         lenient_declare: true,
+        idempotency: KeyBounds {
+            window: Duration::from_secs(60),
+            bytes_max: 1 << 20,
+        },
     });
     let again = again.await.unwrap();
     assert_eq!(again.clients(), it.bus.clients());

@@ -152,6 +152,10 @@ pub struct Bus {
     /// Whether a client that declares one of the bus's queues or exchanges with other properties gets
     /// declare-ok (the queue stays as it is) instead of PRECONDITION_FAILED.
     pub lenient_declare: bool,
+    /// How long the answer to a call with an `Idempotency-Key` is kept, seconds.
+    pub idempotency_window_s: u64,
+    /// What all such answers take in memory at most, bytes; the oldest are forgotten beyond it.
+    pub idempotency_bytes: u64,
 }
 
 /// `[durability]`.
@@ -307,6 +311,8 @@ impl Default for Bus {
     fn default() -> Self {
         Self {
             lenient_declare: true,
+            idempotency_window_s: 600,
+            idempotency_bytes: 64 * 1024 * 1024,
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The facade over the broker: what the bus asks of it, and what pages show and change.
 //!
 //! Owns no messages and no queues; it translates. Declares for the bus are durable and lenient;
-//! publishing is one batch of one message, committed before the call returns; taking hands out a
+//! publishing is one batch ([`Batch`]), often of one message, committed before the call returns; taking hands out a
 //! [`Taken`] that is either settled or puts everything back in order.
 
 mod acting;
 mod alarms;
+mod batch;
 mod bindings;
 mod blueprint;
 mod exchanges;
@@ -29,17 +30,14 @@ mod waiting;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use backbone_broker::access::Access;
 use backbone_broker::durable::Trouble;
 use backbone_broker::gate::Gate;
-use backbone_broker::publisher::{Origin, Publisher, Routed};
+use backbone_broker::publisher::Publisher;
 use backbone_broker::queue::{Bell, DeleteIf};
-use backbone_broker::record;
 use backbone_broker::topology::ExchangeSpec;
 use backbone_broker::vhost::{QueueDeclare, Vhost};
 use backbone_broker::vhosts::{VhostError, Vhosts};
 use backbone_log::Health;
-use backbone_wire::properties::with_additions;
 use backbone_wire::table::Table;
 use crossbeam::queue::ArrayQueue;
 
@@ -50,6 +48,7 @@ pub use backbone_broker::flow::{Flow, FlowCounters};
 pub use backbone_broker::pattern::Pattern;
 pub use backbone_broker::queue::Queue;
 pub use backbone_broker::topology::ExchangeKind;
+pub use batch::Batch;
 pub use bindings::{BindingFilter, BindingInfo};
 pub use blueprint::{BindingPlan, Blueprint, ExchangePlan, QueuePlan, Sketch};
 pub use exchanges::ExchangeInfo;
@@ -71,8 +70,6 @@ pub use vhosts::{VhostDefinition, VhostInfo, VhostLimits, VhostUpdate};
 const PUBLISHERS_KEPT: usize = 16;
 /// The number that stands for the server itself where the broker wants a connection's.
 const NO_CONNECTION: u64 = 0;
-/// What the engine publishes as; no permission is asked.
-const USER: &str = "backbone";
 
 /// Why the broker refused.
 #[derive(Debug, thiserror::Error)]
@@ -246,74 +243,6 @@ impl Engine {
         self.0.vhost.set_exclude_own(sender, inbox.id(), exclude);
     }
 
-    /// Puts one message into a queue, or on its way if the queue has a flow. It is as safe as the queue's level says
-    /// when [`Engine::kept`] says so.
-    ///
-    /// # Errors
-    /// [`EngineError::Paused`]: try again later. [`EngineError::NoQueue`].
-    pub fn publish(&self, queue: &Queue, message: &Outgoing<'_>) -> Result<Promise, EngineError> {
-        let now_ms = now_ms();
-        let mut header = Vec::with_capacity(256);
-        message.write_header(now_ms / 1000, &mut header);
-        self.put(queue, &header, message.body, now_ms)
-    }
-
-    /// Puts a copy of message number `index` of `taken` into a queue, with headers added; see [`Engine::publish`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn copy(
-        &self,
-        taken: &Taken,
-        index: usize,
-        queue: &Queue,
-        headers: &[(&str, &[u8])],
-    ) -> Result<Promise, EngineError> {
-        let now_ms = now_ms();
-        taken.with_record(index, |_, record| {
-            let mut header = record::header_fixed(record.body.len()).to_vec();
-            with_additions(record.properties(), headers, None, None, &mut header);
-            self.put(queue, &header, record.body, now_ms)
-        })
-    }
-
-    fn put(
-        &self,
-        queue: &Queue,
-        header: &[u8],
-        body: &[u8],
-        now_ms: u64,
-    ) -> Result<Promise, EngineError> {
-        if let Some(trouble) = self.0.gate.trouble() {
-            return Err(EngineError::Paused(trouble));
-        }
-        let mut names = Vec::with_capacity(2 + queue.name().len());
-        record::write_names(&mut names, b"", queue.name().as_bytes());
-        let content = record::Content {
-            names: &names,
-            header,
-            body,
-        };
-        let mut publisher = self.publisher();
-        let routed = publisher.publish(content, now_ms)?;
-        publisher.commit();
-        let stalled = publisher.is_stalled();
-        if stalled {
-            publisher.discard();
-        }
-        let promise = publisher.promise();
-        self.keep(publisher);
-        if stalled {
-            let trouble = self.0.gate.trouble();
-            return Err(EngineError::Paused(trouble.unwrap_or(Trouble::Disk)));
-        }
-        match routed {
-            Routed::Queues => Ok(promise),
-            Routed::Nowhere => Err(EngineError::NoQueue(queue.name().to_string())),
-            Routed::Refused => Err(EngineError::QueueFull(queue.name().to_string())),
-        }
-    }
-
     /// Why the log takes no messages, if so, in words for an operator.
     pub fn log_trouble(&self) -> Option<String> {
         let log = self.0.vhost.durable()?.log();
@@ -361,21 +290,6 @@ impl Engine {
     /// Before an orderly end, when nothing is delivered any more: see [`Vhosts::close`].
     pub fn close(&self) {
         self.0.vhosts.close();
-    }
-
-    fn publisher(&self) -> Publisher {
-        self.0.publishers.pop().unwrap_or_else(|| {
-            let origin = Origin {
-                user: USER.into(),
-                access: Access::Full,
-            };
-            Publisher::new(Arc::clone(&self.0.vhost), origin)
-        })
-    }
-
-    fn keep(&self, publisher: Publisher) {
-        // Where enough are kept already, this one goes.
-        drop(self.0.publishers.push(publisher));
     }
 }
 

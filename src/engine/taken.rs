@@ -101,6 +101,36 @@ impl Taken {
         look(entry, Record::read(&segment, entry.offset))
     }
 
+    /// Bytes of their records together.
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.len as usize).sum()
+    }
+
+    /// Whether message number `index` was handed out before and came back.
+    pub fn is_redelivered(&self, index: usize) -> bool {
+        self.entries[index].redelivered()
+    }
+
+    /// Takes those messages out whose number `goes` says.
+    #[must_use = "what is dropped goes back to the queue"]
+    pub fn split(&mut self, mut goes: impl FnMut(usize) -> bool) -> Self {
+        let (mut parted, mut index) = (Vec::new(), 0);
+        self.entries.retain(|entry| {
+            let stays = !goes(index);
+            index += 1;
+            if !stays {
+                parted.push(*entry);
+            }
+            stays
+        });
+        Self {
+            vhost: Arc::clone(&self.vhost),
+            queue: Arc::clone(&self.queue),
+            entries: parted,
+            left: self.left,
+        }
+    }
+
     /// They have reached their reader and are gone from the queue.
     pub fn settle(mut self) {
         let entries = std::mem::take(&mut self.entries);

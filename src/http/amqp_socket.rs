@@ -54,7 +54,7 @@ async fn open(
 }
 
 /// The same octets, but no more than a few from a peer who is not known: a websocket message is kept until it is whole.
-async fn bounded(
+pub(super) async fn bounded(
     request: &HttpRequest,
     body: web::Payload,
     known: Arc<OnceLock<Arc<AtomicBool>>>,

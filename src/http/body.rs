@@ -114,6 +114,8 @@ pub fn parse_query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, ApiE
 pub enum BodyKind {
     /// JSON, by its type or because it looks like an object and its type is missing or curl's default.
     Json,
+    /// Lines of JSON: `application/x-ndjson`.
+    Lines,
     /// `application/x-www-form-urlencoded`.
     Form,
     /// Anything else.
@@ -129,6 +131,7 @@ pub fn body_kind(request: &HttpRequest, body: &[u8]) -> BodyKind {
         "application/x-www-form-urlencoded" if !looks_like_json => BodyKind::Form,
         "application/x-www-form-urlencoded" | "" if looks_like_json => BodyKind::Json,
         "application/json" | "text/json" => BodyKind::Json,
+        "application/x-ndjson" | "application/ndjson" => BodyKind::Lines,
         other if other.ends_with("+json") => BodyKind::Json,
         _ => BodyKind::Raw,
     }
@@ -205,6 +208,7 @@ mod tests {
         );
         assert_eq!(kind("application/problem+json", b"1"), BodyKind::Json);
         assert_eq!(kind("", b"{}"), BodyKind::Json);
+        assert_eq!(kind("application/x-ndjson", b"{}"), BodyKind::Lines);
         assert_eq!(kind("text/plain", b"{}"), BodyKind::Raw);
     }
 

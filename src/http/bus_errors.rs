@@ -18,6 +18,7 @@ impl From<BusError> for ApiError {
             BusError::Disabled(_) => Self::forbidden(message),
             BusError::Conflict(_) => Self::conflict(message),
             BusError::TooManyClients => Self::unavailable(message, TOO_MANY_RETRY_S),
+            BusError::TooManyLeased => Self::too_many("too_many_unacknowledged", message),
             BusError::Unavailable(_) => Self::unavailable(message, RETRY_AFTER_S),
             BusError::State(_) | BusError::Broker(_) => Self::internal(&message),
         }
@@ -35,6 +36,7 @@ impl From<BodyError> for ApiError {
                 Self::invalid_field("body", message)
             }
             BodyError::Topic => Self::invalid_field("topic", message),
+            BodyError::Repeated(field) => Self::invalid_field(field, message),
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
         ),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "Authorization, Content-Type, X-Topic",
+            "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, X-Topic",
         ),
         (header::ACCESS_CONTROL_MAX_AGE, REMEMBER_S),
     ];

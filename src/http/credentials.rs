@@ -192,6 +192,31 @@ async fn identify(
     Ok(Some(Caller { identity, body }))
 }
 
+/// Who a request without a body is from; `None` if it does not say.
+pub(super) async fn outside(request: &HttpRequest) -> Result<Option<Identity>, ApiError> {
+    let services = services(request)?;
+    let Some(credentials) = outside_body(request, services)? else {
+        return Ok(None);
+    };
+    let identity = login(request, services, &credentials).await?;
+    check_same_client(request, &identity, &[])?;
+    Ok(Some(identity))
+}
+
+/// Who it is by what the header `Authorization` would say, for those who cannot send it.
+pub(super) async fn by_authorization(
+    request: &HttpRequest,
+    value: &str,
+) -> Result<Identity, ApiError> {
+    let credentials = authorization(value)?;
+    login(request, services(request)?, &credentials).await
+}
+
+/// Whether an id and a secret count elsewhere than in the header.
+pub(super) fn may_be_inline(request: &HttpRequest) -> bool {
+    services(request).is_ok_and(|services| services.config.http.inline_credentials)
+}
+
 /// Reads the body of a sender who is not known yet. Large ones are few at a time: nobody fills memory
 /// without credentials, and who is turned away can prove itself in the header.
 async fn unknown_body(

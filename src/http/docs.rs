@@ -11,9 +11,9 @@ use utoipa::{Modify, OpenApi as _};
 use utoipa_swagger_ui::{Config, serve};
 
 use super::{
-    ApiError, Services, audit, bindings, channels, checks, clients, connections, definitions,
-    exchanges, health, limits, messages, metrics, overview, parameters, permissions, policies,
-    queues, receive, send, token, topic_permissions, users, vhosts,
+    ApiError, Services, acks, audit, bindings, bus_socket, channels, checks, clients, connections,
+    definitions, exchanges, health, limits, messages, metrics, overview, parameters, permissions,
+    policies, queues, receive, send, stream, token, topic_permissions, users, vhosts,
 };
 
 /// Registers the routes.
@@ -39,6 +39,9 @@ fn document(path_prefix: &str) -> OpenApi {
         clients::Api::openapi(),
         send::Api::openapi(),
         receive::Api::openapi(),
+        acks::Api::openapi(),
+        stream::Api::openapi(),
+        bus_socket::Api::openapi(),
         audit::Api::openapi(),
         health::Api::openapi(),
         metrics::Api::openapi(),

@@ -102,6 +102,14 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
+    /// 429 with `Retry-After`.
+    pub fn too_many(error: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            retry_after_s: Some(1),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, error, message)
+        }
+    }
+
     /// 503 with `Retry-After`.
     pub fn unavailable(message: impl Into<String>, retry_after_s: u32) -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
@@ -154,6 +162,22 @@ impl ApiError {
     #[must_use]
     pub fn with_message(mut self, message: impl Into<String>) -> Self {
         self.body.message = message.into();
+        self
+    }
+
+    /// The body as a JSON object.
+    pub(super) fn as_json(&self) -> serde_json::Value {
+        serde_json::to_value(&self.body).unwrap_or_default()
+    }
+
+    /// The same of message number `index`, from 0, of several.
+    #[must_use]
+    pub(super) fn in_message(mut self, index: usize) -> Self {
+        self.body.message = format!("message {index}: {}", self.body.message);
+        self.body.field = Some(match self.body.field {
+            Some(field) => format!("[{index}].{field}"),
+            None => format!("[{index}]"),
+        });
         self
     }
 

@@ -5,11 +5,13 @@
 //! its `Api` in `docs.rs`. Paths are repaired (doubled slashes, one at the end), never redirected, since
 //! clients turn a redirected POST into a GET. There is no access log: queries may hold secrets.
 
+mod acks;
 mod amqp_socket;
 mod audit;
 mod bindings;
 mod body;
 mod bus_errors;
+mod bus_socket;
 mod channels;
 mod checks;
 mod clients;
@@ -20,6 +22,7 @@ mod definitions;
 mod docs;
 mod error;
 mod exchanges;
+mod handed;
 mod health;
 mod limits;
 mod listing;
@@ -36,6 +39,9 @@ mod queues;
 mod receive;
 mod send;
 mod server;
+mod several;
+mod socket_login;
+mod stream;
 #[cfg(test)]
 mod testing;
 mod token;
@@ -123,4 +129,7 @@ fn configure(config: &mut ServiceConfig) {
     parameters::configure(config);
     send::configure(config);
     receive::configure(config);
+    acks::configure(config);
+    stream::configure(config);
+    bus_socket::configure(config);
 }

@@ -4,9 +4,7 @@
 //! message beside what is in the broker anyway. The messages are settled once the connection has taken
 //! everything but the end of the answer; if it breaks or stalls before that, they go back in order.
 
-use std::cell::{Cell, RefCell};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,24 +15,24 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::body::parse_query;
+use super::handed::{Handed, STALL_MAX, Stalled};
 use super::{ApiError, ClientIdentity, ErrorBody, Services};
-use crate::bus::Received;
+use crate::bus::{Lease, Received};
 
 /// A chunk of the answer is handed over from this size on, bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// A reader that takes no chunk for this long is given up: its messages go back.
-const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// The longest that a call may wait for a message, seconds.
 const WAIT_MAX_S: f64 = 60.0;
 
-/// The one way of acknowledging that there is.
-const ACK_ON_WRITE: &str = "write";
+/// How long a reader has its messages if it does not say, and how long it may, seconds.
+const LEASE_S: f64 = 30.0;
+const LEASE_MIN_S: f64 = 0.1;
+const LEASE_MAX_S: f64 = 3600.0;
 
 /// How much to hand out.
 #[derive(Deserialize)]
@@ -43,6 +41,7 @@ struct ReceiveQuery {
     max_bytes: Option<u64>,
     wait: Option<f64>,
     ack: Option<String>,
+    lease: Option<f64>,
 }
 
 /// A message from the inbox.
@@ -68,6 +67,10 @@ struct ReceivedItem {
     timestamp: Option<String>,
     /// `publish` or `broadcast`.
     delivery_type: String,
+    /// With `ack=explicit`: the id for `/ack` and `/nack`.
+    ack: Option<String>,
+    /// With `ack=explicit`: whether the message was handed out before and came back.
+    redelivered: Option<bool>,
 }
 
 /// Registers the route.
@@ -78,6 +81,9 @@ pub fn configure(config: &mut web::ServiceConfig) {
 /// Hands out the messages of the client's inbox, oldest first; an empty inbox is an empty list. They are
 /// gone from the inbox once the answer has been written; if the connection breaks before, they come again.
 /// Two calls at the same time never get the same message.
+///
+/// With `ack=explicit` the caller has the messages for `lease` seconds from the end of the answer on. What it does not acknowledge
+/// in that time with `/ack` comes again, in its old place.
 #[utoipa::path(get, path = "/receive", tag = "messages", security(("basic" = ["client"])), 
     params(("limit" = Option<u64>, Query, description = "Messages at most; without it, all"),
         ("max_bytes" = Option<u64>, Query,
@@ -85,34 +91,31 @@ pub fn configure(config: &mut web::ServiceConfig) {
         ("wait" = Option<f64>, Query,
             description = "Seconds to wait for a message if there is none, 60 at most; without it, none"),
         ("ack" = Option<String>, Query,
-            description = "`write`, the default: messages are gone once the answer has been written")),
+            description = "`write`, the default: messages are gone once the answer has been written; `explicit`: once they are acknowledged"),
+        ("lease" = Option<f64>, Query,
+            description = "With `ack=explicit`: seconds in which to acknowledge, 0.1 to 3600; without it, 30")),
     responses((status = 200, body = Vec<ReceivedItem>), (status = 400, body = ErrorBody),
-        (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+        (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn receive(
     services: web::Data<Services>,
     request: HttpRequest,
     ClientIdentity(caller): ClientIdentity,
 ) -> Result<HttpResponse, ApiError> {
     let query: ReceiveQuery = parse_query(&request)?;
-    if query.ack.as_deref().is_some_and(|ack| ack != ACK_ON_WRITE) {
-        // Taking messages out for somebody who counts on getting them again would lose them.
-        let message = "ack must be 'write': messages are gone once the answer has been written";
-        return Err(ApiError::invalid_field("ack", message));
-    }
-    let messages_max = query.limit.unwrap_or(u64::MAX);
-    let bytes_cap = services.config.limits.receive_max_bytes;
-    let bytes_max = query.max_bytes.unwrap_or(u64::MAX).min(bytes_cap);
     let client = &caller.identity.name;
-    let take = || {
-        services.bus.receive(
-            client,
-            usize::try_from(messages_max).unwrap_or(usize::MAX),
-            usize::try_from(bytes_max).unwrap_or(usize::MAX),
-        )
+    let patience = patience(query.wait)?;
+    let mut bounds = Bounds {
+        messages: within(query.limit, u64::MAX),
+        bytes: within(query.max_bytes, services.config.limits.receive_max_bytes),
     };
-    let deadline = Instant::now() + patience(query.wait)?;
+    let lease = match lease_time(query.ack.as_deref(), query.lease)? {
+        Some(time) => Some(bounds.within(services.bus.lease(client, time)?)),
+        None => None,
+    };
+    let take = || services.bus.receive(client, bounds.messages, bounds.bytes);
+    let deadline = Instant::now() + patience;
     let mut received = take()?;
-    while received.is_empty() && messages_max > 0 && Instant::now() < deadline {
+    while received.is_empty() && bounds.messages > 0 && Instant::now() < deadline {
         let left = deadline.saturating_duration_since(Instant::now());
         services.bus.wait_for_message(client, left).await?;
         received = take()?;
@@ -129,9 +132,61 @@ async fn receive(
     if !knows_chunks {
         answer.force_close();
     }
-    let mut answer = answer.body(ReceiveBody::new(received, STALL_MAX));
+    let mut answer = answer.body(ReceiveBody::new(received, lease, STALL_MAX));
     answer.head_mut().no_chunking(!knows_chunks);
     Ok(answer)
+}
+
+/// How much to take.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+impl Bounds {
+    /// Keeps within the room of a lease.
+    pub fn within(&mut self, prepared: (Lease, usize, usize)) -> Lease {
+        let (lease, messages, bytes) = prepared;
+        self.messages = self.messages.min(messages);
+        self.bytes = self.bytes.min(bytes);
+        lease
+    }
+}
+
+/// A bound that a query asks for, within ours.
+fn within(asked: Option<u64>, max: u64) -> usize {
+    let bound = asked.unwrap_or(u64::MAX).min(max);
+    usize::try_from(bound).unwrap_or(usize::MAX)
+}
+
+/// How long the reader has the messages; `None` if they are its own at once.
+pub(super) fn lease_time(
+    ack: Option<&str>,
+    lease: Option<f64>,
+) -> Result<Option<Duration>, ApiError> {
+    match (ack, lease) {
+        (None | Some("write"), None) => Ok(None),
+        (None | Some("write"), Some(_)) => Err(ApiError::invalid_field(
+            "lease",
+            "lease is for ack=explicit: otherwise messages are gone once the answer has been written",
+        )),
+        (Some("explicit"), lease) => {
+            let seconds = lease.unwrap_or(LEASE_S);
+            match (LEASE_MIN_S..=LEASE_MAX_S).contains(&seconds) {
+                true => Ok(Some(Duration::from_secs_f64(seconds))),
+                false => {
+                    let message = format!("lease must be {LEASE_MIN_S} to {LEASE_MAX_S} seconds");
+                    Err(ApiError::invalid_field("lease", message))
+                }
+            }
+        }
+        // Taking messages out for somebody who counts on getting them again would lose them.
+        (Some(_), _) => Err(ApiError::invalid_field(
+            "ack",
+            "ack must be 'write', when messages are gone once the answer has been written, or 'explicit'",
+        )),
+    }
 }
 
 /// How long to wait for a message.
@@ -144,20 +199,10 @@ fn patience(wait_s: Option<f64>) -> Result<Duration, ApiError> {
 
 /// The answer's body, which settles the messages.
 struct ReceiveBody {
-    held: Rc<Held>,
+    handed: Handed,
     next: usize,
     stage: Stage,
     stall_max: Duration,
-    /// Gives up a reader that stalls; runs for answers of more than one chunk.
-    watch: Option<JoinHandle<()>>,
-}
-
-/// What the body shares with its watch.
-struct Held {
-    /// `None` once the messages are settled or given back.
-    received: RefCell<Option<Received>>,
-    /// When the connection last asked for more.
-    asked: Cell<Instant>,
 }
 
 enum Stage {
@@ -167,67 +212,42 @@ enum Stage {
     Written,
     /// The connection was asked to write what it has.
     Flushed,
-    /// The messages are settled.
+    /// The messages are settled, or the reader's for a while.
     Settled,
 }
 
-/// The reader took too long; the connection ends without the end of the answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the reader stalled, so its messages went back to the inbox")]
-struct Stalled;
-
 impl ReceiveBody {
-    fn new(received: Received, stall_max: Duration) -> Self {
+    fn new(received: Received, lease: Option<Lease>, stall_max: Duration) -> Self {
         Self {
-            held: Rc::new(Held {
-                received: RefCell::new(Some(received)),
-                asked: Cell::new(Instant::now()),
-            }),
+            handed: Handed::new(received, lease),
             next: 0,
             stage: Stage::List,
             stall_max,
-            watch: None,
         }
     }
 
-    fn chunk(&mut self, received: &Received) -> Bytes {
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES.min(1024 * received.len()));
-        while self.next < received.len() && chunk.len() < CHUNK_BYTES {
-            chunk.push(if self.next == 0 { b'[' } else { b',' });
-            received.write_item(self.next, &mut chunk);
-            self.next += 1;
-        }
-        if self.next == received.len() {
-            chunk.push(b']');
+    fn chunk(&mut self) -> Result<Bytes, Stalled> {
+        let next = &mut self.next;
+        let (chunk, is_all) = self.handed.with(|received, lease| {
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES.min(1024 * received.len()));
+            while *next < received.len() && chunk.len() < CHUNK_BYTES {
+                chunk.push(if *next == 0 { b'[' } else { b',' });
+                received.write_item(*next, lease, &mut chunk);
+                *next += 1;
+            }
+            let is_all = *next == received.len();
+            if is_all {
+                chunk.push(b']');
+            }
+            (chunk, is_all)
+        })?;
+        if is_all {
             self.stage = Stage::Written;
         }
-        if chunk.len() >= CHUNK_BYTES && self.watch.is_none() {
-            let watch = watch(Rc::clone(&self.held), self.stall_max);
-            self.watch = Some(actix_web::rt::spawn(watch));
+        if chunk.len() >= CHUNK_BYTES {
+            self.handed.watch(self.stall_max);
         }
-        chunk.into()
-    }
-}
-
-impl Drop for ReceiveBody {
-    fn drop(&mut self) {
-        if let Some(watch) = &self.watch {
-            watch.abort();
-        }
-        // The watch, which shares them, is gone a moment later only.
-        self.held.received.take();
-    }
-}
-
-/// Gives the messages back when the connection does not ask for more for `stall_max`.
-async fn watch(held: Rc<Held>, stall_max: Duration) {
-    loop {
-        let deadline = held.asked.get() + stall_max;
-        if deadline <= Instant::now() {
-            held.received.take();
-            return;
-        }
-        tokio::time::sleep_until(deadline).await;
+        Ok(chunk.into())
     }
 }
 
@@ -245,31 +265,26 @@ impl MessageBody for ReceiveBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let this = self.get_mut();
-        this.held.asked.set(Instant::now());
-        if let Stage::Settled = this.stage {
-            return Poll::Ready(None);
-        }
-        let Some(received) = this.held.received.take() else {
-            return Poll::Ready(Some(Err(Stalled.into())));
-        };
+        this.handed.asked();
         match this.stage {
             Stage::List => {
-                let chunk = this.chunk(&received);
-                this.held.received.replace(Some(received));
-                Poll::Ready(Some(Ok(chunk)))
+                let chunk = this.chunk();
+                Poll::Ready(Some(chunk.map_err(Into::into)))
             }
             Stage::Written => {
                 // A connection writes when its body has nothing more for now; so it is asked again at once.
                 this.stage = Stage::Flushed;
-                this.held.received.replace(Some(received));
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Stage::Flushed | Stage::Settled => {
+            Stage::Flushed => {
                 this.stage = Stage::Settled;
-                received.settle();
-                Poll::Ready(None)
+                match this.handed.done() {
+                    Ok(()) => Poll::Ready(None),
+                    Err(stalled) => Poll::Ready(Some(Err(stalled.into()))),
+                }
             }
+            Stage::Settled => Poll::Ready(None),
         }
     }
 }
@@ -332,7 +347,7 @@ mod tests {
     #[actix_web::test]
     async fn messages_are_settled_with_the_end_of_the_answer() {
         let bus = bus_with(3).await;
-        let mut body = ReceiveBody::new(take(&bus), STALL_MAX);
+        let mut body = ReceiveBody::new(take(&bus), None, STALL_MAX);
         let mut answer = Vec::new();
         for _ in 0..3 {
             answer.extend(next(&mut body).await.unwrap().unwrap());
@@ -348,7 +363,7 @@ mod tests {
     #[actix_web::test]
     async fn an_answer_that_is_dropped_before_its_end_gives_everything_back_at_once() {
         let bus = bus_with(3).await;
-        let mut body = ReceiveBody::new(take(&bus), STALL_MAX);
+        let mut body = ReceiveBody::new(take(&bus), None, STALL_MAX);
         for _ in 0..3 {
             next(&mut body).await.unwrap().unwrap();
         }
@@ -359,7 +374,7 @@ mod tests {
     #[actix_web::test]
     async fn a_reader_that_stalls_is_given_up() {
         let bus = bus_with(3).await;
-        let mut body = ReceiveBody::new(take(&bus), Duration::from_millis(30));
+        let mut body = ReceiveBody::new(take(&bus), None, Duration::from_millis(30));
         next(&mut body).await.unwrap().unwrap();
         assert!(take(&bus).is_empty(), "they are handed out");
         let begin = Instant::now();

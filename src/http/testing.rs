@@ -1,6 +1,7 @@
 //! Services for handlers' unit tests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::web;
 
@@ -8,7 +9,7 @@ use super::Services;
 use crate::amqp::Connections;
 use crate::audit::Audit;
 use crate::auth::{Authenticator, ClientLogin, Secret, SecretHash};
-use crate::bus::{Bus, BusParts};
+use crate::bus::{Bus, BusParts, KeyBounds};
 use crate::config::Config;
 use crate::definitions::Definitions;
 use crate::engine::Engine;
@@ -42,6 +43,10 @@ pub(super) async fn services(configure: impl FnOnce(&mut Config)) -> web::Data<S
         push: config.push.clone(),
         courier: Arc::new(Courier::new(&config.push).unwrap()),
         lenient_declare: true,
+        idempotency: KeyBounds {
+            window: Duration::from_secs(60),
+            bytes_max: 1 << 20,
+        },
     });
     let bus = bus.await.unwrap();
     let lifecycle = Lifecycle::default();

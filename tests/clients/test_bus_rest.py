@@ -422,7 +422,7 @@ def test_malformed_json_is_located(bus, body, line, column):
 
 def test_body_must_be_an_object(bus):
     headers = {"Content-Type": "application/json"}
-    for body in (b"[]", b'"text"', b"7", b"null"):
+    for body in (b"[7]", b'"text"', b"7", b"null"):
         assert_error(raw_post(bus, "/send", body, headers=headers, auth=bus.create().auth), 400)
         assert_error(raw_post(bus, "/clients", body, headers=headers), 400)
 

@@ -5,6 +5,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod admin;
+pub mod bus;
 pub mod dialog;
 pub mod ledger;
 pub mod peer;
@@ -13,6 +14,7 @@ pub mod raw;
 pub mod small_disk;
 pub mod traffic;
 pub mod webhook;
+pub mod websocket;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

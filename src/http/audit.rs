@@ -180,7 +180,16 @@ pub(super) fn may_change(services: &Services, request: &ServiceRequest) -> bool 
     let path = path.strip_prefix(&**prefix).unwrap_or(path);
     let below = |begin: &str, end: &str| path.starts_with(begin) && path.ends_with(end);
     let is_traffic = *request.method() == Method::POST
-        && (["/send", "/notify", "/broadcast", "/token", "/oauth/token"].contains(&path)
+        && ([
+            "/send",
+            "/notify",
+            "/broadcast",
+            "/ack",
+            "/nack",
+            "/token",
+            "/oauth/token",
+        ]
+        .contains(&path)
             || below("/api/exchanges/", "/publish")
             || below("/api/queues/", "/get"));
     verb(request.method()).is_some() && !is_traffic

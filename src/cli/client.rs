@@ -125,7 +125,7 @@ pub(super) async fn run(args: ClientArgs, environment: &Environment) -> Result<(
         )
         .await?;
     match file {
-        Some(file) => file.fill(&format!("{answer:#}\n")),
+        Some(file) => file.fill(&format!("{answer:#}\n"), remote.json),
         None => {
             print(&answer, remote.json, line);
             Ok(())
@@ -144,12 +144,12 @@ impl NewFile {
     fn create(path: &Path) -> Result<Self, Failure> {
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o600).open(path);
-        let file = file.map_err(|error| failed(path, &error))?;
+        let file = file.map_err(|error| Failure::file(path, error))?;
         let path = Some(path.to_owned());
         Ok(Self { file, path })
     }
 
-    fn fill(mut self, text: &str) -> Result<(), Failure> {
+    fn fill(mut self, text: &str, as_json: bool) -> Result<(), Failure> {
         let path = self.path.take().expect("it is filled once");
         let written = self.file.write_all(text.as_bytes());
         let written = written.and_then(|()| self.file.sync_all());
@@ -157,8 +157,9 @@ impl NewFile {
             // The secret must not be lost with the file.
             println!("{text}");
         }
-        written.map_err(|error| failed(&path, &error))?;
-        println!("written: {}", path.display());
+        written.map_err(|error| Failure::file(&path, error))?;
+        let written = serde_json::json!({"written": path.display().to_string()});
+        print(&written, as_json, line);
         Ok(())
     }
 }
@@ -170,10 +171,6 @@ impl Drop for NewFile {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-fn failed(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::File(path.display().to_string(), error.to_string())
 }
 
 /// Prints an answer: as JSON, or a list in lines and a record field by field.

@@ -59,7 +59,9 @@ pub(super) async fn run(args: DefinitionsArgs, environment: &Environment) -> Res
             let mut text = String::new();
             match file.to_str() {
                 Some(STANDARD) => drop(std::io::stdin().read_to_string(&mut text)?),
-                _ => text = std::fs::read_to_string(&file).map_err(|it| problem(&file, &it))?,
+                _ => {
+                    text = std::fs::read_to_string(&file).map_err(|it| Failure::file(&file, it))?
+                }
             }
             let api = remote.connect(environment, &OPERATOR)?;
             let path = path(&vhost);
@@ -78,15 +80,11 @@ pub(super) async fn run(args: DefinitionsArgs, environment: &Environment) -> Res
             let text = serde_json::to_string_pretty(&answer)?;
             match file {
                 Some(file) => {
-                    std::fs::write(&file, text + "\n").map_err(|it| problem(&file, &it))?;
+                    std::fs::write(&file, text + "\n").map_err(|it| Failure::file(&file, it))?;
                 }
                 None => writeln!(std::io::stdout(), "{text}")?,
             }
         }
     }
     Ok(())
-}
-
-fn problem(file: &std::path::Path, error: &std::io::Error) -> Failure {
-    Failure::File(file.display().to_string(), error.to_string())
 }

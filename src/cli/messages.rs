@@ -41,10 +41,9 @@ impl ClientArgs {
         let Some(path) = &self.client else {
             return self.remote.connect(environment, &CLIENT);
         };
-        let failed = |problem: String| Failure::File(path.display().to_string(), problem);
-        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| Failure::file(path, error))?;
         let config: SoarConfig = serde_json::from_str(&text)
-            .map_err(|error| failed(format!("is not a client's file: {error}")))?;
+            .map_err(|error| Failure::file(path, format!("is not a client's file: {error}")))?;
         let api = match (&self.remote.api, config.api) {
             (None, Some(api)) => Api::new(&api)?,
             _ => self.remote.anonymous(environment)?,

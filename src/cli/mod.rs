@@ -22,7 +22,8 @@ mod user;
 mod vhost;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -151,6 +152,13 @@ enum Failure {
     Log(#[from] log::LogFailure),
     #[error("the server is not ready")]
     NotReady,
+}
+
+impl Failure {
+    /// A file that cannot be used.
+    fn file(path: &Path, problem: impl Display) -> Self {
+        Self::File(path.display().to_string(), problem.to_string())
+    }
 }
 
 /// Parses the arguments and runs the command.

@@ -93,6 +93,8 @@ def test_a_clients_file_is_its_record_and_only_its_owner_reads_it(server, tmp_pa
     assert {"client_id", "client_name", "subscription", "secret", "api"} <= set(record)
     assert (record["client_id"], record["client_name"], record["subscription"]) == ("filed", "Filed", "filed.#")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    code, out, _ = as_operator(server, "client", "add", "filed2", "--config", "filed2.json", "--json", folder=tmp_path)
+    assert (code, json.loads(out)) == (0, {"written": "filed2.json"})
     code, out, _ = run(None, "send", "filed.x", "hello", "--client", str(file), "--api", server.http_url, folder=tmp_path)
     assert code == 0 and out.startswith("accepted ")
     code, out, _ = run(server, "receive", "--wait", "10", "--client", str(file), folder=tmp_path)
